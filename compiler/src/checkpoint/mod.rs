@@ -1,0 +1,1 @@
+//! Checkpoints: Hugging Face directories, GGUF files, or random weights for a bare config.

@@ -1,0 +1,156 @@
+//! The dataflow graph that an architecture lowers to, for one config.
+//!
+//! Semantics. A model is three kinds of [`Section`]: a prologue (token ids to hidden states), one
+//! section for each distinct kind of layer (a *template*: hidden states to hidden states), and an
+//! epilogue (hidden states to logits). [`ModelGraph::layers`] says which template each layer stamps.
+//! Every value is f32 but token ids (u32). Shapes start with the tokens of the step, `T`, which stays
+//! symbolic; the other dimensions are [`Dim`]s: symbols of the config together with their values.
+//! Row-major: the last dimension is contiguous.
+
+mod dim;
+mod op;
+mod verify;
+
+pub use dim::Dim;
+pub use op::{AttentionSpec, Binary, Op, RopeSpec, Unary};
+pub use verify::{GraphError, verify};
+
+use petgraph::graph::{DiGraph, NodeIndex};
+
+/// A whole model, bound to one config.
+#[derive(Clone, Debug)]
+pub struct ModelGraph {
+    /// Hugging Face architecture name.
+    pub architecture: String,
+    pub prologue: Section,
+    pub templates: Vec<Template>,
+    /// One entry per layer, in order.
+    pub layers: Vec<Layer>,
+    pub epilogue: Section,
+    pub weights: Vec<WeightDecl>,
+    pub states: Vec<StateDecl>,
+    pub ropes: Vec<RopeSpec>,
+}
+
+/// One distinct kind of layer.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// What tells it from the other templates, e.g. `sliding_attention`; `layer` if it is the only one.
+    pub kind: String,
+    pub section: Section,
+}
+
+/// A layer stamped from a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub template: usize,
+    /// Its number in the checkpoint: replaces `{}` in the names of weights and states.
+    pub index: usize,
+}
+
+/// Nodes and the value that leaves them. Edge weights are operand positions.
+#[derive(Clone, Debug)]
+pub struct Section {
+    pub nodes: DiGraph<Node, u8>,
+    pub output: NodeIndex,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub op: Op,
+    pub shape: Shape,
+    /// The author's name for it (a `let`), if it has one.
+    pub name: Option<String>,
+    /// Where the author wrote it.
+    pub span: Span,
+}
+
+/// The dimensions of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Whether a leading `T` (tokens of the step) precedes `dims`; false for weights.
+    pub per_token: bool,
+    pub dims: Vec<Dim>,
+}
+
+/// File, line and column in the author's source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub file: &'static str,
+    pub line: u32,
+    pub column: u32,
+}
+
+/// A checkpoint tensor that the definition asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightDecl {
+    /// Full checkpoint name, `{}` standing for the layer number, e.g.
+    /// `model.layers.{}.self_attn.q_proj.weight`.
+    pub name: String,
+    pub shape: Vec<Dim>,
+    pub role: WeightRole,
+}
+
+/// How a weight is used, which decides how it may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightRole {
+    /// `[out, in]` of a linear map or `[vocab, hidden]` of an embedding: may be quantized.
+    Matrix,
+    /// Norm weights and biases: always f32.
+    Vector,
+}
+
+/// State that lives across steps, one instance per layer that uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDecl {
+    /// `{}` stands for the layer number.
+    pub name: String,
+    /// One entry per position and plane: `[kv_heads, head_dim]`.
+    pub shape: Vec<Dim>,
+    /// Planes: 2 for keys and values.
+    pub planes: usize,
+    /// Only the last so many positions are needed (a sliding window); `None` keeps all.
+    pub window: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(pub usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RopeId(pub usize);
+
+impl Section {
+    /// The operands of a node, in order.
+    pub fn operands(&self, node: NodeIndex) -> Vec<NodeIndex> {
+        use petgraph::visit::EdgeRef;
+        let mut edges: Vec<_> = self
+            .nodes
+            .edges_directed(node, petgraph::Direction::Incoming)
+            .map(|edge| (*edge.weight(), edge.source()))
+            .collect();
+        edges.sort_unstable_by_key(|(position, _)| *position);
+        edges.into_iter().map(|(_, source)| source).collect()
+    }
+}
+
+impl ModelGraph {
+    /// All sections with a name for messages: prologue, templates, epilogue.
+    pub fn sections(&self) -> impl Iterator<Item = (&str, &Section)> {
+        std::iter::once(("prologue", &self.prologue))
+            .chain(self.templates.iter().map(|t| (t.kind.as_str(), &t.section)))
+            .chain(std::iter::once(("epilogue", &self.epilogue)))
+    }
+}
+
+impl WeightDecl {
+    /// The checkpoint name in layer `index`.
+    pub fn name_in(&self, index: usize) -> String {
+        self.name.replacen("{}", &index.to_string(), 1)
+    }
+
+    /// Elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|dim| dim.value() as u64).product()
+    }
+}

@@ -1,0 +1,248 @@
+//! What can be asked of a kernel. Each struct documents its bindings, in order, and its grid.
+//!
+//! Conventions. Activations are f32, row-major, one row for each token of the step; `step` is the step
+//! buffer (see `kiln_bundle::StepWord`), read-only but in `SampleFinal`. A weight is one binding (`F32`,
+//! `F16`, `Bf16`) or two (elements, then scales). "rw" marks read-write bindings; the others are read-only.
+//! Grids are in workgroups; `tokens` is the number of tokens of the step, at most the chunk.
+
+use crate::graph::{Binary, Unary};
+use crate::weights::WeightFormat;
+
+/// Device capability level of a kernel; each includes the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Variant {
+    /// Only what every browser guarantees.
+    Base,
+    /// Subgroup operations, of whatever size.
+    Subgroups,
+    /// Subgroups, and f16 arithmetic and storage where it pays (KV cache, GEMM tiles).
+    F16,
+}
+
+/// Element type of KV caches: f32, or f16 in the `f16` variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CacheType {
+    F32,
+    F16,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum KernelSpec {
+    Gather(GatherSpec),
+    Norm(NormSpec),
+    Matvec(MatvecSpec),
+    Gemm(GemmSpec),
+    Pointwise(PointwiseSpec),
+    Rope(RopeKernelSpec),
+    CacheWrite(CacheWriteSpec),
+    RopeCache(RopeCacheSpec),
+    AttentionPrefill(AttentionPrefillSpec),
+    AttentionSplit(AttentionSplitSpec),
+    AttentionReduce(AttentionReduceSpec),
+    SampleThreshold { vocab: u32 },
+    SamplePartial { vocab: u32, groups: u32 },
+    SampleFinal { groups: u32, slots: u32 },
+}
+
+/// Embedding rows of the step's tokens. Bindings: weight, tokens, step, out (rw). Grid: one workgroup a token.
+///
+/// A table over the binding limit is split by rows: one dispatch a part, each writing only the tokens
+/// whose id lies in `first_row .. first_row + rows`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatherSpec {
+    pub rows: u32,
+    pub first_row: u32,
+    pub width: u32,
+    pub format: WeightFormat,
+    /// Multiplies the row (Gemma: sqrt(hidden)); 1 is nothing.
+    pub scale: f32,
+}
+
+/// RMS norm of rows of `width`, `per_token` of them for each token.
+/// Bindings: x, weight (f32 `[width]`), step, out (rw). With `add`: out += norm(x) (the residual in place).
+/// Grid: (per_token, tokens): one workgroup a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormSpec {
+    pub width: u32,
+    pub per_token: u32,
+    pub eps: f32,
+    pub unit_offset: bool,
+    pub add: bool,
+    /// Elements between tokens of x, and where the first row starts in a token (a slice of a wider row).
+    pub x_stride: u32,
+    pub x_offset: u32,
+}
+
+/// What is done to the input of a matrix product while it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prologue {
+    Direct,
+    /// RMS norm over the whole row; one more binding after x: the norm weight, f32 `[cols]`.
+    Norm { eps: f32, unit_offset: bool },
+}
+
+/// What is done to each element of a matrix product before it is stored, in order.
+/// The operand of `Add` / `Mul` / `Bias` is one more binding, after the weight, in the order of the list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Epilogue {
+    /// f32 `[rows]`.
+    Bias,
+    /// Adds the output's previous value: the residual in place. No further binding; must be last.
+    AddInPlace,
+    /// Adds an activation `[tokens, rows]`.
+    Add,
+    Unary(Unary),
+    Scale(f32),
+    Softcap(f32),
+    /// Rows `2i` (gate) and `2i + 1` (up) of the weight make output `i`: `act(gate) · up`. The output has `rows / 2`
+    /// columns; entries before it act on single rows, entries after it on outputs.
+    Glu(Unary),
+}
+
+/// `out[row] = epilogue(w[row] · prologue(x))` for one token.
+/// Bindings: x, [norm weight], weight, [epilogue operands ..], step (only if `row_from_step`), out (rw).
+/// Grid: (ceil(rows / rows_per_workgroup)), folded to (gx, gy) with gx = min(n, 65535) where it would exceed the
+/// limit (use `MatvecSpec::workgroups`); surplus rows are skipped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatvecSpec {
+    pub rows: u32,
+    pub cols: u32,
+    pub format: WeightFormat,
+    pub prologue: Prologue,
+    pub epilogue: Vec<Epilogue>,
+    /// x is row `step[Row]` of `[.., cols]` instead of row 0.
+    pub row_from_step: bool,
+    /// Added to the row number when storing (a part of a split matrix).
+    pub out_offset: u32,
+    /// Threads.
+    pub workgroup: u32,
+    /// Rows of the weight computed by one workgroup; even with `Glu`.
+    pub rows_per_workgroup: u32,
+}
+
+/// `out[t, row] = epilogue(w[row] · prologue(x[t]))` for all tokens of the step; tiled through workgroup memory.
+/// Bindings as `MatvecSpec`, with step always: x, [norm weight], weight, [epilogue operands ..], step, out (rw).
+/// Grid: (ceil(rows / TILE_ROWS), ceil(tokens / TILE_TOKENS)), see `GemmSpec::{TILE_ROWS, TILE_TOKENS}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GemmSpec {
+    pub rows: u32,
+    pub cols: u32,
+    pub format: WeightFormat,
+    pub prologue: Prologue,
+    pub epilogue: Vec<Epilogue>,
+}
+
+/// An elementwise expression over `width` elements a token.
+/// Bindings: inputs .., step, out (rw). Grid: (ceil(width / 256), tokens).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointwiseSpec {
+    pub width: u32,
+    /// Element stride between tokens and offset of each input (a slice of a wider row).
+    pub inputs: Vec<Strided>,
+    pub expression: PointwiseExpr,
+    /// The output is the last input too, bound once as rw `out` (its place in `inputs` counts, not its binding).
+    pub in_place: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Strided {
+    pub stride: u32,
+    pub offset: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PointwiseExpr {
+    Input(usize),
+    Unary(Unary, Box<PointwiseExpr>),
+    Binary(Binary, Box<PointwiseExpr>, Box<PointwiseExpr>),
+    Scale(f32, Box<PointwiseExpr>),
+    Softcap(f32, Box<PointwiseExpr>),
+}
+
+/// Rotary embedding alone. Bindings: x `[tokens, heads, width]` (strided), inv_freq (f32 `[rotary / 2]`), step, out (rw).
+/// Grid: (heads, tokens). Angles are position · inv_freq in f32, reduced and evaluated with our own sine and cosine
+/// (WebGPU's are only good to 2^-11).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeKernelSpec {
+    pub heads: u32,
+    pub width: u32,
+    pub rotary: u32,
+    pub attention_factor: f32,
+    pub x: Strided,
+}
+
+/// How a layer's cache lies: position-major `[slot][plane][kv_head][width]`, planes: 0 keys, 1 values.
+/// The slot of position `p` is `p`, or `p % ring` with a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheSpec {
+    pub kv_heads: u32,
+    pub width: u32,
+    pub ring: Option<u32>,
+    pub element: CacheType,
+}
+
+/// Appends k and v. Bindings: k, v (each `[tokens, kv_heads, width]`, strided), step, cache (rw). Grid: (kv_heads, tokens).
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheWriteSpec {
+    pub cache: CacheSpec,
+    pub k: Strided,
+    pub v: Strided,
+}
+
+/// The stacked q/k/v of a layer to rotated q and the cache: optional per-head RMS norm of q and k, rope, cache write.
+/// Bindings: qkv `[tokens, (heads + 2 kv_heads) · width]`, [q norm weight, k norm weight (f32 `[width]`)], inv_freq, step,
+/// q out `[tokens, heads · width]` (rw), cache (rw).
+/// Grid: (heads + 2 · kv_heads, tokens).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeCacheSpec {
+    pub heads: u32,
+    pub cache: CacheSpec,
+    pub rotary: u32,
+    pub attention_factor: f32,
+    /// (eps, unit_offset)
+    pub norm: Option<(f32, bool)>,
+}
+
+/// Common part of the attention kernels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionShape {
+    pub heads: u32,
+    pub cache: CacheSpec,
+    pub scale: f32,
+    pub window: Option<u32>,
+    pub softcap: Option<f32>,
+}
+
+/// Causal attention of the step's tokens over the cache, which already holds them; tiled, online softmax
+/// (Milakov & Gimelshein 2018, Dao 2022).
+/// Bindings: q `[tokens, heads · width]`, cache, step, out `[tokens, heads · width]` (rw).
+/// Grid: (ceil(tokens / QUERIES), heads), see `AttentionPrefillSpec::QUERIES`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionPrefillSpec {
+    pub attention: AttentionShape,
+}
+
+/// Attention of one token, the cache divided among `splits` workgroups a kv-head group; each writes a partial result.
+/// Bindings: q, cache, step, partials (rw). Partials: f32 `[heads][splits][width + 2]`: unnormalised output, maximum, sum.
+/// Grid: (splits, heads). A split whose range is empty writes maximum = -f32::MAX and sum 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionSplitSpec {
+    pub attention: AttentionShape,
+    pub splits: u32,
+}
+
+/// Joins the partials. Bindings: partials, out `[heads · width]` (rw). Grid: (heads).
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionReduceSpec {
+    pub heads: u32,
+    pub width: u32,
+    pub splits: u32,
+}
+
+// Sampling, three dispatches. All but greedy is: find the smallest logit that top-k and top-p keep (`SampleThreshold`,
+// one workgroup, bisection on the value; returns at once when neither is set or the temperature is 0), then
+// argmax of `logit / temperature + Gumbel noise` over what is kept (the Gumbel-max trick), noise from a counter-based
+// hash of (seed, position, token id). Greedy: argmax of the logit, the lowest id wins a tie.
+// `SampleThreshold` bindings: logits, step, threshold (f32 [1], rw). Grid (1).
+// `SamplePartial` bindings: logits, step, threshold, partials (f32 value, u32 id: `array<vec2<u32>>` [groups], rw). Grid (groups).
+// `SampleFinal` bindings: partials, step (rw), tokens (rw), output (u32 [slots], rw). Grid (1). Advances step, see `StepWord`.
