@@ -15,11 +15,7 @@ pub enum BundleError {
         "{file}: bundle format {found}, this program reads {supported}; {}",
         if found > supported { "update Kiln" } else { "compile the model again" }
     )]
-    Version {
-        file: String,
-        found: u32,
-        supported: u32,
-    },
+    Version { file: String, found: u32, supported: u32 },
     /// The manifest contradicts itself (an index or a range out of bounds).
     #[error("{file}: {what}; the bundle is damaged, compile the model again")]
     Inconsistent { file: String, what: String },

@@ -271,12 +271,10 @@ impl Manifest {
             });
         }
         let manifest: Manifest = serde_json::from_slice(text).map_err(syntax)?;
-        manifest
-            .check()
-            .map_err(|what| BundleError::Inconsistent {
-                file: file.to_string(),
-                what,
-            })?;
+        manifest.check().map_err(|what| BundleError::Inconsistent {
+            file: file.to_string(),
+            what,
+        })?;
         Ok(manifest)
     }
 

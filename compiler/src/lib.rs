@@ -10,6 +10,7 @@ extern crate self as kiln_compiler;
 pub mod architectures;
 pub mod checkpoint;
 pub mod config;
+pub mod cost;
 pub mod dsl;
 pub mod emit;
 pub mod graph;

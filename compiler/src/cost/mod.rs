@@ -1,0 +1,178 @@
+//! What a term costs on a device. Rules cannot see this module; it reads terms and facts, and the extractor
+//! asks it for prices.
+//!
+//! A kernel costs `launch + max(bytes / bandwidth, operations / peak) / occupancy`, in picoseconds. Parameters,
+//! views, prologues and epilogues are part of the kernel around them: they cost what they read more.
+
+mod profile;
+
+pub use profile::{Profile, UnknownProfile};
+
+use egg::Id;
+
+use crate::rewrite::Phase;
+use crate::rewrite::facts::{Facts, Graph, leaf_def};
+use crate::rewrite::leaves::LeafDef;
+use crate::rewrite::term::Term;
+
+/// Prices for one phase on one device.
+#[derive(Clone, Debug)]
+pub struct Costs<'a> {
+    pub profile: &'a Profile,
+    pub phase: Phase,
+    /// Tokens of a prefill chunk.
+    pub chunk: u64,
+    /// Positions in the cache that attention is priced at.
+    pub context: u64,
+}
+
+/// Work of a kernel.
+struct Work {
+    bytes: u64,
+    operations: u64,
+    workgroups: u64,
+}
+
+impl Costs<'_> {
+    /// Price of an e-node alone, in picoseconds; `None` if it is no kernel and part of none.
+    pub fn price(&self, egraph: &Graph, term: &Term) -> Option<u64> {
+        let facts = |id: &Id| egraph[*id].data;
+        let tokens = self.tokens();
+        let elementwise = |inputs: u64, width: u32| {
+            let elements = tokens * u64::from(width);
+            Work {
+                bytes: (inputs + 1) * elements * 4,
+                operations: elements * 8,
+                workgroups: elements.div_ceil(256),
+            }
+        };
+        let rows = |width: u32, per_token: u64| Work {
+            workgroups: tokens * per_token,
+            ..elementwise(1, width)
+        };
+        let work = match term {
+            Term::Leaf(_) | Term::Slice(_) | Term::Direct(_) | Term::Store => return Some(0),
+            Term::QueriesOf(_) | Term::CacheOf(_) => return Some(0),
+            Term::ThenUnary(_) | Term::ThenScale(_) | Term::ThenSoftcap(_) | Term::ThenGlu(_) => return Some(0),
+            Term::Normed([x, ..]) => return Some(self.transfer(u64::from(facts(x).width()) * 4)),
+            Term::PlusBias([_, b]) => return Some(self.transfer(u64::from(vector_len(facts(b))) * 4)),
+            Term::Plus([_, r]) => return Some(self.transfer(tokens * u64::from(facts(r).width()) * 4)),
+            Term::Gather([table, _]) | Term::GatherScaled([_, table, _]) => match facts(table) {
+                Facts::Matrix { cols, .. } => rows(cols, 1),
+                _ => return None,
+            },
+            Term::Linear([w, _]) | Term::LinearBias([w, ..]) | Term::Matmul([w, ..]) => self.product(facts(w))?,
+            Term::RmsNorm([x, ..]) => rows(facts(x).width(), 1),
+            Term::NormAdd([x, ..]) => Work {
+                bytes: tokens * u64::from(facts(x).width()) * 12,
+                ..rows(facts(x).width(), 1)
+            },
+            Term::HeadNorm([x, _, _, _, heads]) | Term::Rope([_, heads, x]) => {
+                rows(facts(x).width(), count(egraph, *heads))
+            }
+            Term::Unary([_, x]) | Term::Scale([_, x]) | Term::Softcap([_, x]) => elementwise(1, facts(x).width()),
+            Term::Add([x, _]) | Term::Sub([x, _]) | Term::Mul([x, _]) => elementwise(2, facts(x).width()),
+            // Interleaved rows have no kernel of their own: the product around them joins them.
+            Term::Glu(_) => return None,
+            Term::CacheWrite([_, k, v]) => elementwise(1, facts(k).width() + facts(v).width()),
+            Term::RopeCache([.., x]) => rows(facts(x).width(), 8),
+            Term::RopeCacheNorm([_, _, _, _, x, ..]) => rows(facts(x).width(), 8),
+            Term::Attention([spec, q, cache]) => self.attention(egraph, *spec, facts(q), facts(cache), 1),
+            Term::AttentionSplit([spec, q, cache]) => {
+                self.attention(egraph, *spec, facts(q), facts(cache), self.splits(egraph, *spec))
+            }
+            Term::AttentionReduce([spec, partials]) => Work {
+                bytes: u64::from(facts(partials).width()) * 4 * self.splits(egraph, *spec),
+                ..rows(facts(partials).width(), u64::from(heads(egraph, *spec)))
+            },
+        };
+        Some(self.kernel(work))
+    }
+
+    /// Tokens of a step in this phase.
+    fn tokens(&self) -> u64 {
+        if self.phase == Phase::Prefill { self.chunk } else { 1 }
+    }
+
+    /// Parts that decode divides the cache into: enough workgroups to fill the device, a power of two.
+    pub fn attention_splits(&self, heads: u32) -> u32 {
+        let wanted = self.profile.resident_workgroups.div_ceil(u64::from(heads.max(1)));
+        (wanted.next_power_of_two() as u32).clamp(4, 64)
+    }
+
+    fn splits(&self, egraph: &Graph, spec: Id) -> u64 {
+        u64::from(self.attention_splits(heads(egraph, spec)))
+    }
+
+    fn product(&self, weight: Facts) -> Option<Work> {
+        let Facts::Matrix { rows, cols, format } = weight else {
+            return None;
+        };
+        let (rows, cols, tokens) = (u64::from(rows), u64::from(cols), self.tokens());
+        let weight = format.data_bytes(rows, cols) + format.scale_bytes(rows, cols);
+        Some(Work {
+            bytes: weight + tokens * (rows + cols) * 4,
+            operations: 2 * rows * cols * tokens,
+            workgroups: if tokens == 1 {
+                rows.div_ceil(4)
+            } else {
+                rows.div_ceil(64) * tokens.div_ceil(64)
+            },
+        })
+    }
+
+    fn attention(&self, egraph: &Graph, spec: Id, q: Facts, cache: Facts, splits: u64) -> Work {
+        let Facts::Cache { width: cache } = cache else {
+            return Work {
+                bytes: 0,
+                operations: 0,
+                workgroups: 1,
+            };
+        };
+        let window = match leaf_def(egraph, spec) {
+            Some(LeafDef::Attention { spec, .. }) => spec.window.map_or(u64::MAX, |window| window as u64),
+            _ => u64::MAX,
+        };
+        let tokens = self.tokens();
+        let seen = self.context.min(window.saturating_add(tokens));
+        let queries = if tokens == 1 { 1 } else { tokens.div_ceil(16) };
+        Work {
+            bytes: seen * u64::from(cache) * 4 + tokens * u64::from(q.width()) * 8,
+            operations: 4 * tokens * seen * u64::from(q.width()),
+            workgroups: u64::from(heads(egraph, spec)) * queries * splits,
+        }
+    }
+
+    fn transfer(&self, bytes: u64) -> u64 {
+        bytes * 1000 / self.profile.bandwidth_gb_s.max(1)
+    }
+
+    fn kernel(&self, work: Work) -> u64 {
+        let compute = work.operations * 1000 / self.profile.f32_gflop_s.max(1);
+        let busy = self.transfer(work.bytes).max(compute);
+        let resident = self.profile.resident_workgroups.max(1);
+        let used = work.workgroups.clamp(1, resident);
+        self.profile.launch_ns * 1000 + busy * resident / used
+    }
+}
+
+fn vector_len(facts: Facts) -> u32 {
+    match facts {
+        Facts::Vector { len } => len,
+        _ => 0,
+    }
+}
+
+fn count(egraph: &Graph, id: Id) -> u64 {
+    match leaf_def(egraph, id) {
+        Some(LeafDef::Count(count)) => u64::from(*count),
+        _ => 1,
+    }
+}
+
+fn heads(egraph: &Graph, spec: Id) -> u32 {
+    match leaf_def(egraph, spec) {
+        Some(LeafDef::Attention { heads, .. }) => *heads,
+        _ => 1,
+    }
+}

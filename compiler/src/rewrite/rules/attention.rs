@@ -1,0 +1,54 @@
+//! Rope, cache and attention.
+
+use egg::{EGraph, Id, Subst, Var, rewrite as rule};
+
+use super::Rule;
+use crate::rewrite::Phase;
+use crate::rewrite::facts::{FactsOf, leaf_def};
+use crate::rewrite::leaves::LeafDef;
+use crate::rewrite::term::Term;
+
+pub fn rules(phase: Phase) -> Vec<Rule> {
+    let mut rules = vec![
+        rule!("rope-cache";
+            "(attention ?a (rope ?r ?h (slice ?s0 ?l0 ?qkv))
+                (cache_write ?st (rope ?r ?kh (slice ?s1 ?l1 ?qkv)) (slice ?s2 ?l1 ?qkv)))" =>
+            "(attention ?a (queries_of (rope_cache ?st ?r ?h ?kh ?qkv)) (cache_of (rope_cache ?st ?r ?h ?kh ?qkv)))"
+            if stacked_in_order()),
+        rule!("rope-cache-norm";
+            "(attention ?a (rope ?r ?h (head_norm (slice ?s0 ?l0 ?qkv) ?gq ?eps ?u ?h))
+                (cache_write ?st (rope ?r ?kh (head_norm (slice ?s1 ?l1 ?qkv) ?gk ?eps ?u ?kh)) (slice ?s2 ?l1 ?qkv)))" =>
+            "(attention ?a (queries_of (rope_cache_norm ?st ?r ?h ?kh ?qkv ?gq ?gk ?eps ?u))
+                (cache_of (rope_cache_norm ?st ?r ?h ?kh ?qkv ?gq ?gk ?eps ?u)))"
+            if stacked_in_order()),
+    ];
+    if phase == Phase::Decode {
+        rules.push(rule!("attention-split";
+            "(attention ?a ?q ?c)" => "(attention_reduce ?a (attention_split ?a ?q ?c))"));
+    }
+    rules
+}
+
+/// The slices are queries, keys, values in this order, and nothing else: what the kernel expects.
+fn stacked_in_order() -> impl Fn(&mut EGraph<Term, FactsOf>, Id, &Subst) -> bool {
+    let var = |name: &str| name.parse::<Var>().expect("a pattern variable");
+    let (starts, lengths) = (
+        [var("?s0"), var("?s1"), var("?s2")],
+        [var("?l0"), var("?l1"), var("?l1")],
+    );
+    let qkv = var("?qkv");
+    move |egraph, _, subst| {
+        let count = |var: Var| match leaf_def(egraph, subst[var]) {
+            Some(LeafDef::Count(count)) => Some(*count),
+            _ => None,
+        };
+        let mut next = Some(0);
+        for (start, length) in starts.iter().zip(&lengths) {
+            if count(*start) != next {
+                return false;
+            }
+            next = next.zip(count(*length)).map(|(start, length)| start + length);
+        }
+        next == Some(egraph[subst[qkv]].data.width())
+    }
+}
