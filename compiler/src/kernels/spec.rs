@@ -78,7 +78,10 @@ pub struct NormSpec {
 pub enum Prologue {
     Direct,
     /// RMS norm over the whole row; one more binding after x: the norm weight, f32 `[cols]`.
-    Norm { eps: f32, unit_offset: bool },
+    Norm {
+        eps: f32,
+        unit_offset: bool,
+    },
 }
 
 /// What is done to each element of a matrix product before it is stored, in order.
