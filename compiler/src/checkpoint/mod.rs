@@ -1,1 +1,126 @@
 //! Checkpoints: Hugging Face directories, GGUF files, or random weights for a bare config.
+//!
+//! [`Checkpoint::open`] reads everything but the tensors: they stay in memory-mapped files and are
+//! read a few rows at a time through [`TensorSource`], which [`RandomWeights`] implements as well.
+//! Both kinds of checkpoint come out in Hugging Face terms: tensor names, shapes, config keys,
+//! `tokenizer.json`. Nothing downstream knows of GGUF.
+
+mod blocks;
+mod error;
+mod generation;
+mod gguf;
+mod hugging_face;
+mod random;
+mod safetensors;
+mod source;
+mod store;
+mod validate;
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+
+pub use blocks::{Run, decode, for_each_run};
+pub use error::{CheckpointError, TensorProblem};
+pub use generation::GenerationDefaults;
+pub use random::RandomWeights;
+pub use source::{SourceType, TensorInfo, TensorSource};
+pub use validate::{ExpectedTensor, validate};
+
+use store::TensorStore;
+
+/// An opened checkpoint. Tensors are its [`TensorSource`].
+#[derive(Debug)]
+pub struct Checkpoint {
+    name: String,
+    config: serde_json::Value,
+    text: Option<TextAssets>,
+    generation: GenerationDefaults,
+    tensors: TensorStore,
+}
+
+/// The files that turn text into token ids and back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextAssets {
+    /// Text of a Hugging Face `tokenizer.json`.
+    pub tokenizer_json: String,
+    /// Text of a `tokenizer_config.json`: names of the special tokens.
+    pub tokenizer_config_json: Option<String>,
+    /// Jinja source.
+    pub chat_template: Option<String>,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face directory, a bare config (`*.json`) or a `.gguf` file.
+    ///
+    /// # Errors
+    /// An unreadable, truncated or contradictory file, or one that needs what Kiln lacks.
+    /// Whether the tensors suit a model is [`validate`]'s business.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let metadata = std::fs::metadata(path).map_err(|e| CheckpointError::io(path, e))?;
+        let extension = path.extension().map(|e| e.to_ascii_lowercase());
+        match extension.as_deref().and_then(|e| e.to_str()) {
+            _ if metadata.is_dir() => hugging_face::open_directory(path),
+            Some("json") => hugging_face::open_config(path),
+            Some("gguf") => gguf::open(path),
+            _ => Err(CheckpointError::NotACheckpoint {
+                path: path.display().to_string(),
+            }),
+        }
+    }
+
+    /// Name of the folder or GGUF file (of the config file, if it is not just `config.json`).
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model config in Hugging Face spelling, as the checkpoint has it (v4 or v5).
+    pub fn config(&self) -> &serde_json::Value {
+        &self.config
+    }
+
+    /// Tokenizer and chat template; `None` for a checkpoint without `tokenizer.json`.
+    pub fn text(&self) -> Option<&TextAssets> {
+        self.text.as_ref()
+    }
+
+    /// Where to stop, and how to sample unless told otherwise.
+    pub fn generation(&self) -> &GenerationDefaults {
+        &self.generation
+    }
+
+    /// Whether there are any weights; not so for a bare config.
+    pub fn has_tensors(&self) -> bool {
+        !self.tensors.is_empty()
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn names(&self) -> Vec<String> {
+        self.tensors.names()
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.info(name)
+    }
+
+    fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        self.tensors.read_rows(name, rows)
+    }
+}
+
+/// What to call the model in `path`: the folder, or the file without its extension.
+fn model_name(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let named = if path.is_dir() {
+        path.file_name()
+    } else if path.file_stem().is_some_and(|stem| stem == "config") {
+        path.parent().and_then(Path::file_name)
+    } else {
+        path.file_stem()
+    };
+    named.map_or_else(
+        || "model".to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}

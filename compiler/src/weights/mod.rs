@@ -1,5 +1,17 @@
 //! How weights lie in a bundle: formats, packing, and the readable inverse.
 
+mod encode;
 mod format;
+mod matrix;
+mod pack;
+mod quant;
+mod unpack;
+
+#[cfg(test)]
+mod tests;
 
 pub use format::WeightFormat;
+pub use matrix::PackedMatrix;
+pub use pack::{PackError, pack};
+pub use quant::{Quant, QuantNameError, format_for};
+pub use unpack::unpack;

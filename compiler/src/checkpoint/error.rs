@@ -1,0 +1,129 @@
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use thiserror::Error;
+
+use super::SourceType;
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    #[error("{path}: {source}")]
+    Io {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "{path}: not a checkpoint; give a Hugging Face directory, a config.json or a .gguf file"
+    )]
+    NotACheckpoint { path: String },
+    #[error("{file}: not the JSON that is expected there: {source}")]
+    Json {
+        file: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The file contradicts itself or ends too early.
+    #[error("{file}: {what}; the file is truncated or damaged, download it again")]
+    Damaged { file: String, what: String },
+    /// The file is sound but uses something that Kiln cannot read.
+    #[error("{file}: {what}")]
+    Unsupported { file: String, what: String },
+    #[error("tensor {name}: not in the checkpoint")]
+    NoTensor { name: String },
+    #[error("tensor {name}: rows {}..{} of {rows} do not exist", wanted.start, wanted.end)]
+    NoRows {
+        name: String,
+        wanted: Range<usize>,
+        rows: usize,
+    },
+    #[error("tensor {name}: Kiln does not read {source_type} weights ({file})")]
+    TensorType {
+        name: String,
+        source_type: SourceType,
+        file: String,
+    },
+    /// All that does not fit, one line each.
+    #[error("{}", problem_list(.0))]
+    Tensors(Vec<TensorProblem>),
+}
+
+/// One way in which a checkpoint's tensors differ from those that a model asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TensorProblem {
+    Missing {
+        name: String,
+        expected: Vec<usize>,
+    },
+    Misshapen {
+        name: String,
+        expected: Vec<usize>,
+        found: Vec<usize>,
+        file: String,
+    },
+    /// In the checkpoint, but no part of the model.
+    Surplus {
+        name: String,
+        found: Vec<usize>,
+        file: String,
+    },
+    UnreadableType {
+        name: String,
+        source_type: SourceType,
+        file: String,
+    },
+}
+
+impl CheckpointError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        CheckpointError::Io {
+            path: path.display().to_string(),
+            source,
+        }
+    }
+}
+
+impl fmt::Display for TensorProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TensorProblem::Missing { name, expected } => {
+                write!(f, "tensor {name}: expected {expected:?}, found none")
+            }
+            TensorProblem::Misshapen {
+                name,
+                expected,
+                found,
+                file,
+            } => write!(
+                f,
+                "tensor {name}: expected {expected:?}, found {found:?} in {file}"
+            ),
+            TensorProblem::Surplus { name, found, file } => {
+                write!(f, "tensor {name}: expected none, found {found:?} in {file}")
+            }
+            TensorProblem::UnreadableType {
+                name,
+                source_type,
+                file,
+            } => write!(
+                f,
+                "tensor {name}: Kiln does not read {source_type} weights, found in {file}"
+            ),
+        }
+    }
+}
+
+fn problem_list(problems: &[TensorProblem]) -> String {
+    let mut text = format!(
+        "the checkpoint does not fit the model ({} tensor{}); is it another model's config.json?",
+        problems.len(),
+        if problems.len() == 1 { "" } else { "s" }
+    );
+    for problem in problems {
+        text.push_str(&format!("\n  {problem}"));
+    }
+    text
+}
