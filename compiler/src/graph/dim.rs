@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Add, Mul};
+use std::ops::{Add, Div, Mul};
 use std::sync::{LazyLock, Mutex};
 
 /// A dimension: a polynomial over config symbols, and its value under the bound config.
@@ -65,11 +65,12 @@ impl Add for Dim {
     fn add(self, other: Dim) -> Dim {
         let mut sum = resolve(self.polynomial);
         for (factors, coefficient) in resolve(other.polynomial) {
-            *sum.entry(factors).or_default() += coefficient;
+            let total = sum.entry(factors).or_default();
+            *total = total.saturating_add(coefficient);
         }
         Dim {
             polynomial: intern(sum),
-            value: self.value + other.value,
+            value: self.value.saturating_add(other.value),
         }
     }
 }
@@ -83,13 +84,23 @@ impl Mul for Dim {
             for (b, y) in &right {
                 let mut factors = [a.as_slice(), b.as_slice()].concat();
                 factors.sort();
-                *product.entry(factors).or_default() += x * y;
+                let total = product.entry(factors).or_default();
+                *total = total.saturating_add(x.saturating_mul(*y));
             }
         }
         Dim {
             polynomial: intern(product),
-            value: self.value * other.value,
+            value: self.value.saturating_mul(other.value),
         }
+    }
+}
+
+/// Rounded down, as a symbol of its own: `(hidden_size / num_attention_heads)`. By zero it is zero.
+impl Div for Dim {
+    type Output = Dim;
+    fn div(self, other: Dim) -> Dim {
+        let value = self.value.checked_div(other.value).unwrap_or(0);
+        Dim::symbol(&format!("({self} / {other})"), value)
     }
 }
 

@@ -8,7 +8,9 @@
 //! Row-major: the last dimension is contiguous.
 
 mod dim;
+mod dump;
 mod op;
+mod shape;
 mod verify;
 
 pub use dim::Dim;

@@ -93,3 +93,34 @@ impl RopeSpec {
         self.inv_freq.len() * 2
     }
 }
+
+impl Op {
+    /// Its name in messages, dumps and reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Tokens => "tokens",
+            Op::LayerInput => "layer_input",
+            Op::Weight(_) => "weight",
+            Op::Gather => "gather",
+            Op::Linear => "linear",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::Unary(Unary::Silu) => "silu",
+            Op::Unary(Unary::GeluTanh) => "gelu_tanh",
+            Op::Unary(Unary::GeluErf) => "gelu_erf",
+            Op::Unary(Unary::Sigmoid) => "sigmoid",
+            Op::Unary(Unary::Relu) => "relu",
+            Op::Unary(Unary::Tanh) => "tanh",
+            Op::Binary(Binary::Add) => "add",
+            Op::Binary(Binary::Sub) => "sub",
+            Op::Binary(Binary::Mul) => "mul",
+            Op::Scale(_) => "scale",
+            Op::Softcap(_) => "softcap",
+            Op::SplitHeads { .. } => "split_heads",
+            Op::MergeHeads => "merge_heads",
+            Op::Rope(_) => "rope",
+            Op::CacheWrite(_) => "cache_write",
+            Op::Attention(_) => "attention",
+            Op::Slice { .. } => "slice",
+        }
+    }
+}

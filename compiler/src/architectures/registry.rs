@@ -1,0 +1,118 @@
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::config;
+use crate::dsl::Architecture;
+
+/// The architectures that a compiler knows.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    architectures: Vec<Architecture>,
+}
+
+/// A config.json of an architecture that the registry lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unknown architecture {}{}; known are {}", quoted(.name), guess(.nearest), .known.join(", "))]
+pub struct UnknownArchitecture {
+    /// `None` if config.json names none.
+    pub name: Option<String>,
+    /// The known name that is most like it, if any is.
+    pub nearest: Option<String>,
+    pub known: Vec<String>,
+}
+
+fn quoted(name: &Option<String>) -> String {
+    match name {
+        Some(name) => format!("`{name}`"),
+        None => "(config.json has no `architectures`)".to_string(),
+    }
+}
+
+fn guess(name: &Option<String>) -> String {
+    match name {
+        Some(name) => format!(" (did you mean `{name}`?)"),
+        None => String::new(),
+    }
+}
+
+impl Registry {
+    /// Knows nothing.
+    pub fn empty() -> Self {
+        Registry {
+            architectures: Vec::new(),
+        }
+    }
+
+    /// With one more architecture, which goes before a known one of the same name.
+    pub fn with(mut self, architecture: Architecture) -> Self {
+        self.architectures.insert(0, architecture);
+        self
+    }
+
+    pub fn lookup(&self, name: &str) -> Result<&Architecture, UnknownArchitecture> {
+        let found = self
+            .architectures
+            .iter()
+            .find(|a| a.names().contains(&name));
+        found.ok_or_else(|| self.unknown(Some(name)))
+    }
+
+    /// The architecture that a config.json names.
+    pub fn for_config(&self, config: &Value) -> Result<&Architecture, UnknownArchitecture> {
+        match config::architecture_name(config) {
+            Some(name) => self.lookup(name),
+            None => Err(self.unknown(None)),
+        }
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self
+            .architectures
+            .iter()
+            .flat_map(|a| a.names())
+            .copied()
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn unknown(&self, name: Option<&str>) -> UnknownArchitecture {
+        let known = self.names();
+        let nearest = name.and_then(|name| {
+            let distances = known
+                .iter()
+                .map(|known| (edit_distance(name, known), *known));
+            let (distance, nearest) = distances.min()?;
+            (distance <= name.chars().count() / 2).then(|| nearest.to_string())
+        });
+        UnknownArchitecture {
+            name: name.map(str::to_string),
+            nearest,
+            known: known.into_iter().map(str::to_string).collect(),
+        }
+    }
+}
+
+/// Knows what Kiln ships.
+impl Default for Registry {
+    fn default() -> Self {
+        Registry::empty().with(super::llama())
+    }
+}
+
+/// Levenshtein: insertions, deletions and substitutions from `a` to `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,233 @@
+use serde_json::{Map, Value};
+
+use super::ConfigError;
+use crate::dsl::LayerKind;
+use crate::graph::{Dim, Unary};
+
+/// The fields of a config.json that an architecture reads: `#[derive(Config)]`.
+pub trait Config: Sized {
+    fn read(config: &Reader<'_>) -> Result<Self, ConfigError>;
+}
+
+/// A normalized config.json.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    object: &'a Map<String, Value>,
+}
+
+/// One field of it.
+#[derive(Clone, Copy)]
+pub struct Field<'a> {
+    /// Its name in the JSON.
+    pub key: &'a str,
+    /// Its name in the Rust struct, which dimensions take for their symbol.
+    pub symbol: &'a str,
+    pub value: &'a Value,
+}
+
+/// A type that a config field may have.
+pub trait FromConfig: Sized {
+    /// For messages: `a number`.
+    const EXPECTED: &'static str;
+
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError>;
+
+    /// What a field without a default is when the JSON lacks it; `None` makes that an error.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// Makes a default value the field's own.
+    fn adopt(self, _symbol: &str) -> Self {
+        self
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(config: &'a Value) -> Result<Self, ConfigError> {
+        match config {
+            Value::Object(object) => Ok(Reader { object }),
+            other => Err(ConfigError::ill_typed(
+                "(the whole file)",
+                "an object",
+                other,
+            )),
+        }
+    }
+
+    /// A field that must be there, unless its type says otherwise. `null` counts as absent.
+    pub fn field<T: FromConfig>(&self, key: &str, symbol: &str) -> Result<T, ConfigError> {
+        match self.present(key, symbol) {
+            Some(field) => T::from_config(field),
+            None => T::absent().ok_or_else(|| ConfigError::Missing {
+                field: key.to_string(),
+                expected: T::EXPECTED.to_string(),
+            }),
+        }
+    }
+
+    /// A field with a default.
+    pub fn field_or<T: FromConfig>(
+        &self,
+        key: &str,
+        symbol: &str,
+        default: impl FnOnce() -> T,
+    ) -> Result<T, ConfigError> {
+        match self.present(key, symbol) {
+            Some(field) => T::from_config(field),
+            None => Ok(default().adopt(symbol)),
+        }
+    }
+
+    fn present<'b>(&'b self, key: &'b str, symbol: &'b str) -> Option<Field<'b>> {
+        let value = self.object.get(key).filter(|value| !value.is_null())?;
+        Some(Field { key, symbol, value })
+    }
+}
+
+impl Field<'_> {
+    fn ill_typed<T: FromConfig>(&self) -> ConfigError {
+        ConfigError::ill_typed(self.key, T::EXPECTED, self.value)
+    }
+
+    fn unsupported(&self, problem: String) -> ConfigError {
+        ConfigError::unsupported(self.key, self.value, problem)
+    }
+}
+
+impl FromConfig for usize {
+    const EXPECTED: &'static str = "a whole number below 2^31";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        let number = field.value.as_u64().filter(|n| *n < 1 << 31);
+        number
+            .map(|n| n as usize)
+            .ok_or_else(|| field.ill_typed::<Self>())
+    }
+}
+
+/// The field's name becomes the symbol.
+impl FromConfig for Dim {
+    const EXPECTED: &'static str = "a whole number from 1 to 2^31";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        match usize::from_config(field) {
+            Ok(value) if value > 0 => Ok(Dim::symbol(field.symbol, value)),
+            _ => Err(field.ill_typed::<Self>()),
+        }
+    }
+
+    fn adopt(self, symbol: &str) -> Self {
+        Dim::symbol(symbol, self.value())
+    }
+}
+
+impl FromConfig for f64 {
+    const EXPECTED: &'static str = "a number";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        field
+            .value
+            .as_f64()
+            .ok_or_else(|| field.ill_typed::<Self>())
+    }
+}
+
+impl FromConfig for f32 {
+    const EXPECTED: &'static str = f64::EXPECTED;
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        f64::from_config(field).map(|number| number as f32)
+    }
+}
+
+impl FromConfig for bool {
+    const EXPECTED: &'static str = "true or false";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        field
+            .value
+            .as_bool()
+            .ok_or_else(|| field.ill_typed::<Self>())
+    }
+}
+
+impl FromConfig for String {
+    const EXPECTED: &'static str = "a string";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        let text = field
+            .value
+            .as_str()
+            .ok_or_else(|| field.ill_typed::<Self>())?;
+        Ok(text.to_string())
+    }
+}
+
+impl<T: FromConfig> FromConfig for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        T::from_config(field).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl<T: FromConfig> FromConfig for Vec<T> {
+    const EXPECTED: &'static str = "a list";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        let items = field
+            .value
+            .as_array()
+            .ok_or_else(|| field.ill_typed::<Self>())?;
+        let item = |value| T::from_config(Field { value, ..field });
+        items.iter().map(item).collect()
+    }
+}
+
+/// An activation function, by Hugging Face's name for it.
+pub type Activation = Unary;
+
+impl FromConfig for Activation {
+    const EXPECTED: &'static str = "the name of an activation function";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        match String::from_config(field)?.as_str() {
+            "silu" | "swish" => Ok(Unary::Silu),
+            "gelu_pytorch_tanh" | "gelu_new" => Ok(Unary::GeluTanh),
+            "gelu" => Ok(Unary::GeluErf),
+            "relu" => Ok(Unary::Relu),
+            "sigmoid" => Ok(Unary::Sigmoid),
+            "tanh" => Ok(Unary::Tanh),
+            _ => Err(field.unsupported(
+                "unknown activation; supported are silu, gelu, gelu_pytorch_tanh, gelu_new, relu, \
+                 sigmoid, tanh"
+                    .to_string(),
+            )),
+        }
+    }
+}
+
+/// How a layer attends, as in `layer_types`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionKind {
+    /// To everything before.
+    Full,
+    /// To the last few tokens.
+    Sliding,
+}
+
+impl FromConfig for AttentionKind {
+    const EXPECTED: &'static str = "full_attention or sliding_attention";
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        match field.value.as_str() {
+            Some("full_attention") => Ok(AttentionKind::Full),
+            Some("sliding_attention") => Ok(AttentionKind::Sliding),
+            _ => Err(field.ill_typed::<Self>()),
+        }
+    }
+}
+
+impl LayerKind for AttentionKind {
+    fn name(&self) -> String {
+        match self {
+            AttentionKind::Full => "full_attention".to_string(),
+            AttentionKind::Sliding => "sliding_attention".to_string(),
+        }
+    }
+}

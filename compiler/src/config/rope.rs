@@ -1,0 +1,179 @@
+use std::f64::consts::PI;
+
+use serde_json::{Map, Value};
+
+use super::normalize::is_by_layer_type;
+use super::{ConfigError, Field, FromConfig};
+use crate::graph::RopeSpec;
+
+/// `rope_parameters` of a config: how positions turn queries and keys, perhaps differently for each type
+/// of layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Type of layer (`None`: every) and its parameters.
+    entries: Vec<(Option<String>, Parameters)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Parameters {
+    theta: f64,
+    /// Share of a head that is rotated.
+    partial: f64,
+    scaling: Scaling,
+}
+
+/// Formulas: transformers 5, `modeling_rope_utils.py`.
+#[derive(Clone, Debug, PartialEq)]
+enum Scaling {
+    Default,
+    /// All frequencies divided by a factor.
+    Linear {
+        factor: f64,
+    },
+    /// Long wavelengths divided by a factor, short ones kept, a ramp between (Llama 3.1).
+    Llama3 {
+        factor: f64,
+        low_freq_factor: f64,
+        high_freq_factor: f64,
+        original: f64,
+    },
+}
+
+const SUPPORTED: &str = "supported are default, linear, llama3";
+
+impl FromConfig for Rope {
+    const EXPECTED: &'static str = "an object";
+
+    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
+        let Value::Object(object) = field.value else {
+            return Err(ConfigError::ill_typed(
+                field.key,
+                Self::EXPECTED,
+                field.value,
+            ));
+        };
+        if !is_by_layer_type(object) {
+            let parameters = Parameters::read(field.key, object)?;
+            return Ok(Rope {
+                entries: vec![(None, parameters)],
+            });
+        }
+        let mut entries = Vec::new();
+        for (kind, value) in object {
+            let path = format!("{}.{kind}", field.key);
+            if let Value::Object(entry) = value {
+                entries.push((Some(kind.clone()), Parameters::read(&path, entry)?));
+            }
+        }
+        Ok(Rope { entries })
+    }
+}
+
+impl Parameters {
+    fn read(path: &str, object: &Map<String, Value>) -> Result<Self, ConfigError> {
+        let at = |key: &str| format!("{path}.{key}");
+        let number = |key: &str| -> Result<f64, ConfigError> {
+            let value = object.get(key).ok_or_else(|| ConfigError::Missing {
+                field: at(key),
+                expected: f64::EXPECTED.to_string(),
+            })?;
+            let positive = value.as_f64().filter(|n| *n > 0.0 && n.is_finite());
+            positive.ok_or_else(|| ConfigError::ill_typed(&at(key), "a positive number", value))
+        };
+        let kind = object.get("rope_type").cloned().unwrap_or(Value::Null);
+        let scaling = match kind.as_str() {
+            Some("default") => Scaling::Default,
+            Some("linear") => Scaling::Linear {
+                factor: number("factor")?,
+            },
+            Some("llama3") => Scaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original: number("original_max_position_embeddings")?,
+            },
+            _ => return Err(ConfigError::unsupported(&at("rope_type"), &kind, SUPPORTED)),
+        };
+        let partial = match object.get("partial_rotary_factor") {
+            Some(_) => number("partial_rotary_factor")?,
+            None => 1.0,
+        };
+        Ok(Parameters {
+            theta: number("rope_theta")?,
+            partial,
+            scaling,
+        })
+    }
+
+    /// Rounded to f32 where transformers rounds.
+    fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
+        let rotary = (head_dim as f64 * self.partial) as usize;
+        let plain = (0..rotary).step_by(2).map(|i| {
+            let exponent = i as f32 / rotary as f32;
+            1.0 / self.theta.powf(f64::from(exponent)) as f32
+        });
+        plain
+            .map(|frequency| self.scaling.apply(frequency))
+            .collect()
+    }
+}
+
+impl Scaling {
+    fn apply(&self, frequency: f32) -> f32 {
+        match *self {
+            Scaling::Default => frequency,
+            Scaling::Linear { factor } => frequency / factor as f32,
+            Scaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original,
+            } => {
+                let wavelength = (2.0 * PI) as f32 / frequency;
+                if wavelength > (original / low_freq_factor) as f32 {
+                    return frequency / factor as f32;
+                }
+                if wavelength < (original / high_freq_factor) as f32 {
+                    return frequency;
+                }
+                let smooth = (original as f32 / wavelength - low_freq_factor as f32)
+                    / (high_freq_factor - low_freq_factor) as f32;
+                (1.0 - smooth) * frequency / factor as f32 + smooth * frequency
+            }
+        }
+    }
+}
+
+impl Rope {
+    /// The rotation for a kind of layer and a width of head, or why there is none.
+    pub fn spec(&self, kind: Option<&str>, head_dim: usize) -> Result<RopeSpec, String> {
+        let fits = |of: &Option<String>| of.is_none() || of.as_deref() == kind;
+        let Some((of, parameters)) = self.entries.iter().find(|(of, _)| fits(of)) else {
+            let known: Vec<&str> = self
+                .entries
+                .iter()
+                .filter_map(|(of, _)| of.as_deref())
+                .collect();
+            return Err(format!(
+                "`rope_parameters` has no entry for {} layers, only for {}",
+                kind.unwrap_or("these"),
+                known.join(", "),
+            ));
+        };
+        let inv_freq = parameters.inverse_frequencies(head_dim);
+        if inv_freq.is_empty() || inv_freq.len() * 2 > head_dim {
+            return Err(format!(
+                "rotating {} of a head's {head_dim} elements is not possible",
+                inv_freq.len() * 2
+            ));
+        }
+        Ok(RopeSpec {
+            name: match of {
+                Some(kind) => format!("rope_{kind}"),
+                None => "rope".to_string(),
+            },
+            inv_freq,
+            attention_factor: 1.0,
+        })
+    }
+}

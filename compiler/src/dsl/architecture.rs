@@ -1,0 +1,81 @@
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Builder, DefineError, Logits, Tokens, Weights};
+use crate::config::{self, Config, ConfigError, Reader};
+use crate::graph::{self, ModelGraph};
+
+/// A model family: makes a graph of any of its configs. Written with `#[architecture]`.
+#[derive(Clone)]
+pub struct Architecture {
+    names: &'static [&'static str],
+    define: Arc<Define>,
+}
+
+type Define = dyn Fn(&str, &Reader<'_>) -> Result<ModelGraph, DefineError> + Send + Sync;
+
+impl Architecture {
+    /// `names` are Hugging Face's, as in `architectures` of config.json; there is at least one.
+    pub fn new<C: Config + 'static>(
+        names: &'static [&'static str],
+        definition: for<'g> fn(&C, Weights<'g>, Tokens<'g>) -> Logits<'g>,
+    ) -> Self {
+        let define = move |name: &str, config: &Reader<'_>| {
+            let architecture = || name.to_string();
+            let config = C::read(config).map_err(|source| DefineError::Config {
+                architecture: architecture(),
+                source,
+            })?;
+            let builder = Builder::new();
+            let (weights, tokens) = builder.start();
+            let logits = definition(&config, weights, tokens);
+            let graph =
+                builder
+                    .finish(name, logits)
+                    .map_err(|problems| DefineError::Definition {
+                        architecture: architecture(),
+                        problems,
+                    })?;
+            graph::verify(&graph, "definition").map_err(|source| DefineError::Graph {
+                architecture: architecture(),
+                source,
+            })?;
+            Ok(graph)
+        };
+        Architecture {
+            names,
+            define: Arc::new(define),
+        }
+    }
+
+    pub fn names(&self) -> &'static [&'static str] {
+        self.names
+    }
+
+    /// The graph for a config.json, in whichever spelling.
+    pub fn build(&self, config: &Value) -> Result<ModelGraph, DefineError> {
+        let name = self.name_in(config);
+        let of_config = |source: ConfigError| DefineError::Config {
+            architecture: name.to_string(),
+            source,
+        };
+        let normal = config::normalize(config).map_err(of_config)?;
+        let reader = Reader::new(&normal).map_err(of_config)?;
+        (self.define)(name, &reader)
+    }
+
+    /// The name that the config uses for this architecture.
+    fn name_in(&self, config: &Value) -> &'static str {
+        let asked = config::architecture_name(config);
+        let known = self.names.iter().find(|name| Some(**name) == asked);
+        known.or(self.names.first()).copied().unwrap_or("unnamed")
+    }
+}
+
+impl fmt::Debug for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Architecture").field(&self.names).finish()
+    }
+}

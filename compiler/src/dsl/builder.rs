@@ -1,0 +1,337 @@
+use std::cell::{Ref, RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::panic::Location;
+
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::{Logits, Problem, Tensor, Tokens, Weights};
+use crate::graph::{
+    Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId,
+    Template, WeightDecl, WeightId, WeightRole,
+};
+
+/// Collects the graph, and every mistake, while a definition runs.
+///
+/// A mistake never stops the definition: the operator's result gets the shape that it should have had,
+/// so that one run finds all mistakes.
+#[derive(Default)]
+pub struct Builder {
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    weights: Vec<(WeightDecl, Span)>,
+    states: Vec<StateDecl>,
+    ropes: Vec<RopeSpec>,
+    pub(super) layers: Vec<Layer>,
+    closed: Vec<Section>,
+    /// Names of the templates among `closed`, which follow the prologue.
+    kinds: Vec<String>,
+    open: Scope,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// The section that is being traced.
+#[derive(Default)]
+struct Scope {
+    /// Kind of layer; `None` in prologue and epilogue.
+    kind: Option<String>,
+    nodes: DiGraph<Node, u8>,
+    /// One node a weight.
+    weights: BTreeMap<WeightId, NodeIndex>,
+}
+
+impl Builder {
+    pub fn new() -> Self {
+        Builder::default()
+    }
+
+    /// What a definition starts from: its weights, and the token ids of the step.
+    #[track_caller]
+    pub fn start(&self) -> (Weights<'_>, Tokens<'_>) {
+        let shape = Shape::per_token([]);
+        let tokens = self.add(Op::Tokens, &[], shape, Location::caller());
+        self.set_name(tokens, "tokens");
+        (Weights::new(self), Tokens(tokens))
+    }
+
+    /// The finished graph, or all the mistakes.
+    pub fn finish(
+        &self,
+        architecture: &str,
+        logits: Logits<'_>,
+    ) -> Result<ModelGraph, Vec<Problem>> {
+        let output = self.adopt(logits, None);
+        self.set_name(output, "logits");
+        self.close(output);
+        let state = std::mem::take(&mut *self.state.borrow_mut());
+        let mut problems = state.problems;
+        let used = used_weights(&state.closed);
+        for (id, (weight, span)) in state.weights.iter().enumerate() {
+            if !used.contains(&WeightId(id)) {
+                problems.push(Problem {
+                    span: *span,
+                    message: format!("nothing uses the weight `{}`", weight.name),
+                });
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut sections = state.closed.into_iter();
+        let (Some(prologue), Some(epilogue)) = (sections.next(), sections.next_back()) else {
+            let span = Span::from(Location::caller());
+            let message = "a definition needs a loop over `w.layers(..)`".to_string();
+            return Err(vec![Problem { span, message }]);
+        };
+        Ok(ModelGraph {
+            architecture: architecture.to_string(),
+            prologue,
+            templates: (state.kinds.into_iter().zip(sections))
+                .map(|(kind, section)| Template { kind, section })
+                .collect(),
+            layers: state.layers,
+            epilogue,
+            weights: state
+                .weights
+                .into_iter()
+                .map(|(weight, _)| weight)
+                .collect(),
+            states: state.states,
+            ropes: state.ropes,
+        })
+    }
+
+    /// How many nodes the open section has; see [`Self::bind`].
+    pub fn mark(&self) -> usize {
+        self.state.borrow().open.nodes.node_count()
+    }
+
+    /// Gives the author's name to the last node made since `mark`, if there is one without a name.
+    pub fn bind(&self, name: &str, mark: usize) {
+        let mut state = self.state.borrow_mut();
+        let count = state.open.nodes.node_count();
+        if count > mark {
+            let last = &mut state.open.nodes[NodeIndex::new(count - 1)];
+            last.name.get_or_insert_with(|| name.to_string());
+        }
+    }
+
+    pub(super) fn state(&self) -> Ref<'_, State> {
+        self.state.borrow()
+    }
+
+    pub(super) fn state_mut(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    pub(super) fn problem(&self, at: &'static Location<'static>, message: String) {
+        let span = Span::from(at);
+        self.state_mut().problems.push(Problem { span, message });
+    }
+
+    /// Adds an operator to the open section.
+    pub(super) fn add<'g>(
+        &'g self,
+        op: Op,
+        operands: &[Tensor<'g>],
+        shape: Shape,
+        at: &'static Location<'static>,
+    ) -> Tensor<'g> {
+        let operands: Vec<Tensor<'g>> = operands.iter().map(|t| self.adopt(*t, Some(at))).collect();
+        let mut state = self.state.borrow_mut();
+        let section = state.closed.len();
+        let nodes = &mut state.open.nodes;
+        let node = nodes.add_node(Node {
+            op,
+            shape,
+            name: None,
+            span: Span::from(at),
+        });
+        for (position, operand) in (0u8..).zip(&operands) {
+            nodes.add_edge(operand.node, node, position);
+        }
+        Tensor::new(self, section, node)
+    }
+
+    /// The node that reads a weight in the open section.
+    pub(super) fn weight(&self, id: WeightId) -> Tensor<'_> {
+        let mut state = self.state.borrow_mut();
+        let section = state.closed.len();
+        if let Some(node) = state.open.weights.get(&id) {
+            return Tensor::new(self, section, *node);
+        }
+        let (declaration, span) = &state.weights[id.0];
+        let node = Node {
+            op: Op::Weight(id),
+            shape: Shape::fixed(declaration.shape.iter().copied()),
+            name: None,
+            span: *span,
+        };
+        let node = state.open.nodes.add_node(node);
+        state.open.weights.insert(id, node);
+        Tensor::new(self, section, node)
+    }
+
+    /// Declares a weight, or finds it if the same one has been declared before.
+    pub(super) fn declare_weight(
+        &self,
+        name: String,
+        shape: Vec<Dim>,
+        role: WeightRole,
+        at: &'static Location<'static>,
+    ) -> WeightId {
+        let mut state = self.state.borrow_mut();
+        if let Some(id) = state.weights.iter().position(|(w, _)| w.name == name) {
+            let (known, span) = &state.weights[id];
+            if known.shape != shape || known.role != role {
+                let message = format!(
+                    "`{name}` is asked for as {:?} {} here, but as {:?} {} at {span}",
+                    role,
+                    Shape::fixed(shape),
+                    known.role,
+                    Shape::fixed(known.shape.iter().copied()),
+                );
+                let span = Span::from(at);
+                state.problems.push(Problem { span, message });
+            }
+            return WeightId(id);
+        }
+        let declaration = WeightDecl { name, shape, role };
+        state.weights.push((declaration, Span::from(at)));
+        WeightId(state.weights.len() - 1)
+    }
+
+    pub(super) fn weight_name(&self, id: WeightId) -> String {
+        self.state().weights[id.0].0.name.clone()
+    }
+
+    /// Declares a state of the layer that is being traced; `name` is made unique within it.
+    pub(super) fn declare_state(&self, name: &str, shape: Vec<Dim>, planes: usize) -> StateId {
+        let mut state = self.state.borrow_mut();
+        let in_this_section = |node: &Node| matches!(node.op, Op::CacheWrite(_));
+        let before = state
+            .open
+            .nodes
+            .node_weights()
+            .filter(|n| in_this_section(n))
+            .count();
+        let suffix = if before == 0 {
+            String::new()
+        } else {
+            before.to_string()
+        };
+        state.states.push(StateDecl {
+            name: format!("{name}{suffix}"),
+            shape,
+            planes,
+            window: Some(0),
+        });
+        StateId(state.states.len() - 1)
+    }
+
+    /// Notes that a reader of the state needs its last `window` positions (`None`: all).
+    pub(super) fn widen_state(&self, id: StateId, window: Option<usize>) {
+        let mut state = self.state.borrow_mut();
+        let needed = &mut state.states[id.0].window;
+        *needed = needed.zip(window).map(|(a, b)| a.max(b));
+    }
+
+    pub(super) fn declare_rope(&self, spec: RopeSpec) -> RopeId {
+        let mut state = self.state.borrow_mut();
+        let known = state.ropes.iter().position(|rope| *rope == spec);
+        RopeId(known.unwrap_or_else(|| {
+            state.ropes.push(spec);
+            state.ropes.len() - 1
+        }))
+    }
+
+    /// Kind of the layer that is being traced.
+    pub(super) fn layer_kind(&self) -> Option<String> {
+        self.state().open.kind.clone()
+    }
+
+    /// Ends the open section.
+    pub(super) fn close(&self, output: Tensor<'_>) {
+        let mut state = self.state.borrow_mut();
+        let scope = std::mem::take(&mut state.open);
+        state.kinds.extend(scope.kind);
+        state.closed.push(Section {
+            nodes: scope.nodes,
+            output: output.node,
+        });
+    }
+
+    /// Starts a section, a template if it has a kind, with the value that enters it.
+    pub(super) fn enter(
+        &self,
+        kind: Option<String>,
+        shape: Shape,
+        at: &'static Location<'static>,
+    ) -> Tensor<'_> {
+        self.state_mut().open.kind = kind;
+        self.add(Op::LayerInput, &[], shape, at)
+    }
+
+    pub(super) fn shape(&self, tensor: Tensor<'_>) -> Shape {
+        self.node(tensor, |node| node.shape.clone())
+    }
+
+    /// The author's name for a value, or what made it and where.
+    pub(super) fn describe(&self, tensor: Tensor<'_>) -> String {
+        self.node(tensor, |node| match &node.name {
+            Some(name) => format!("`{name}`"),
+            None => format!("the {} at {}", node.op.name(), node.span),
+        })
+    }
+
+    pub(super) fn set_name(&self, tensor: Tensor<'_>, name: &str) {
+        let mut state = self.state.borrow_mut();
+        if tensor.section == state.closed.len() {
+            let node = &mut state.open.nodes[tensor.node];
+            node.name.get_or_insert_with(|| name.to_string());
+        }
+    }
+
+    fn node<T>(&self, tensor: Tensor<'_>, read: impl FnOnce(&Node) -> T) -> T {
+        let state = self.state();
+        match state.closed.get(tensor.section) {
+            Some(section) => read(&section.nodes[tensor.node]),
+            None => read(&state.open.nodes[tensor.node]),
+        }
+    }
+
+    /// The tensor itself if it belongs to the open section; otherwise a mistake, and a stand-in.
+    pub(super) fn adopt<'g>(
+        &'g self,
+        tensor: Tensor<'g>,
+        at: Option<&'static Location<'static>>,
+    ) -> Tensor<'g> {
+        if tensor.section == self.state().closed.len() {
+            return tensor;
+        }
+        let at = at.unwrap_or(Location::caller());
+        self.problem(
+            at,
+            format!(
+                "{} was made in another part of the definition; only the value that the layers \
+                 assign goes into the loop and out of it",
+                self.describe(tensor)
+            ),
+        );
+        self.add(Op::LayerInput, &[], self.shape(tensor), at)
+    }
+}
+
+fn used_weights(sections: &[Section]) -> Vec<WeightId> {
+    let nodes = sections
+        .iter()
+        .flat_map(|section| section.nodes.node_weights());
+    nodes
+        .filter_map(|node| match node.op {
+            Op::Weight(id) => Some(id),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,183 @@
+use std::panic::Location;
+
+use super::{Builder, Cache, Matrix, Tensor, Vector, Weights};
+use crate::graph::{self, Dim, Op, Shape};
+
+/// What tells one kind of layer from another. Layers of equal kind share a template.
+pub trait LayerKind: Clone + PartialEq {
+    /// Name of the template.
+    fn name(&self) -> String;
+}
+
+/// All layers are alike.
+impl LayerKind for () {
+    fn name(&self) -> String {
+        "layer".to_string()
+    }
+}
+
+/// The layers of a model, to be gone over by `for layer in ..` in a definition.
+pub struct Layers<'g, K> {
+    builder: &'g Builder,
+    path: String,
+    kinds: Vec<K>,
+}
+
+/// The layer that the body of the loop defines: a stand-in for all layers of its kind.
+pub struct Layer<'g, K> {
+    builder: &'g Builder,
+    path: String,
+    kind: K,
+}
+
+/// The loop over the layers, made explicit: `#[architecture]` writes
+///
+/// ```ignore
+/// for layer in w.layers(..) { x += ..; }
+/// // as
+/// let mut stack = w.layers(..).enter(x);
+/// while let Some((layer, input)) = stack.next_template() {
+///     x = input;
+///     { x += ..; }
+///     stack.output(x);
+/// }
+/// x = stack.leave();
+/// ```
+pub struct Stack<'g, K> {
+    builder: &'g Builder,
+    path: String,
+    /// Distinct kinds that are still to be traced, last first.
+    rest: Vec<K>,
+    shape: Shape,
+    at: &'static Location<'static>,
+}
+
+impl<'g, K: LayerKind> Layers<'g, K> {
+    pub(super) fn new(builder: &'g Builder, path: &str, kinds: Vec<K>) -> Self {
+        Layers {
+            builder,
+            path: path.to_string(),
+            kinds,
+        }
+    }
+
+    /// Ends the prologue: `carried` is what goes from layer to layer.
+    #[track_caller]
+    pub fn enter(self, carried: Tensor<'g>) -> Stack<'g, K> {
+        let at = Location::caller();
+        let mut distinct: Vec<K> = Vec::new();
+        let mut layers = Vec::new();
+        for (index, kind) in self.kinds.into_iter().enumerate() {
+            let known = distinct.iter().position(|k| *k == kind);
+            let template = known.unwrap_or(distinct.len());
+            if known.is_none() {
+                distinct.push(kind);
+            }
+            layers.push(graph::Layer { template, index });
+        }
+        if distinct.is_empty() {
+            self.builder
+                .problem(at, "the model has no layers".to_string());
+        }
+        let carried = self.builder.adopt(carried, Some(at));
+        let shape = carried.shape();
+        self.builder.close(carried);
+        self.builder.state_mut().layers = layers;
+        distinct.reverse();
+        Stack {
+            builder: self.builder,
+            path: self.path,
+            rest: distinct,
+            shape,
+            at,
+        }
+    }
+}
+
+impl<'g, K: LayerKind> Stack<'g, K> {
+    /// The next kind of layer to define, and what enters a layer.
+    pub fn next_template(&mut self) -> Option<(Layer<'g, K>, Tensor<'g>)> {
+        let kind = self.rest.pop()?;
+        let input = self
+            .builder
+            .enter(Some(kind.name()), self.shape.clone(), self.at);
+        let layer = Layer {
+            builder: self.builder,
+            path: format!("{}.{{}}", self.path),
+            kind,
+        };
+        Some((layer, input))
+    }
+
+    /// Ends the layer with what leaves it.
+    #[track_caller]
+    pub fn output(&mut self, carried: Tensor<'g>) {
+        let at = Location::caller();
+        let carried = self.builder.adopt(carried, Some(at));
+        let found = carried.shape();
+        if found != self.shape {
+            let message = format!(
+                "a layer takes {} and leaves {} as {found}: they must be alike",
+                self.shape,
+                self.builder.describe(carried),
+            );
+            self.builder.problem(at, message);
+        }
+        self.builder.close(carried);
+    }
+
+    /// Starts the epilogue: what leaves the last layer.
+    pub fn leave(self) -> Tensor<'g> {
+        self.builder.enter(None, self.shape, self.at)
+    }
+}
+
+impl<'g, K: LayerKind> Layer<'g, K> {
+    /// Which kind of layer is being defined.
+    pub fn kind(&self) -> &K {
+        &self.kind
+    }
+
+    /// The layer's checkpoint tensor `{path}.weight`, `[rows, columns]`.
+    #[track_caller]
+    pub fn matrix(&self, path: &str, rows: impl Into<Dim>, columns: impl Into<Dim>) -> Matrix<'g> {
+        self.weights().matrix(&self.full(path), rows, columns)
+    }
+
+    /// The layer's checkpoint tensor `{path}.weight`, `[length]`.
+    #[track_caller]
+    pub fn vector(&self, path: &str, length: impl Into<Dim>) -> Vector<'g> {
+        self.weights().vector(&self.full(path), length)
+    }
+
+    /// Appends keys and values, each `[T, kv_heads, width]`, to the layer's cache.
+    #[track_caller]
+    pub fn cache(&self, keys: Tensor<'g>, values: Tensor<'g>) -> Cache<'g> {
+        let at = Location::caller();
+        let (shape, other) = (keys.shape(), values.shape());
+        if shape != other || shape.dims.len() != 2 {
+            let message = format!(
+                "cache: keys and values must both be [T, kv_heads, width], but {} is {shape}, {} is {other}",
+                self.builder.describe(keys),
+                self.builder.describe(values),
+            );
+            self.builder.problem(at, message);
+        }
+        let state = self
+            .builder
+            .declare_state(&self.full("kv"), shape.dims.clone(), 2);
+        let shape = Shape::fixed(shape.dims);
+        let tensor = self
+            .builder
+            .add(Op::CacheWrite(state), &[keys, values], shape, at);
+        Cache { tensor, state }
+    }
+
+    fn weights(&self) -> Weights<'g> {
+        Weights::new(self.builder)
+    }
+
+    fn full(&self, path: &str) -> String {
+        format!("{}.{path}", self.path)
+    }
+}

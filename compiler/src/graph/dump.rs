@@ -1,0 +1,118 @@
+//! A graph as text: one node a line, with the author's names; for snapshots and debugging.
+
+use std::fmt;
+
+use petgraph::graph::NodeIndex;
+
+use super::{ModelGraph, Op, Section, Shape};
+
+impl fmt::Display for ModelGraph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "architecture {}", self.architecture)?;
+        writeln!(f, "\nweights")?;
+        for weight in &self.weights {
+            let shape = Shape::fixed(weight.shape.iter().copied());
+            let role = format!("{:?}", weight.role).to_lowercase();
+            writeln!(f, "  {} {shape} {role}", weight.name)?;
+        }
+        writeln!(f, "\nstates")?;
+        for state in &self.states {
+            let shape = Shape::fixed(state.shape.iter().copied());
+            let window = match state.window {
+                Some(window) => format!("the last {window} positions"),
+                None => "all positions".to_string(),
+            };
+            writeln!(f, "  {} {} x {shape}, {window}", state.name, state.planes)?;
+        }
+        writeln!(f, "\nropes")?;
+        for rope in &self.ropes {
+            let ends = [rope.inv_freq.first(), rope.inv_freq.last()].map(|end| end.unwrap_or(&0.0));
+            let (count, factor) = (rope.inv_freq.len(), rope.attention_factor);
+            writeln!(
+                f,
+                "  {}: {count} frequencies {:e} .. {:e}, times {factor}",
+                rope.name, ends[0], ends[1]
+            )?;
+        }
+        let kinds = self
+            .layers
+            .iter()
+            .map(|layer| match self.templates.get(layer.template) {
+                Some(template) => format!("{} {}", layer.index, template.kind),
+                None => format!("{} (template {} is missing)", layer.index, layer.template),
+            });
+        writeln!(f, "\nlayers {}", kinds.collect::<Vec<_>>().join(", "))?;
+        for (name, section) in self.sections() {
+            writeln!(f, "\n{name}")?;
+            for node in section.nodes.node_indices() {
+                self.write_node(f, section, node)?;
+            }
+            writeln!(f, "  -> {}", self.operand(section, section.output))?;
+        }
+        Ok(())
+    }
+}
+
+impl ModelGraph {
+    fn write_node(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        section: &Section,
+        index: NodeIndex,
+    ) -> fmt::Result {
+        let node = &section.nodes[index];
+        if matches!(node.op, Op::Weight(_)) {
+            return Ok(());
+        }
+        let mut inputs: Vec<String> = (section.operands(index).into_iter())
+            .map(|operand| self.operand(section, operand))
+            .collect();
+        inputs.extend(self.attributes(&node.op));
+        let name = node
+            .name
+            .as_deref()
+            .map(|name| format!(" {name}"))
+            .unwrap_or_default();
+        let (op, inputs, shape) = (node.op.name(), inputs.join(", "), &node.shape);
+        writeln!(f, "  %{}{name} = {op}({inputs}) {shape}", index.index())
+    }
+
+    fn operand(&self, section: &Section, index: NodeIndex) -> String {
+        match section.nodes.node_weight(index).map(|node| &node.op) {
+            Some(Op::Weight(id)) => match self.weights.get(id.0) {
+                Some(weight) => weight.name.clone(),
+                None => format!("(weight {} is missing)", id.0),
+            },
+            _ => format!("%{}", index.index()),
+        }
+    }
+
+    /// What an operator has besides operands.
+    fn attributes(&self, op: &Op) -> Vec<String> {
+        match op {
+            Op::RmsNorm { eps, unit_offset } => {
+                let mut attributes = vec![format!("eps {eps:e}")];
+                attributes.extend(unit_offset.then(|| "1 + w".to_string()));
+                attributes
+            }
+            Op::Scale(factor) => vec![format!("{factor}")],
+            Op::Softcap(cap) => vec![format!("{cap}")],
+            Op::Rope(id) => vec![match self.ropes.get(id.0) {
+                Some(rope) => rope.name.clone(),
+                None => format!("(rope {} is missing)", id.0),
+            }],
+            Op::CacheWrite(id) => vec![match self.states.get(id.0) {
+                Some(state) => state.name.clone(),
+                None => format!("(state {} is missing)", id.0),
+            }],
+            Op::Attention(spec) => {
+                let mut attributes = vec![format!("scale {}", spec.scale)];
+                attributes.extend(spec.window.map(|window| format!("window {window}")));
+                attributes.extend(spec.softcap.map(|cap| format!("softcap {cap}")));
+                attributes
+            }
+            Op::Slice { start, len } => vec![format!("from {start:?}"), format!("{len:?}")],
+            _ => Vec::new(),
+        }
+    }
+}

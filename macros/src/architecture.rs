@@ -1,0 +1,212 @@
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::{
+    Error, Expr, ExprForLoop, FnArg, Ident, ItemFn, Lifetime, LitStr, Pat, PathArguments, Result,
+    ReturnType, Safety, Signature, Stmt, Token, Type, parse_quote,
+};
+
+use crate::{carry, naming};
+
+/// `"LlamaForCausalLM", "MistralForCausalLM"`
+pub struct Names(Vec<LitStr>);
+
+impl Parse for Names {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let message =
+            "name the architecture as config.json does: #[architecture(\"LlamaForCausalLM\")]";
+        if input.is_empty() {
+            return Err(input.error(message));
+        }
+        let names = Punctuated::<LitStr, Token![,]>::parse_terminated(input)
+            .map_err(|error| Error::new(error.span(), message))?;
+        if let Some(empty) = names.iter().find(|name| name.value().trim().is_empty()) {
+            return Err(Error::new(empty.span(), message));
+        }
+        Ok(Names(names.into_iter().collect()))
+    }
+}
+
+pub fn expand(Names(names): Names, mut function: ItemFn) -> Result<TokenStream> {
+    let lifetime = Lifetime::new("'g", Span::mixed_site());
+    let parameters = check_signature(&mut function.sig, &lifetime)?;
+    let carried = check_loops(&function)?;
+
+    let builder = Ident::new("__builder", Span::mixed_site());
+    naming::name_values(&mut function.block, &builder);
+    for statement in &mut function.block.stmts {
+        if let Some(layers) = layers_loop(statement) {
+            *statement = explicit_loop(layers, &carried);
+        }
+    }
+    let weights = parameters.weights;
+    let enter: Stmt = parse_quote!(let #builder = #weights.builder(););
+    function.block.stmts.insert(0, enter);
+
+    let (outer, inner): (Vec<_>, Vec<_>) = (function.attrs.into_iter()).partition(|attribute| {
+        ["doc", "cfg"]
+            .iter()
+            .any(|name| attribute.path().is_ident(name))
+    });
+    let (visibility, signature, block) = (function.vis, function.sig, function.block);
+    let (name, config) = (&signature.ident, parameters.config);
+    Ok(quote! {
+        #(#outer)*
+        #visibility fn #name() -> ::kiln_compiler::dsl::Architecture {
+            #(#inner)*
+            #signature #block
+            ::kiln_compiler::dsl::Architecture::new::<#config>(&[#(#names),*], #name)
+        }
+    })
+}
+
+struct Parameters {
+    config: Type,
+    weights: Ident,
+}
+
+/// Checks the form of the signature and writes out the lifetimes that it leaves away.
+fn check_signature(signature: &mut Signature, lifetime: &Lifetime) -> Result<Parameters> {
+    const FORM: &str =
+        "a definition has the form fn(c: &Config, w: Weights, tokens: Tokens) -> Logits";
+    let wrong = |span: Span| Error::new(span, FORM);
+    if let Some(asyncness) = signature.asyncness {
+        return Err(wrong(asyncness.span));
+    }
+    if let Some(constness) = signature.constness {
+        return Err(wrong(constness.span));
+    }
+    if !matches!(signature.safety, Safety::Default) {
+        return Err(wrong(signature.safety.span()));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(wrong(signature.generics.span()));
+    }
+    let everything = signature.paren_token.span.join();
+    let mut inputs = signature.inputs.iter_mut();
+    let mut next = || match inputs.next() {
+        Some(FnArg::Typed(parameter)) => Ok(parameter),
+        _ => Err(wrong(everything)),
+    };
+    let (config, weights, tokens) = (next()?, next()?, next()?);
+    if inputs.next().is_some() {
+        return Err(wrong(everything));
+    }
+    let Type::Reference(config) = &*config.ty else {
+        return Err(wrong(config.ty.span()));
+    };
+    let config = (*config.elem).clone();
+    let Pat::Ident(name) = &*weights.pat else {
+        return Err(wrong(weights.pat.span()));
+    };
+    let name = name.ident.clone();
+    let ReturnType::Type(_, output) = &mut signature.output else {
+        return Err(wrong(signature.ident.span()));
+    };
+    for (ty, expected) in [
+        (&mut weights.ty, "Weights"),
+        (&mut tokens.ty, "Tokens"),
+        (output, "Logits"),
+    ] {
+        add_lifetime(ty, expected, lifetime).ok_or_else(|| wrong(ty.span()))?;
+    }
+    signature.generics.params.push(parse_quote!(#lifetime));
+    signature.generics.lt_token = Some(Token![<](Span::mixed_site()));
+    signature.generics.gt_token = Some(Token![>](Span::mixed_site()));
+    Ok(Parameters {
+        config,
+        weights: name,
+    })
+}
+
+/// Makes `Weights` `Weights<'g>`; `None` if it is another type.
+fn add_lifetime(ty: &mut Type, expected: &str, lifetime: &Lifetime) -> Option<()> {
+    let Type::Path(path) = ty else {
+        return None;
+    };
+    let last = path
+        .path
+        .segments
+        .last_mut()
+        .filter(|last| last.ident == expected)?;
+    if last.arguments.is_empty() {
+        last.arguments = PathArguments::AngleBracketed(parse_quote!(<#lifetime>));
+    }
+    Some(())
+}
+
+/// Checks that there is one loop over the layers, at the top; gives the variable that it carries.
+fn check_loops(function: &ItemFn) -> Result<Ident> {
+    let mut top: Vec<&ExprForLoop> = Vec::new();
+    for statement in &function.block.stmts {
+        if let Stmt::Expr(Expr::ForLoop(each), _) = statement
+            && is_over_layers(each)
+        {
+            top.push(each);
+        }
+    }
+    if let Some(nested) = carry::loops_over_layers(&function.block)
+        .into_iter()
+        .find(|each| !top.iter().any(|known| std::ptr::eq(*known, *each)))
+    {
+        let message = "the loop over the layers must stand at the top of the definition";
+        return Err(Error::new(nested.for_token.span, message));
+    }
+    match top[..] {
+        [] => {
+            let message =
+                "a definition needs a loop over its layers: for layer in w.layers(..) { .. }";
+            Err(Error::new(function.sig.ident.span(), message))
+        }
+        [each] => carry::carried(&each.body, each.for_token.span),
+        [_, second, ..] => {
+            let message = "a definition has one loop over layers; give the layers kinds instead: \
+                           for layer in w.layers_of(path, &kinds) { .. }";
+            Err(Error::new(second.for_token.span, message))
+        }
+    }
+}
+
+/// Whether the loop has the form `for layer in w.layers(..)` or `.layers_of(..)`.
+pub fn is_over_layers(each: &ExprForLoop) -> bool {
+    let Expr::MethodCall(call) = &*each.expr else {
+        return false;
+    };
+    call.method == "layers" || call.method == "layers_of"
+}
+
+fn layers_loop(statement: &Stmt) -> Option<&ExprForLoop> {
+    match statement {
+        Stmt::Expr(Expr::ForLoop(each), _) if is_over_layers(each) => Some(each),
+        _ => None,
+    }
+}
+
+/// See `kiln_compiler::dsl::Stack`.
+fn explicit_loop(each: &ExprForLoop, carried: &Ident) -> Stmt {
+    let ExprForLoop {
+        attrs,
+        pat,
+        expr,
+        body,
+        ..
+    } = each;
+    let hidden = |name| Ident::new(name, Span::mixed_site());
+    let (stack, input) = (hidden("stack"), hidden("input"));
+    // The calls that may find mistakes carry the author's spans.
+    let enter = Ident::new("enter", each.for_token.span);
+    let output = Ident::new("output", carried.span());
+    parse_quote! {
+        #(#attrs)* {
+            let mut #stack = #expr.#enter(#carried);
+            while let ::core::option::Option::Some((#pat, #input)) = #stack.next_template() {
+                #carried = #input;
+                #body
+                #stack.#output(#carried);
+            }
+            #carried = #stack.leave();
+        }
+    }
+}

@@ -1,0 +1,73 @@
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::{Data, DeriveInput, Error, Expr, Field, Fields, Ident, LitStr, Result};
+
+pub fn expand(input: DeriveInput) -> Result<TokenStream> {
+    let Data::Struct(data) = &input.data else {
+        return Err(Error::new(input.ident.span(), "a config is a struct"));
+    };
+    let Fields::Named(fields) = &data.fields else {
+        return Err(Error::new(
+            input.ident.span(),
+            "a config is a struct with named fields",
+        ));
+    };
+    if !input.generics.params.is_empty() {
+        return Err(Error::new(
+            input.ident.span(),
+            "a config has no generic parameters",
+        ));
+    }
+    let reader = Ident::new("reader", Span::mixed_site());
+    let mut reads = Vec::new();
+    let mut names = Vec::new();
+    for field in &fields.named {
+        let Some(name) = &field.ident else { continue };
+        let (options, ty, symbol) = (Options::of(field)?, &field.ty, name.to_string());
+        let key = options.rename.unwrap_or(symbol.clone());
+        reads.push(match options.default {
+            Some(default) => quote! {
+                let #name: #ty = #reader.field_or(#key, #symbol, || #default)?;
+            },
+            None => quote!(let #name: #ty = #reader.field(#key, #symbol)?;),
+        });
+        names.push(name);
+    }
+    let config = &input.ident;
+    Ok(quote! {
+        impl ::kiln_compiler::config::Config for #config {
+            fn read(
+                #reader: &::kiln_compiler::config::Reader<'_>,
+            ) -> ::core::result::Result<Self, ::kiln_compiler::config::ConfigError> {
+                #(#reads)*
+                ::core::result::Result::Ok(Self { #(#names),* })
+            }
+        }
+    })
+}
+
+/// `#[config(default = .., rename = "..")]`
+#[derive(Default)]
+struct Options {
+    default: Option<Expr>,
+    rename: Option<String>,
+}
+
+impl Options {
+    fn of(field: &Field) -> Result<Self> {
+        let mut options = Options::default();
+        for attribute in field.attrs.iter().filter(|a| a.path().is_ident("config")) {
+            attribute.parse_nested_meta(|meta| {
+                if meta.path.is_ident("default") {
+                    options.default = Some(meta.value()?.parse()?);
+                } else if meta.path.is_ident("rename") {
+                    options.rename = Some(meta.value()?.parse::<LitStr>()?.value());
+                } else {
+                    return Err(meta.error("expected `default = ..` or `rename = \"..\"`"));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(options)
+    }
+}
