@@ -147,19 +147,20 @@ fn byte_of(c: char) -> Option<u8> {
 /// same number as `String::from_utf8_lossy` makes of them.
 fn take_characters(pending: &mut Vec<u8>) -> String {
     let mut text = String::new();
-    let mut waiting = 0;
-    for chunk in pending.utf8_chunks() {
-        text.push_str(chunk.valid());
-        waiting = match std::str::from_utf8(chunk.invalid()) {
-            // The end came before the character did; only the last chunk can say so.
-            Err(error) if error.error_len().is_none() => chunk.invalid().len(),
-            Err(_) => {
-                text.push(char::REPLACEMENT_CHARACTER);
-                0
-            }
-            Ok(_) => 0,
+    let mut rest = pending.as_slice();
+    while let Err(error) = std::str::from_utf8(rest) {
+        let (valid, invalid) = rest.split_at(error.valid_up_to());
+        text.push_str(&String::from_utf8_lossy(valid));
+        rest = invalid;
+        let Some(length) = error.error_len() else {
+            let taken = pending.len() - rest.len();
+            pending.drain(..taken);
+            return text;
         };
+        text.push(char::REPLACEMENT_CHARACTER);
+        rest = &rest[length..];
     }
-    pending.drain(..pending.len() - waiting);
+    text.push_str(&String::from_utf8_lossy(rest));
+    pending.clear();
     text
 }
