@@ -66,6 +66,8 @@ pub enum StopReason {
     ContextFull,
     /// The session's cancel token.
     Canceled,
+    /// A stop text of the caller.
+    StopText,
     /// The caller stopped asking.
     Dropped,
 }
@@ -203,7 +205,7 @@ impl Generation<'_> {
         Ok(Some(id))
     }
 
-    /// Positions that the session's context can still take.
+    /// What it did so far.
     pub fn report(&self) -> GenerationReport {
         self.report
     }

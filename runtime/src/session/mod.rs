@@ -97,6 +97,11 @@ impl Session {
         self.cancel.clone()
     }
 
+    /// Obeys this token from now on.
+    pub fn set_cancel_token(&mut self, cancel: CancelToken) {
+        self.cancel = cancel;
+    }
+
     /// Appends tokens, in steps of at most the model's chunk. Does not wait for the last steps to finish.
     ///
     /// # Errors
