@@ -1,0 +1,201 @@
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+/// Runs a model that compile-model made, on any GPU with Vulkan, Metal or DirectX 12 (or in software).
+#[derive(Parser)]
+#[command(name = "run-model", version, about, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    an error, told on standard error; for verify: a variant is out of tolerance
+  2    wrong use of the command line
+  130  interrupted with Ctrl-C";
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Chat with the model: type, press Enter; /reset starts anew, /exit or Ctrl-D leaves
+    ///
+    /// The model's state is kept between turns, so only what is new is computed. Ctrl-C ends an answer.
+    /// Without a terminal, each line of standard input is one message.
+    Chat(ChatArgs),
+    /// Answer one prompt, or continue token ids
+    ///
+    /// The prompt goes through the model's chat template (see --raw). Greedy unless --temperature is given.
+    Generate(GenerateArgs),
+    /// Write the logits after each token to a safetensors file
+    ///
+    /// The file holds one tensor, `logits`, f32 [tokens, vocabulary].
+    Logits(LogitsArgs),
+    /// Measure speed and memory
+    ///
+    /// Medians of several repetitions with random tokens, after the device has warmed up.
+    Bench(BenchArgs),
+    /// Check the files, and the model's self-test in every variant that the device can run
+    ///
+    /// The error is the largest difference among the self-test's logits, relative to the root mean square of all
+    /// logits; it may be 1e-3, in a variant with 16-bit arithmetic 2e-2. Kernels run with bounds checks.
+    Verify(VerifyArgs),
+    /// Show what is in a bundle
+    Inspect(InspectArgs),
+    /// List the devices that wgpu finds, the preferred one first
+    Devices,
+}
+
+#[derive(Args)]
+pub(super) struct ModelArgs {
+    /// Folder made by compile-model
+    pub(super) bundle: PathBuf,
+    /// Part of the name of the device to use (see `run-model devices`)
+    #[arg(long, value_name = "NAME")]
+    pub(super) device: Option<String>,
+    /// Variant of the kernels: base, subgroups or f16; default: the best that the device can run
+    #[arg(long, value_name = "NAME")]
+    pub(super) variant: Option<String>,
+    /// Do not compare the weights with their checksums while loading
+    #[arg(long)]
+    pub(super) no_verify: bool,
+    /// Run the kernels with bounds checks
+    #[arg(long)]
+    pub(super) checked: bool,
+}
+
+#[derive(Args)]
+pub(super) struct SamplingArgs {
+    /// Most tokens to generate
+    #[arg(long, value_name = "N")]
+    pub(super) max_tokens: Option<u32>,
+    /// Randomness; 0 always takes the most likely token
+    #[arg(long, value_name = "T", value_parser = non_negative)]
+    pub(super) temperature: Option<f32>,
+    /// Sample among the K most likely tokens; 0: among all [default: the model's]
+    #[arg(long, value_name = "K")]
+    pub(super) top_k: Option<u32>,
+    /// Sample among the most likely tokens with this total probability [default: the model's]
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(super) top_p: Option<f32>,
+    /// Seed of the sampler
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) seed: u32,
+    /// Stop at this text, too (may be repeated)
+    #[arg(long, value_name = "TEXT")]
+    pub(super) stop: Vec<String>,
+    /// Positions of the context [default: the model's]
+    #[arg(long, value_name = "N")]
+    pub(super) context: Option<u32>,
+    /// Steps submitted to the device ahead of the token being read
+    #[arg(long, value_name = "N", default_value_t = 4, hide = true)]
+    pub(super) steps_in_flight: u32,
+}
+
+#[derive(Args)]
+pub(super) struct ChatArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    /// What the model is told first
+    #[arg(long, value_name = "TEXT")]
+    pub(super) system: Option<String>,
+}
+
+#[derive(Args)]
+#[command(group = ArgGroup::new("input").required(true).args(["prompt", "ids"]))]
+pub(super) struct GenerateArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Text of the prompt
+    #[arg(long, value_name = "TEXT")]
+    pub(super) prompt: Option<String>,
+    /// Token ids of the prompt, e.g. 1,2,3
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub(super) ids: Option<Vec<u32>>,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    /// Take the prompt as it is, without chat template
+    #[arg(long)]
+    pub(super) raw: bool,
+    /// Go on after the model's end token
+    #[arg(long)]
+    pub(super) ignore_eos: bool,
+    /// Print ids, text and timings as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct LogitsArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Token ids, e.g. 1,2,3
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    pub(super) ids: Vec<u32>,
+    /// File to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: PathBuf,
+    /// Feed the tokens in steps of at most N [default: the model's chunk]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) chunk: Option<u32>,
+}
+
+#[derive(Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) prefill: u32,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) decode: u32,
+    /// Tokens in the context before decoding starts
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) context: u32,
+    /// Repetitions of each measurement
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) repetitions: u32,
+    /// Steps submitted to the device ahead of the token being read
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(super) steps_in_flight: u32,
+    /// Print as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct VerifyArgs {
+    /// Folder made by compile-model
+    pub(super) bundle: PathBuf,
+    /// Part of the name of the device to use (see `run-model devices`)
+    #[arg(long, value_name = "NAME")]
+    pub(super) device: Option<String>,
+    /// Only this variant
+    #[arg(long, value_name = "NAME")]
+    pub(super) variant: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct InspectArgs {
+    /// Folder made by compile-model
+    pub(super) bundle: PathBuf,
+    /// List the dispatches of every program
+    #[arg(long)]
+    pub(super) dispatches: bool,
+}
+
+fn non_negative(text: &str) -> Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    let good = value.is_finite() && value >= 0.0;
+    good.then_some(value).ok_or_else(|| "must be 0 or more".to_string())
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let value = non_negative(text)?;
+    let good = value > 0.0 && value <= 1.0;
+    good.then_some(value).ok_or_else(|| "must be above 0 and at most 1".to_string())
+}

@@ -1,0 +1,141 @@
+use std::io::Write;
+use std::process::ExitCode;
+
+use kiln_bundle::{BufferKind, Dispatch, Grid, Manifest, Variant};
+
+use super::args::InspectArgs;
+use super::open::{self, FolderBundle};
+
+pub(super) async fn run(args: InspectArgs) -> anyhow::Result<ExitCode> {
+    let bundle = open::bundle(&args.bundle).await?;
+    let mut out = std::io::stdout().lock();
+    model(&mut out, bundle.manifest())?;
+    for variant in &bundle.manifest().variants {
+        let kernel_bytes = kernel_bytes(&bundle, variant).await?;
+        self::variant(&mut out, bundle.manifest(), variant, kernel_bytes)?;
+        if args.dispatches {
+            dispatches(&mut out, variant)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
+    let model = &manifest.model;
+    writeln!(out, "{} ({}), by {}", model.name, model.architecture, manifest.compiler)?;
+    writeln!(
+        out,
+        "  {} parameters, {} layers, hidden {}, vocabulary {}",
+        model.parameters, model.layers, model.hidden_size, model.vocab_size
+    )?;
+    writeln!(
+        out,
+        "  context {} (by default {}), prefill in chunks of {}",
+        model.max_context, model.default_context, model.chunk
+    )?;
+    let weights = manifest.weights.iter().map(|weight| weight.bytes).sum();
+    writeln!(
+        out,
+        "  weights {}: {} in {} tensors, {} shards",
+        model.quantization,
+        size(weights),
+        manifest.weights.len(),
+        manifest.shards.len()
+    )?;
+    writeln!(out, "  end tokens {:?}, first token {:?}", model.eos_token_ids, model.bos_token_id)?;
+    let text = match &manifest.text {
+        Some(files) if files.chat_template.is_some() => "tokenizer and chat template",
+        Some(_) => "tokenizer",
+        None => "none: token ids in and out",
+    };
+    writeln!(out, "  text: {text}")?;
+    let test = manifest.self_test.as_ref().map_or(0, |test| test.ids.len());
+    writeln!(out, "  self-test: {test} tokens")
+}
+
+fn variant(
+    out: &mut impl Write,
+    manifest: &Manifest,
+    variant: &Variant,
+    kernel_bytes: u64,
+) -> std::io::Result<()> {
+    writeln!(out, "variant {}: features {:?}", variant.name, variant.features)?;
+    writeln!(
+        out,
+        "  {} kernels, {} of WGSL",
+        variant.kernels.len(),
+        size(kernel_bytes)
+    )?;
+    let programs = &variant.programs;
+    let layers = f64::from(manifest.model.layers.max(1));
+    for (name, program) in [("prefill", &programs.prefill), ("decode", &programs.decode)] {
+        let count = program.len();
+        writeln!(out, "  {name}: {count} dispatches, {:.1} a layer", count as f64 / layers)?;
+    }
+    for (name, program) in [("head", &programs.head), ("sample", &programs.sample)] {
+        writeln!(out, "  {name}: {} dispatches", program.len())?;
+    }
+    let buffers = variant.buffers.iter().map(|buffer| &buffer.kind);
+    let (mut arenas, mut growing, mut fixed) = (0u64, 0u64, 0u64);
+    for kind in buffers {
+        match *kind {
+            BufferKind::Arena { bytes } => arenas = arenas.saturating_add(bytes),
+            BufferKind::State {
+                bytes_per_position,
+                positions: None,
+            } => growing = growing.saturating_add(bytes_per_position),
+            BufferKind::State {
+                bytes_per_position,
+                positions: Some(positions),
+            } => fixed = fixed.saturating_add(bytes_per_position.saturating_mul(positions)),
+            _ => {}
+        }
+    }
+    let context = manifest.model.default_context;
+    let state = growing.saturating_mul(context.into()).saturating_add(fixed);
+    writeln!(
+        out,
+        "  state: {growing} bytes a position and {} fixed; {} for {context} positions",
+        size(fixed),
+        size(state)
+    )?;
+    writeln!(out, "  arenas: {}", size(arenas))
+}
+
+fn dispatches(out: &mut impl Write, variant: &Variant) -> std::io::Result<()> {
+    let programs = &variant.programs;
+    for (name, program) in [
+        ("prefill", &programs.prefill),
+        ("decode", &programs.decode),
+        ("head", &programs.head),
+        ("sample", &programs.sample),
+    ] {
+        writeln!(out, "  {name}:")?;
+        for dispatch in program {
+            let kernel = &variant.kernels[dispatch.kernel as usize].name;
+            writeln!(out, "    {:<36} {kernel} {}", dispatch.label, grid(dispatch))?;
+        }
+    }
+    Ok(())
+}
+
+fn grid(dispatch: &Dispatch) -> String {
+    let sides = dispatch.grid.map(|side| match side {
+        Grid::Fixed(count) => count.to_string(),
+        Grid::Tokens { per, times } => format!("{times}*ceil(tokens/{per})"),
+    });
+    sides.join(" x ")
+}
+
+async fn kernel_bytes(bundle: &FolderBundle, variant: &Variant) -> Result<u64, crate::Error> {
+    let mut bytes = 0;
+    for kernel in &variant.kernels {
+        bytes += bundle.file(&kernel.file).await?.len() as u64;
+    }
+    Ok(bytes)
+}
+
+/// Bytes, readable.
+fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}

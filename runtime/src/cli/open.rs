@@ -1,0 +1,99 @@
+//! From command line to a loaded model, with a progress bar.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::{ModelArgs, SamplingArgs};
+use crate::text::TextModel;
+use crate::{
+    Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions,
+    Model, Sampling,
+};
+
+pub(super) type FolderBundle = Bundle<DirectorySource>;
+
+pub(super) async fn bundle(folder: &Path) -> anyhow::Result<FolderBundle> {
+    let opened = Bundle::open(DirectorySource::new(folder)).await;
+    opened.with_context(|| format!("cannot open bundle {}", folder.display()))
+}
+
+/// Opens the device that the arguments choose and loads the model.
+pub(super) async fn model(
+    bundle: &FolderBundle,
+    args: &ModelArgs,
+    timestamps: bool,
+    cancel: &CancelToken,
+) -> Result<Arc<Model>, Error> {
+    let options = DeviceOptions {
+        device: args.device.clone(),
+        variant: args.variant.clone(),
+        timestamps,
+    };
+    let device = Device::open(bundle.manifest(), &options).await?;
+    load(bundle, device, !args.no_verify, args.checked, cancel).await
+}
+
+/// Loads with a progress bar, where standard error is a terminal.
+pub(super) async fn load(
+    bundle: &FolderBundle,
+    device: Device,
+    verify_checksums: bool,
+    checked_shaders: bool,
+    cancel: &CancelToken,
+) -> Result<Arc<Model>, Error> {
+    let total = bundle.manifest().shards.iter().map(|shard| shard.bytes).sum();
+    let template = "loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    let mut progress = |done: crate::LoadProgress| bar.set_position(done.done);
+    let options = LoadOptions {
+        verify_checksums,
+        checked_shaders,
+        cancel: cancel.clone(),
+        progress: Some(&mut progress),
+    };
+    let model = Model::load(device, bundle, options).await;
+    bar.finish_and_clear();
+    Ok(Arc::new(model?))
+}
+
+/// Tokenizer and chat template of the bundle; `None` for one without.
+pub(super) async fn text(bundle: &FolderBundle) -> anyhow::Result<Option<TextModel>> {
+    let Some(files) = &bundle.manifest().text else {
+        return Ok(None);
+    };
+    let tokenizer = bundle.file(&files.tokenizer).await?;
+    let config = optional_text(bundle, files.tokenizer_config.as_deref()).await?;
+    let template = optional_text(bundle, files.chat_template.as_deref()).await?;
+    let text = TextModel::load(&tokenizer, config.as_deref(), template.as_deref());
+    text.map(Some).with_context(|| format!("cannot read {}", files.tokenizer))
+}
+
+async fn optional_text(bundle: &FolderBundle, file: Option<&str>) -> anyhow::Result<Option<String>> {
+    let Some(file) = file else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bundle.file(file).await?);
+    text.map(Some).with_context(|| format!("{file} is not UTF-8"))
+}
+
+/// Options of a generation; `temperature` where the arguments give none.
+pub(super) fn generate_options(model: &Model, args: &SamplingArgs, temperature: f32) -> GenerateOptions {
+    let defaults = model.manifest().model.sampling;
+    GenerateOptions {
+        max_tokens: args.max_tokens.unwrap_or(u32::MAX),
+        sampling: Sampling {
+            temperature: args.temperature.unwrap_or(temperature),
+            top_k: args.top_k.or(defaults.top_k).unwrap_or(0),
+            top_p: args.top_p.or(defaults.top_p).unwrap_or(1.0),
+            seed: args.seed,
+        },
+        stop_ids: None,
+        steps_in_flight: args.steps_in_flight,
+    }
+}

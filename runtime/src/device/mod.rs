@@ -1,0 +1,209 @@
+//! A device opened for one variant of a bundle.
+
+mod adapters;
+mod faults;
+mod fence;
+mod needs;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kiln_bundle::{Feature, Manifest, Variant};
+
+use crate::Error;
+pub use adapters::{AdapterSummary, adapters};
+use faults::Faults;
+pub(crate) use fence::{Fence, Readback};
+pub use needs::Missing;
+
+/// How to choose a device.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceOptions {
+    /// Part of the adapter's name, in either case; absent: the first that runs the bundle, GPUs before software.
+    pub device: Option<String>,
+    /// Name of the variant to use; absent: the first in the manifest that the adapter can run.
+    pub variant: Option<String>,
+    /// Ask for timestamp queries where the adapter has them (needed to time kernels).
+    pub timestamps: bool,
+}
+
+/// A device opened with exactly what one variant needs.
+pub struct Device {
+    pub(crate) gpu: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    name: String,
+    variant: usize,
+    needs_subgroups: bool,
+    faults: Arc<Faults>,
+    allocated: AtomicU64,
+}
+
+impl Device {
+    /// Picks adapter and variant and opens the adapter.
+    ///
+    /// # Errors
+    /// No adapter, an unknown variant, or (with what is missing) no variant that an adapter can run.
+    pub async fn open(manifest: &Manifest, options: &DeviceOptions) -> Result<Self, Error> {
+        let candidates = wanted_variants(manifest, options.variant.as_deref())?;
+        let all = adapters::enumerate().await;
+        let names: Vec<String> = all.iter().map(|a| adapters::name(&a.get_info())).collect();
+        let matches = |name: &String| match &options.device {
+            Some(part) => name.to_lowercase().contains(&part.to_lowercase()),
+            None => true,
+        };
+        let mut refused = None;
+        for (adapter, name) in all.iter().zip(&names).filter(|(_, name)| matches(name)) {
+            let mut missing = Vec::new();
+            for &index in &candidates {
+                let variant = &manifest.variants[index];
+                let lacks = needs::missing(variant, adapter.features(), &adapter.limits());
+                if lacks.is_empty() {
+                    return Self::request(adapter, name, variant, index, options.timestamps).await;
+                }
+                missing.push((variant.name.clone(), lacks));
+            }
+            refused.get_or_insert(Error::Unsupported {
+                adapter: name.clone(),
+                missing,
+            });
+        }
+        Err(refused.unwrap_or(Error::NoAdapter {
+            wanted: options.device.clone(),
+            available: names,
+        }))
+    }
+
+    async fn request(
+        adapter: &wgpu::Adapter,
+        name: &str,
+        variant: &Variant,
+        index: usize,
+        timestamps: bool,
+    ) -> Result<Self, Error> {
+        let mut required_features = needs::features(variant);
+        if timestamps {
+            required_features |= adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("kiln"),
+            required_features,
+            required_limits: needs::request(variant, &adapter.limits()),
+            // Buffers are few and live long: blocks as large as they are.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (gpu, queue) = adapter.request_device(&descriptor).await.map_err(|source| Error::Open {
+            adapter: name.to_string(),
+            source,
+        })?;
+        Ok(Self {
+            faults: Faults::watch(&gpu),
+            gpu,
+            queue,
+            name: name.to_string(),
+            variant: index,
+            needs_subgroups: variant.features.contains(&Feature::Subgroups),
+            allocated: AtomicU64::new(0),
+        })
+    }
+
+    /// Name and interface, e.g. `NVIDIA H100 (Vulkan)`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Index of the variant it was opened for.
+    pub fn variant(&self) -> usize {
+        self.variant
+    }
+
+    /// Bytes of all buffers made so far and not freed.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Whether kernels can be timed.
+    pub fn has_timestamps(&self) -> bool {
+        self.gpu.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Browsers demand a line that naga refuses, so kernels are stored without it.
+    pub(crate) fn shader_prefix(&self) -> &'static str {
+        if cfg!(target_arch = "wasm32") && self.needs_subgroups {
+            "enable subgroups;\n"
+        } else {
+            ""
+        }
+    }
+
+    /// # Errors
+    /// What the device reported since it was opened: loss, or a refused operation.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.faults.check()
+    }
+
+    /// Makes a buffer, zero at first.
+    ///
+    /// # Errors
+    /// Out of memory, or a size that the device refuses.
+    pub(crate) async fn buffer(
+        self: &Arc<Self>,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<OwnedBuffer, Error> {
+        let memory = self.gpu.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.gpu.push_error_scope(wgpu::ErrorFilter::Validation);
+        let buffer = self.gpu.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        });
+        let invalid = validation.pop();
+        let exhausted = memory.pop();
+        if let Some(error) = invalid.await {
+            return Err(Error::Device {
+                message: format!("buffer {label} of {bytes} bytes: {error}"),
+            });
+        }
+        if exhausted.await.is_some() {
+            return Err(Error::OutOfMemory {
+                what: label.to_string(),
+                bytes,
+            });
+        }
+        self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        Ok(OwnedBuffer {
+            buffer,
+            device: Arc::clone(self),
+        })
+    }
+}
+
+/// A buffer counted in [`Device::allocated_bytes`] as long as it lives.
+pub(crate) struct OwnedBuffer {
+    pub(crate) buffer: wgpu::Buffer,
+    device: Arc<Device>,
+}
+
+impl Drop for OwnedBuffer {
+    fn drop(&mut self) {
+        self.device.allocated.fetch_sub(self.buffer.size(), Ordering::Relaxed);
+    }
+}
+
+fn wanted_variants(manifest: &Manifest, name: Option<&str>) -> Result<Vec<usize>, Error> {
+    let variants = manifest.variants.iter().enumerate();
+    let wanted: Vec<usize> = variants
+        .filter(|(_, variant)| name.is_none_or(|name| variant.name == name))
+        .map(|(index, _)| index)
+        .collect();
+    match name {
+        Some(name) if wanted.is_empty() => Err(Error::UnknownVariant {
+            name: name.to_string(),
+            available: manifest.variants.iter().map(|v| v.name.clone()).collect(),
+        }),
+        _ => Ok(wanted),
+    }
+}

@@ -1,0 +1,116 @@
+//! What a variant needs, held against what an adapter has.
+
+use std::fmt;
+
+use kiln_bundle::{Feature, Limits, Variant};
+
+/// One thing that an adapter lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// WebGPU's name of a feature.
+    Feature(&'static str),
+    /// WebGPU's name of a limit.
+    Limit {
+        name: &'static str,
+        needed: u64,
+        found: u64,
+    },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Feature(name) => write!(f, "feature {name} (not found)"),
+            Missing::Limit { name, needed, found } => write!(f, "{name} of {needed} (found {found})"),
+        }
+    }
+}
+
+/// WebGPU's name of a feature, and wgpu's flag.
+pub(crate) fn feature(feature: Feature) -> (&'static str, wgpu::Features) {
+    match feature {
+        Feature::ShaderF16 => ("shader-f16", wgpu::Features::SHADER_F16),
+        Feature::Subgroups => ("subgroups", wgpu::Features::SUBGROUP),
+    }
+}
+
+/// The features of a variant as wgpu's flags.
+pub(crate) fn features(variant: &Variant) -> wgpu::Features {
+    let flags = variant.features.iter().map(|&wanted| feature(wanted).1);
+    flags.fold(wgpu::Features::empty(), |all, flag| all | flag)
+}
+
+/// Name, needed and found of each limit that a bundle states.
+pub(crate) fn limits(needed: &Limits, found: &wgpu::Limits) -> [(&'static str, u64, u64); 6] {
+    [
+        (
+            "maxStorageBuffersPerShaderStage",
+            needed.max_storage_buffers_per_shader_stage.into(),
+            found.max_storage_buffers_per_shader_stage.into(),
+        ),
+        (
+            "maxStorageBufferBindingSize",
+            needed.max_storage_buffer_binding_size,
+            found.max_storage_buffer_binding_size,
+        ),
+        ("maxBufferSize", needed.max_buffer_size, found.max_buffer_size),
+        (
+            "maxComputeInvocationsPerWorkgroup",
+            needed.max_compute_invocations_per_workgroup.into(),
+            found.max_compute_invocations_per_workgroup.into(),
+        ),
+        (
+            "maxComputeWorkgroupStorageSize",
+            needed.max_compute_workgroup_storage_size.into(),
+            found.max_compute_workgroup_storage_size.into(),
+        ),
+        (
+            "maxComputeWorkgroupsPerDimension",
+            needed.max_compute_workgroups_per_dimension.into(),
+            found.max_compute_workgroups_per_dimension.into(),
+        ),
+    ]
+}
+
+/// What the variant needs and the adapter lacks; empty: it runs.
+pub(crate) fn missing(
+    variant: &Variant,
+    features: wgpu::Features,
+    found: &wgpu::Limits,
+) -> Vec<Missing> {
+    let lacking = variant.features.iter().map(|&wanted| feature(wanted));
+    let lacking = lacking.filter(|(_, flag)| !features.contains(*flag));
+    let short = limits(&variant.limits, found).into_iter();
+    let short = short.filter(|(_, needed, found)| needed > found);
+    lacking
+        .map(|(name, _)| Missing::Feature(name))
+        .chain(short.map(|(name, needed, found)| Missing::Limit { name, needed, found }))
+        .collect()
+}
+
+/// The limits to open the device with: WebGPU's defaults (or what the adapter has, if less), raised to what the
+/// variant needs. The two sizes of buffers are the adapter's, for a session's context is chosen later.
+pub(crate) fn request(variant: &Variant, adapter: &wgpu::Limits) -> wgpu::Limits {
+    let needed = &variant.limits;
+    let base = wgpu::Limits::defaults().or_worse_values_from(adapter);
+    // A workgroup may be as long in x as it is large.
+    let invocations = needed
+        .max_compute_invocations_per_workgroup
+        .max(base.max_compute_invocations_per_workgroup);
+    wgpu::Limits {
+        max_storage_buffers_per_shader_stage: needed
+            .max_storage_buffers_per_shader_stage
+            .max(base.max_storage_buffers_per_shader_stage),
+        max_storage_buffer_binding_size: adapter.max_storage_buffer_binding_size,
+        max_buffer_size: adapter.max_buffer_size,
+        max_compute_invocations_per_workgroup: invocations,
+        max_compute_workgroup_size_x: invocations.min(adapter.max_compute_workgroup_size_x),
+        max_compute_workgroup_storage_size: needed
+            .max_compute_workgroup_storage_size
+            .max(base.max_compute_workgroup_storage_size),
+        max_compute_workgroups_per_dimension: needed
+            .max_compute_workgroups_per_dimension
+            .max(base.max_compute_workgroups_per_dimension),
+        ..base
+    }
+}

@@ -1,0 +1,141 @@
+use kiln_bundle::BundleError;
+use thiserror::Error as ThisError;
+
+use crate::device::Missing;
+
+/// All that can go wrong between a bundle and its tokens. Each message names the way out.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A file of the bundle could not be read.
+    #[error("{file}: {source}; is this a complete bundle made by compile-model?")]
+    Read {
+        file: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// The manifest names a file outside the bundle's folder.
+    #[error("{path:?} in the manifest leaves the bundle's folder; do not trust this bundle")]
+    UnsafePath { path: String },
+    /// A file has another size than the manifest says.
+    #[error("{file}: {found} bytes, the manifest says {expected}; copy or compile the bundle again")]
+    FileSize {
+        file: String,
+        expected: u64,
+        found: u64,
+    },
+    /// A file is not what the compiler wrote.
+    #[error("{file}: SHA-256 is {found}, the manifest says {expected}; copy or compile the bundle again")]
+    Checksum {
+        file: String,
+        expected: String,
+        found: String,
+    },
+    /// Compiled with `--no-weights`.
+    #[error("the bundle of {model} has no weights; compile it without --no-weights to run it")]
+    NoWeights { model: String },
+    /// No adapter (with the wanted name).
+    #[error("{}", no_adapter(wanted.as_deref(), available))]
+    NoAdapter {
+        wanted: Option<String>,
+        available: Vec<String>,
+    },
+    /// The bundle has no variant of this name.
+    #[error("the bundle has no variant {name:?}; it has {}", available.join(", "))]
+    UnknownVariant {
+        name: String,
+        available: Vec<String>,
+    },
+    /// The adapter lacks what the variants need: (variant, what is missing).
+    #[error("{adapter} cannot run this bundle: {}; `run-model devices` lists other devices", list_missing(missing))]
+    Unsupported {
+        adapter: String,
+        missing: Vec<(String, Vec<Missing>)>,
+    },
+    /// The adapter refused to open.
+    #[error("{adapter} does not open: {source}")]
+    Open {
+        adapter: String,
+        #[source]
+        source: wgpu::RequestDeviceError,
+    },
+    /// The device's compiler refused a kernel.
+    #[error("{file}: kernel {kernel} does not compile on this device: {message}; try another --variant, and report this")]
+    Kernel {
+        file: String,
+        kernel: String,
+        message: String,
+    },
+    /// Device memory is exhausted.
+    #[error("out of device memory for {what} ({bytes} bytes); use a shorter --context, a smaller quantization or another device")]
+    OutOfMemory { what: String, bytes: u64 },
+    /// More positions than the model was trained for.
+    #[error("a context of {asked} positions is more than the model's {max}; ask for at most {max}")]
+    ContextTooLong { asked: u32, max: u32 },
+    /// The state of such a context does not fit one buffer of this device.
+    #[error("a context of {asked} positions needs a buffer of {bytes} bytes, this device allows {limit}; ask for at most {longest}")]
+    StateTooLarge {
+        asked: u32,
+        bytes: u64,
+        limit: u64,
+        longest: u64,
+    },
+    /// The tokens do not fit the session's context. Nothing was run.
+    #[error("{tokens} tokens at position {position} do not fit the context of {context}; shorten the prompt, reset the session, or open it with a longer context")]
+    ContextOverflow {
+        position: u32,
+        tokens: usize,
+        context: u32,
+    },
+    /// A token id that the model does not have. Nothing was run.
+    #[error("token id {id} is outside the vocabulary of {vocab}")]
+    TokenOutOfRange { id: u32, vocab: u32 },
+    /// Logits or tokens were asked for before a token was fed.
+    #[error("nothing was fed to the session yet; feed at least one token first")]
+    NothingFed,
+    /// A position beyond the session's.
+    #[error("cannot rewind to {position}: the session is at {current}")]
+    Rewind { position: u32, current: u32 },
+    /// Canceled by its [`crate::CancelToken`].
+    #[error("canceled")]
+    Canceled,
+    /// The device is gone; sessions and models on it are too.
+    #[error("the device was lost ({reason}); load the model again")]
+    DeviceLost { reason: String },
+    /// The device refused an operation. It is a mistake in Kiln or in the driver.
+    #[error("the device refused an operation: {message}; please report this")]
+    Device { message: String },
+    /// GPU times were asked for on a device that cannot take them.
+    #[error("{adapter} has no timestamp queries, so kernels cannot be timed")]
+    NoTimestamps { adapter: String },
+}
+
+fn no_adapter(wanted: Option<&str>, available: &[String]) -> String {
+    match (wanted, available) {
+        (_, []) => "no GPU and no software device found; install a Vulkan, Metal or DirectX 12 driver \
+                    (on Debian: apt install mesa-vulkan-drivers)"
+            .to_string(),
+        (Some(wanted), available) => {
+            format!("no device is named like {wanted:?}; found: {}", available.join(", "))
+        }
+        (None, available) => format!("no device is usable; found: {}", available.join(", ")),
+    }
+}
+
+fn list_missing(missing: &[(String, Vec<Missing>)]) -> String {
+    let variants = missing.iter().map(|(variant, missing)| {
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        format!("variant {variant} needs {}", missing.join(", "))
+    });
+    variants.collect::<Vec<_>>().join("; ")
+}
+
+/// A manifest that contradicts itself in what only the runtime checks.
+pub(crate) fn inconsistent(what: impl Into<String>) -> Error {
+    Error::Bundle(BundleError::Inconsistent {
+        file: kiln_bundle::MANIFEST_FILE.to_string(),
+        what: what.into(),
+    })
+}

@@ -1,0 +1,278 @@
+//! The decode loop. It stays on the device: a sampled token feeds the next step there, steps are submitted ahead,
+//! and their ids come back through a ring while later steps run.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use kiln_bundle::StepWord;
+
+use super::{Session, record};
+use crate::Error;
+use crate::clock::Stopwatch;
+use crate::device::Readback;
+
+/// How the next token is picked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0: always the most likely token.
+    pub temperature: f32,
+    /// Keep the k most likely tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the smallest set of tokens with this probability; 1 keeps all.
+    pub top_p: f32,
+    pub seed: u32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    pub max_tokens: u32,
+    pub sampling: Sampling,
+    /// Ids that end the generation; absent: the model's end tokens.
+    pub stop_ids: Option<Vec<u32>>,
+    /// Steps submitted before the first of them is read.
+    pub steps_in_flight: u32,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            max_tokens: u32::MAX,
+            sampling: Sampling::default(),
+            stop_ids: None,
+            steps_in_flight: 4,
+        }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// An end token.
+    EndOfText,
+    MaxTokens,
+    /// The session's context is full.
+    ContextFull,
+    /// The session's cancel token.
+    Canceled,
+    /// A stop text of the caller.
+    StopText,
+    /// The caller stopped asking.
+    Dropped,
+}
+
+/// What a generation did. Times are of the host's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct GenerationReport {
+    pub tokens: u32,
+    pub stop: StopReason,
+    /// From the start (after the prompt was submitted) to the first token in the host's hands.
+    pub first_token: Duration,
+    /// From the start to the last token.
+    pub total: Duration,
+    /// Encoding and submitting, all steps together.
+    pub encoding: Duration,
+    /// Steps submitted, also those that ran past the end.
+    pub steps: u32,
+}
+
+impl GenerationReport {
+    /// Mean time of a token after the first; `None` with fewer than two.
+    pub fn per_token(&self) -> Option<Duration> {
+        let steps = self.tokens.checked_sub(1).filter(|steps| *steps > 0)?;
+        Some((self.total - self.first_token) / steps)
+    }
+}
+
+/// A running generation. Dropping it leaves the session at the last token taken: the state of steps that ran past
+/// it is beyond the session's position, never read, and overwritten by what is fed next.
+pub struct Generation<'s> {
+    session: &'s mut Session,
+    stop_ids: Vec<u32>,
+    /// Tokens that may be sampled.
+    limit: u32,
+    limit_reason: StopReason,
+    ahead: usize,
+    flights: VecDeque<Flight>,
+    submitted: u32,
+    last: Option<u32>,
+    watch: Stopwatch,
+    report: GenerationReport,
+    stopped: bool,
+}
+
+/// A step whose token is on its way.
+struct Flight {
+    readback: Readback,
+    submission: wgpu::SubmissionIndex,
+}
+
+impl Session {
+    /// Continues after the tokens fed.
+    ///
+    /// # Errors
+    /// Nothing was fed since the last reset, rewind or generation.
+    pub fn generate(&mut self, options: GenerateOptions) -> Result<Generation<'_>, Error> {
+        let rows = self.rows()?;
+        let facts = &self.model.manifest().model;
+        let sampling = options.sampling;
+        // Row, Output, Seed, Temperature, TopK, TopP.
+        let words = [
+            rows.end - 1,
+            0,
+            sampling.seed,
+            sampling.temperature.to_bits(),
+            sampling.top_k,
+            sampling.top_p.to_bits(),
+        ];
+        self.write_words(StepWord::Row, &words);
+        // The last token sampled needs no position.
+        let room = self.context - self.position() + 1;
+        let (limit, limit_reason) = if options.max_tokens <= room {
+            (options.max_tokens, StopReason::MaxTokens)
+        } else {
+            (room, StopReason::ContextFull)
+        };
+        // Rings of windowed layers bear a chunk of steps past the end; the output ring must not lap itself.
+        let ahead = options.steps_in_flight.min(facts.chunk).min(self.replay.output_slots).max(1);
+        Ok(Generation {
+            stop_ids: options.stop_ids.unwrap_or_else(|| facts.eos_token_ids.clone()),
+            limit,
+            limit_reason,
+            ahead: ahead as usize,
+            flights: VecDeque::new(),
+            submitted: 0,
+            last: None,
+            watch: Stopwatch::start(),
+            report: GenerationReport {
+                tokens: 0,
+                stop: StopReason::Dropped,
+                first_token: Duration::ZERO,
+                total: Duration::ZERO,
+                encoding: Duration::ZERO,
+                steps: 0,
+            },
+            stopped: false,
+            session: self,
+        })
+    }
+}
+
+impl Generation<'_> {
+    /// The next token, or `None` when it ended; an end token is given, too.
+    ///
+    /// # Errors
+    /// A lost device, or an operation that it refused.
+    pub async fn next(&mut self) -> Result<Option<u32>, Error> {
+        if self.stopped {
+            return Ok(None);
+        }
+        if self.session.cancel.is_canceled() {
+            return Ok(self.stop(StopReason::Canceled));
+        }
+        self.submit_ahead().await?;
+        let Some(flight) = self.flights.pop_front() else {
+            return Ok(self.stop(self.limit_reason));
+        };
+        let id = self.land(flight).await?;
+        if let Some(before) = self.last.replace(id) {
+            self.session.history.push(before);
+        }
+        self.report.total = self.watch.elapsed();
+        if self.report.tokens == 0 {
+            self.report.first_token = self.report.total;
+        }
+        self.report.tokens += 1;
+        if self.stop_ids.contains(&id) {
+            self.stop(StopReason::EndOfText);
+        } else if self.report.tokens == self.limit {
+            self.stop(self.limit_reason);
+        } else {
+            // The device must not wait for the caller.
+            self.submit_ahead().await?;
+        }
+        Ok(Some(id))
+    }
+
+    /// What it did so far.
+    pub fn report(&self) -> GenerationReport {
+        self.report
+    }
+
+    fn stop(&mut self, reason: StopReason) -> Option<u32> {
+        self.stopped = true;
+        self.report.stop = reason;
+        None
+    }
+
+    async fn submit_ahead(&mut self) -> Result<(), Error> {
+        while self.flights.len() < self.ahead && self.submitted < self.limit {
+            let spare = self.session.spare.pop();
+            let readback = match spare {
+                Some(readback) => readback,
+                None => Readback::new(&self.session.model.device, 4).await?,
+            };
+            self.submit(readback)?;
+        }
+        Ok(())
+    }
+
+    /// Submits the sampling of one token: after the prompt, or after a step for the token sampled before.
+    fn submit(&mut self, readback: Readback) -> Result<(), Error> {
+        let watch = Stopwatch::start();
+        let session = &mut *self.session;
+        let model = &session.model;
+        let replay = &session.replay;
+        let mut encoder = session.encoder();
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            if self.submitted > 0 {
+                record(model, &mut pass, &replay.decode, 1);
+            }
+            record(model, &mut pass, &replay.head, 1);
+            record(model, &mut pass, &replay.sample, 1);
+        }
+        let slot = u64::from(self.submitted % replay.output_slots) * 4;
+        encoder.copy_buffer_to_buffer(&replay.output, slot, readback.buffer(), 0, 4);
+        let submission = model.device.queue.submit([encoder.finish()]);
+        readback.request(4);
+        model.device.check()?;
+        if self.submitted > 0 {
+            session.rows = None;
+            // At this moment the history lacks the tokens in flight and the last one taken.
+            let position = session.position() + self.flights.len() as u32 + 1;
+            session.written = session.written.max(position);
+        }
+        self.flights.push_back(Flight {
+            readback,
+            submission,
+        });
+        self.submitted += 1;
+        self.report.steps = self.submitted;
+        self.report.encoding += watch.elapsed();
+        Ok(())
+    }
+
+    async fn land(&mut self, flight: Flight) -> Result<u32, Error> {
+        let Flight {
+            readback,
+            submission,
+        } = flight;
+        let read = |bytes: &[u8]| bytemuck::pod_read_unaligned::<u32>(bytes);
+        let device = &self.session.model.device;
+        let id = readback.read(device, submission, 4, read).await?;
+        self.session.spare.push(readback);
+        Ok(id)
+    }
+}

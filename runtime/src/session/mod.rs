@@ -1,0 +1,245 @@
+//! One conversation with a model: its state on the device, and the tokens that the state stands for.
+
+mod generate;
+mod logits;
+mod profile;
+mod replay;
+
+use std::sync::Arc;
+
+use kiln_bundle::StepWord;
+
+use crate::device::{Fence, OwnedBuffer, Readback};
+use crate::{CancelToken, Error, Model};
+pub use generate::{GenerateOptions, Generation, GenerationReport, Sampling, StopReason};
+pub use profile::KernelTime;
+use replay::{Call, Replay, record};
+
+/// See the module. Sessions of one model take turns; each keeps its own state.
+pub struct Session {
+    model: Arc<Model>,
+    replay: Replay,
+    context: u32,
+    /// The tokens in the state; its length is the position.
+    history: Vec<u32>,
+    /// Positions `0 .. written` may hold something since the last reset, also beyond `history`.
+    written: u32,
+    /// Tokens in the last step, as long as `Hidden` holds its rows.
+    rows: Option<u32>,
+    /// The numbers 0, 1, 2 ..: sources for the step buffer's row word.
+    row_numbers: OwnedBuffer,
+    /// Readback buffers not in use, for one token id each.
+    spare: Vec<Readback>,
+    logits_readback: Option<Readback>,
+    cancel: CancelToken,
+}
+
+/// Prefill steps submitted before the device must have finished those before them: enough to keep it busy, few
+/// enough to stop soon when canceled.
+const CHUNKS_IN_FLIGHT: usize = 2;
+
+impl Session {
+    /// A session for at most `context` positions (absent: the model's default).
+    ///
+    /// # Errors
+    /// A context beyond the model's or the device's, exhausted device memory, a damaged manifest.
+    pub async fn new(model: Arc<Model>, context: Option<u32>) -> Result<Self, Error> {
+        let facts = &model.manifest().model;
+        let asked = context.unwrap_or_else(|| facts.default_context.min(facts.max_context));
+        if asked > facts.max_context || asked == 0 {
+            return Err(Error::ContextTooLong {
+                asked,
+                max: facts.max_context,
+            });
+        }
+        let chunk = facts.chunk;
+        let replay = Replay::new(&model, asked).await?;
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let row_numbers = model.device.buffer("row numbers", u64::from(chunk) * 4, usage).await?;
+        let numbers: Vec<u32> = (0..chunk).collect();
+        let target = &row_numbers.buffer;
+        model.device.queue.write_buffer(target, 0, bytemuck::cast_slice(&numbers));
+        Ok(Self {
+            model,
+            replay,
+            context: asked,
+            history: Vec::new(),
+            written: 0,
+            rows: None,
+            row_numbers,
+            spare: Vec::new(),
+            logits_readback: None,
+            cancel: CancelToken::new(),
+        })
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Most positions that the session can hold.
+    pub fn context(&self) -> u32 {
+        self.context
+    }
+
+    /// Tokens in the state. The token sampled last is not yet among them.
+    pub fn position(&self) -> u32 {
+        self.history.len() as u32
+    }
+
+    /// The tokens in the state.
+    pub fn tokens(&self) -> &[u32] {
+        &self.history
+    }
+
+    /// Stops what the session is doing, from another thread or a signal handler; [`CancelToken::clear`] it to go on.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.cancel.clone()
+    }
+
+    /// Obeys this token from now on.
+    pub fn set_cancel_token(&mut self, cancel: CancelToken) {
+        self.cancel = cancel;
+    }
+
+    /// Appends tokens, in steps of at most the model's chunk. Does not wait for the last steps to finish.
+    ///
+    /// # Errors
+    /// Too many tokens for the context or an unknown id (nothing was run then); cancelation (the position says how
+    /// many tokens were taken); a lost device.
+    pub async fn feed(&mut self, ids: &[u32]) -> Result<(), Error> {
+        self.check_tokens(ids)?;
+        let mut running = std::collections::VecDeque::<Fence>::new();
+        let chunk = self.model.manifest().model.chunk as usize;
+        for ids in ids.chunks(chunk) {
+            self.cancel.check()?;
+            if running.len() == CHUNKS_IN_FLIGHT
+                && let Some(fence) = running.pop_front()
+            {
+                fence.wait(&self.model.device).await?;
+            }
+            running.push_back(self.step(ids)?);
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was submitted is done.
+    ///
+    /// # Errors
+    /// A lost device, or an operation that it refused.
+    pub async fn synchronize(&self) -> Result<(), Error> {
+        self.model.device.submit(None).wait(&self.model.device).await
+    }
+
+    /// Forgets everything.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.history.clear();
+        self.written = 0;
+        self.rows = None;
+        let mut encoder = self.encoder();
+        for state in &self.replay.states {
+            encoder.clear_buffer(state, 0, None);
+        }
+        self.model.device.submit(Some(encoder.finish()));
+        self.model.device.check()
+    }
+
+    /// Goes back to an earlier position and returns where the session is then: `position`, or 0 where windowed
+    /// layers have overwritten what they would need (feed everything again).
+    ///
+    /// # Errors
+    /// A position ahead of the session, or a lost device.
+    pub fn rewind(&mut self, position: u32) -> Result<u32, Error> {
+        if position > self.position() {
+            return Err(Error::Rewind {
+                position,
+                current: self.position(),
+            });
+        }
+        if position == self.position() {
+            return Ok(position);
+        }
+        // Rings have room for one chunk besides their window.
+        let overwritten = self.written - position > self.model.manifest().model.chunk
+            && self.replay.shortest_ring.is_some_and(|ring| u64::from(self.written) > ring);
+        if position == 0 || overwritten {
+            self.reset()?;
+            return Ok(0);
+        }
+        self.history.truncate(position as usize);
+        self.rows = None;
+        Ok(position)
+    }
+
+    /// Rewinds to where `ids` part from the session's tokens, and feeds the rest. At least the last token is fed
+    /// again, so that there are logits after it. Returns how many tokens were fed.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub async fn feed_only_new(&mut self, ids: &[u32]) -> Result<usize, Error> {
+        let common = self.history.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let keep = common.min(ids.len().saturating_sub(1));
+        let kept = self.rewind(keep as u32)? as usize;
+        self.feed(&ids[kept..]).await?;
+        Ok(ids.len() - kept)
+    }
+
+    fn check_tokens(&self, ids: &[u32]) -> Result<(), Error> {
+        let vocab = self.model.manifest().model.vocab_size;
+        if let Some(&id) = ids.iter().find(|id| **id >= vocab) {
+            return Err(Error::TokenOutOfRange { id, vocab });
+        }
+        let position = self.position();
+        if ids.len() > (self.context - position) as usize {
+            return Err(Error::ContextOverflow {
+                position,
+                tokens: ids.len(),
+                context: self.context,
+            });
+        }
+        Ok(())
+    }
+
+    /// Submits one step, of at most a chunk and already checked.
+    fn step(&mut self, ids: &[u32]) -> Result<Fence, Error> {
+        self.write_step(ids);
+        let tokens = ids.len() as u32;
+        let mut encoder = self.encoder();
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            record(&self.model, &mut pass, self.layers(tokens), tokens);
+        }
+        let fence = self.model.device.submit(Some(encoder.finish()));
+        self.history.extend_from_slice(ids);
+        self.written = self.written.max(self.position());
+        self.rows = Some(tokens);
+        self.model.device.check()?;
+        Ok(fence)
+    }
+
+    /// The program that runs a step of so many tokens through the layers.
+    fn layers(&self, tokens: u32) -> &[Call] {
+        if tokens == 1 { &self.replay.decode } else { &self.replay.prefill }
+    }
+
+    /// Token ids, position and count of the next step.
+    fn write_step(&self, ids: &[u32]) {
+        let queue = &self.model.device.queue;
+        queue.write_buffer(&self.replay.tokens, 0, bytemuck::cast_slice(ids));
+        self.write_words(StepWord::Position, &[self.position(), ids.len() as u32, 0]);
+    }
+
+    fn write_words(&self, first: StepWord, words: &[u32]) {
+        let offset = first as u64 * 4;
+        let queue = &self.model.device.queue;
+        queue.write_buffer(&self.replay.step, offset, bytemuck::cast_slice(words));
+    }
+
+    fn encoder(&self) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor::default();
+        self.model.device.gpu.create_command_encoder(&descriptor)
+    }
+}

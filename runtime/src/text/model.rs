@@ -1,0 +1,167 @@
+use serde::{Deserialize, Serialize};
+use tokenizers::Tokenizer;
+
+use super::TextError;
+use super::chat::ChatTemplate;
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`; a template may know others.
+    pub role: String,
+    pub content: String,
+}
+
+impl Message {
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Message {
+            role: role.into(),
+            content: content.into(),
+        }
+    }
+}
+
+/// Tokenizer and chat template of one model.
+pub struct TextModel {
+    pub(super) tokenizer: Tokenizer,
+    chat: Result<ChatTemplate, TemplateFault>,
+    now: Option<u64>,
+}
+
+/// Why there is no chat; kept until somebody asks for a chat, since raw prompts work without.
+enum TemplateFault {
+    Missing,
+    Syntax(String),
+}
+
+impl TextModel {
+    /// Builds from the text of the checkpoint's files.
+    ///
+    /// `tokenizer_config` gives the special tokens that templates name (`bos_token` ...) and, where
+    /// `chat_template` is absent, may hold the template itself. A faulty template is no error here:
+    /// [`render_chat`](Self::render_chat) reports it.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] or [`TextError::TokenizerConfig`] for files that cannot be read.
+    pub fn load(
+        tokenizer_json: &[u8],
+        tokenizer_config: Option<&str>,
+        chat_template: Option<&str>,
+    ) -> Result<TextModel, TextError> {
+        let fault = |error: tokenizers::Error| TextError::Tokenizer {
+            message: error.to_string(),
+        };
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(fault)?;
+        // Files of encoder models cut and pad every text; a prompt must stay as it is.
+        tokenizer.with_truncation(None).map_err(fault)?;
+        tokenizer.with_padding(None);
+
+        let config: serde_json::Value = match tokenizer_config {
+            Some(text) => serde_json::from_str(text)?,
+            None => serde_json::Value::Null,
+        };
+        let template = chat_template.or_else(|| template_in_config(&config));
+        let chat = match template {
+            Some(source) => ChatTemplate::new(source, &config).map_err(TemplateFault::Syntax),
+            None => Err(TemplateFault::Missing),
+        };
+        Ok(TextModel {
+            tokenizer,
+            chat,
+            now: None,
+        })
+    }
+
+    /// Fixes the time that templates see through `strftime_now`, in seconds since 1970 UTC.
+    /// Without it they see the system clock (UTC), and in a browser no clock at all.
+    pub fn set_now(&mut self, unix_seconds: u64) {
+        self.now = Some(unix_seconds);
+    }
+
+    /// Token ids of a text. Text that spells a special token becomes that token.
+    ///
+    /// With `add_special` the tokenizer adds what it puts around a prompt (often a first token such as
+    /// `<bos>`): right for raw prompts, wrong for [`render_chat`](Self::render_chat)'s text, which holds
+    /// all of its special tokens already.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`] where the tokenizer refuses the text.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, add_special)
+            .map_err(|error| TextError::Encode {
+                message: error.to_string(),
+            })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of token ids; ids outside the vocabulary are dropped, with `skip_special` special tokens too.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`] where the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        self.tokenizer
+            .decode(ids, skip_special)
+            .map_err(|error| TextError::Decode {
+                message: error.to_string(),
+            })
+    }
+
+    /// The text of a special token; `None` for every other id.
+    pub(super) fn special_token_text(&self, id: u32) -> Option<String> {
+        let token = self.tokenizer.id_to_token(id)?;
+        let added = self.tokenizer.get_added_vocabulary();
+        added.is_special_token(&token).then_some(token)
+    }
+
+    /// Whether [`render_chat`](Self::render_chat) has a template to render.
+    pub fn has_chat_template(&self) -> bool {
+        self.chat.is_ok()
+    }
+
+    /// The conversation as the prompt text that the model was trained on, as transformers'
+    /// `apply_chat_template` renders it. `add_generation_prompt` opens the assistant's next turn.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`], [`TextError::ChatTemplate`] for a template that fails,
+    /// [`TextError::ChatRefused`] where the template itself objects, e.g. to the order of roles.
+    pub fn render_chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError> {
+        match &self.chat {
+            Ok(template) => template.render(messages, add_generation_prompt, self.now),
+            Err(TemplateFault::Missing) => Err(TextError::NoChatTemplate),
+            Err(TemplateFault::Syntax(message)) => Err(TextError::ChatTemplate {
+                message: message.clone(),
+            }),
+        }
+    }
+
+    /// Token ids of a conversation: [`render_chat`](Self::render_chat), encoded.
+    ///
+    /// # Errors
+    /// As for the two.
+    pub fn encode_chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        self.encode(&self.render_chat(messages, add_generation_prompt)?, false)
+    }
+}
+
+/// `chat_template` of a tokenizer_config.json: a string, or a list of named ones.
+fn template_in_config(config: &serde_json::Value) -> Option<&str> {
+    match config.get("chat_template")? {
+        serde_json::Value::String(template) => Some(template),
+        serde_json::Value::Array(named) => named
+            .iter()
+            .find(|entry| entry["name"] == "default")?
+            .get("template")?
+            .as_str(),
+        _ => None,
+    }
+}
