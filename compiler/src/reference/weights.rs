@@ -29,11 +29,12 @@ impl WeightValues for HashMap<String, Vec<f32>> {
     }
 }
 
-impl<F> WeightValues for F
+impl<F, E> WeightValues for F
 where
-    F: Fn(&str) -> Result<Vec<f32>, WeightError>,
+    F: Fn(&str) -> Result<Vec<f32>, E>,
+    E: Into<WeightError>,
 {
     fn values(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightError> {
-        self(name).map(Cow::Owned)
+        self(name).map(Cow::Owned).map_err(Into::into)
     }
 }

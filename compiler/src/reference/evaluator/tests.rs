@@ -7,7 +7,7 @@ use crate::graph::{
     AttentionSpec, Binary, Dim, Layer, RopeId, RopeSpec, Shape, Span, StateDecl, Template,
     WeightDecl, WeightRole,
 };
-use crate::reference::self_test;
+use crate::reference::{MissingWeight, self_test};
 
 const VOCAB: usize = 11;
 const HIDDEN: usize = 6;
@@ -257,7 +257,7 @@ fn a_missing_weight_is_named_and_the_step_can_be_repeated() {
     let broken = std::cell::Cell::new(true);
     let source = |name: &str| match weights.get(name) {
         // The first layer has written its cache by then.
-        Some(_) if broken.get() && name == "layers.5.o" => Err("no such weight".into()),
+        Some(_) if broken.get() && name == "layers.5.o" => Err(MissingWeight),
         Some(values) => Ok(values.clone()),
         None => unreachable!("{name}"),
     };

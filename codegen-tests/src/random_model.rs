@@ -1,0 +1,136 @@
+//! Tiny checkpoints of any shape with random weights: for sizes that no reference case has.
+//! Everything here panics with a plain message: it only serves tests.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use kiln_compiler::architectures::Registry;
+use kiln_compiler::graph::{ModelGraph, WeightDecl, WeightRole};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Which numbers the weight matrices are made of, so that packing them so loses nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    F32,
+    /// Blocks of 32 of a row: `scale · q` with `q` in -127 ..= 127, and one of them ±127.
+    Q8,
+    /// Blocks of 32 of a row: `scale · q` with `q` in -8 ..= 7, and one of them -8.
+    Q4,
+}
+
+/// A checkpoint on disk, the same weights in memory, and the graph.
+pub struct RandomModel {
+    pub folder: TempDir,
+    pub graph: ModelGraph,
+    pub weights: HashMap<String, Vec<f32>>,
+}
+
+impl RandomModel {
+    /// A checkpoint for this `config.json`.
+    pub fn new(config: &Value, grid: Grid, seed: u64) -> Self {
+        let registry = Registry::default();
+        let architecture = registry.for_config(config).unwrap_or_else(|error| panic!("{error}"));
+        let graph = architecture.build(config).unwrap_or_else(|error| panic!("{error}"));
+        let norms_add_one = graph.architecture.starts_with("Gemma");
+
+        let mut random = Random(seed);
+        let mut tensors = BTreeMap::new();
+        for decl in &graph.weights {
+            let in_layers = decl.name.contains("{}");
+            for index in 0..if in_layers { graph.layers.len() } else { 1 } {
+                let values = values(decl, grid, norms_add_one, &mut random);
+                tensors.insert(decl.name_in(index), (decl, values));
+            }
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let text = serde_json::to_string_pretty(config).expect("JSON");
+        std::fs::write(folder.path().join("config.json"), text).expect("a written config");
+        write(&folder.path().join("model.safetensors"), &tensors);
+        let weights = tensors.into_iter().map(|(name, (_, values))| (name, values)).collect();
+        RandomModel {
+            folder,
+            graph,
+            weights,
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+pub struct Random(pub u64);
+
+impl Random {
+    /// Uniform in 0 .. 2^64.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in 0 .. `end`, near enough.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+
+    /// Mean 0, variance 1, nearly normal: a sum of uniform numbers.
+    pub fn normal(&mut self) -> f32 {
+        let sum: f32 = (0..12).map(|_| (self.bits() >> 40) as f32 / (1 << 24) as f32).sum();
+        sum - 6.0
+    }
+
+    /// Token ids.
+    pub fn ids(&mut self, count: usize, vocab: usize) -> Vec<u32> {
+        (0..count).map(|_| self.below(vocab) as u32).collect()
+    }
+}
+
+/// Scaled so that activations neither vanish nor grow, and logits spread.
+fn values(decl: &WeightDecl, grid: Grid, norms_add_one: bool, random: &mut Random) -> Vec<f32> {
+    let count = decl.elements() as usize;
+    match decl.role {
+        WeightRole::Vector if decl.name.contains("norm") => {
+            let centre = if norms_add_one { 0.0 } else { 1.0 };
+            (0..count).map(|_| centre + 0.25 * random.normal()).collect()
+        }
+        WeightRole::Vector => (0..count).map(|_| 0.2 * random.normal()).collect(),
+        WeightRole::Matrix => {
+            let columns = decl.shape.last().expect("a matrix has columns").value();
+            let deviation = if decl.name.contains("embed") { 0.4 } else { 1.3 / (columns as f32).sqrt() };
+            let row = |_| (0..columns).map(|_| deviation * random.normal()).collect();
+            let mut rows: Vec<Vec<f32>> = (0..count / columns).map(row).collect();
+            for block in rows.iter_mut().flat_map(|row| row.chunks_mut(32)) {
+                match grid {
+                    Grid::F32 => {}
+                    Grid::Q8 => snap(block, -126.0..=126.0, 127.0, random),
+                    Grid::Q4 => snap(block, -7.0..=7.0, -8.0, random),
+                }
+            }
+            rows.concat()
+        }
+    }
+}
+
+/// Rounds a block to multiples of a scale, one of them `extreme`, so that the scale shows in the block.
+fn snap(block: &mut [f32], range: std::ops::RangeInclusive<f32>, extreme: f32, random: &mut Random) {
+    let largest = block.iter().fold(1e-3_f32, |most, x| most.max(x.abs()));
+    // Few enough bits that the scale is exact in f16, and every product in f32.
+    let scale = f32::from_bits((largest / extreme.abs()).to_bits() & 0xfff8_0000);
+    let marked = random.below(block.len());
+    for (i, x) in block.iter_mut().enumerate() {
+        let steps = (*x / scale).round().clamp(*range.start(), *range.end());
+        *x = scale * if i == marked { extreme } else { steps };
+    }
+}
+
+fn write(path: &Path, tensors: &BTreeMap<String, (&WeightDecl, Vec<f32>)>) {
+    let views = tensors.iter().map(|(name, (decl, values))| {
+        let shape = decl.shape.iter().map(|dim| dim.value()).collect();
+        let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values));
+        (name.as_str(), view.expect("values fit their shape"))
+    });
+    safetensors::serialize_to_file(views, None, path).expect("a written checkpoint");
+}

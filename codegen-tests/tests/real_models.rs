@@ -1,0 +1,145 @@
+//! SmolLM2-135M-Instruct and Gemma 3 270M, real weights from GGUF files, against transformers.
+//!
+//! The files are looked for in the folder that the environment's `KILN_MODELS` names, or in `models/` at the
+//! root of the workspace, and in their subfolders. Without them these tests say so and pass.
+//!
+//! The reference rounded the dequantized weights to bf16, while Kiln keeps the file's own: logits differ by that
+//! rounding, so a greedy token is compared where the two largest logits are further apart.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_codegen_tests::oracle::fixtures;
+use kiln_codegen_tests::pipeline::{Compiled, feed, greedy, session};
+use kiln_runtime::Model;
+use kiln_runtime::text::{Message, TextModel};
+use serde::Deserialize;
+
+/// The most that rounding the weights to bf16 moves a logit against another (their standard deviation is 3 to 5).
+const CLOSE: f32 = 0.1;
+/// Greedy tokens that are compared of each answer.
+const COMPARED: usize = 24;
+
+#[derive(Deserialize)]
+struct Reference {
+    prompts: Vec<Prompt>,
+    tokenizer: Vec<Encoding>,
+}
+
+#[derive(Deserialize)]
+struct Prompt {
+    /// `None` for a raw prompt.
+    messages: Option<Vec<Message>>,
+    text: String,
+    ids: Vec<u32>,
+    last_logits_top20_ids: Vec<u32>,
+    last_logits_top20: Vec<f32>,
+    greedy_ids: Vec<u32>,
+    greedy_text: String,
+}
+
+#[derive(Deserialize)]
+struct Encoding {
+    text: String,
+    ids: Vec<u32>,
+}
+
+/// The first GGUF file whose name contains `part`, in either case.
+fn find(part: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("KILN_MODELS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../models"),
+        PathBuf::from,
+    );
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    };
+    let mut files = list(&folder);
+    files.extend(files.clone().iter().flat_map(|folder| list(folder)));
+    files.sort();
+    let found = files.into_iter().find(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        name.contains(part) && name.ends_with(".gguf")
+    });
+    if found.is_none() {
+        eprintln!("SKIPPED: no {part}*.gguf in {}; see KILN_MODELS", folder.display());
+    }
+    found
+}
+
+fn reference(name: &str) -> Reference {
+    let path = fixtures().join("real").join(format!("{name}.reference.json"));
+    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).expect("a reference")
+}
+
+fn check(gguf: &Path, reference: &Reference) {
+    let compiled = Compiled::new(gguf, |options| options.no_self_test = true);
+    let model = compiled.load("subgroups").or_else(|| compiled.load("base")).expect("every device runs base");
+    let text = text_model(&compiled.bundle(), &model);
+    for encoding in &reference.tokenizer {
+        let ids = text.encode(&encoding.text, false).expect("ids");
+        assert_eq!(ids, encoding.ids, "{:?}", encoding.text);
+    }
+    for prompt in &reference.prompts {
+        check_prompt(prompt, &text, &model);
+    }
+}
+
+fn text_model(bundle: &Path, model: &Model) -> TextModel {
+    let files = model.manifest().text.as_ref().expect("tokenizer files");
+    let read = |name: &String| std::fs::read_to_string(bundle.join(name)).expect("a file of the bundle");
+    let config = files.tokenizer_config.as_ref().map(read);
+    let template = files.chat_template.as_ref().map(read);
+    TextModel::load(read(&files.tokenizer).as_bytes(), config.as_deref(), template.as_deref()).expect("a tokenizer")
+}
+
+fn check_prompt(prompt: &Prompt, text: &TextModel, model: &Arc<Model>) {
+    let ids = match &prompt.messages {
+        Some(messages) => text.encode_chat(messages, true),
+        None => text.encode(&prompt.text, true),
+    };
+    assert_eq!(ids.expect("ids"), prompt.ids, "{:?}", prompt.text);
+
+    // The reference's own answer is fed, so that one close call does not end the comparison.
+    let compared = prompt.greedy_ids.len().min(COMPARED);
+    let mut session_of_reference = session(model);
+    let fed = [&prompt.ids, &prompt.greedy_ids[..compared - 1]].concat();
+    let logits = feed(&mut session_of_reference, &fed).split_off(prompt.ids.len() - 1);
+    for (id, expected) in prompt.last_logits_top20_ids.iter().zip(&prompt.last_logits_top20) {
+        let found = logits[0][*id as usize];
+        assert!((found - expected).abs() < CLOSE, "{:?}: logit of {id}: {found}, expected {expected}", prompt.text);
+    }
+    let mut first_close = compared;
+    for (step, (logits, &expected)) in logits.iter().zip(&prompt.greedy_ids).enumerate() {
+        let best_other = (0..).zip(logits).filter(|(id, _)| *id != expected).map(|(_, logit)| *logit);
+        let gap = logits[expected as usize] - best_other.fold(f32::NEG_INFINITY, f32::max);
+        assert!(gap > -CLOSE, "{:?}, step {step}: {expected} is {gap} below the largest", prompt.text);
+        if gap < CLOSE {
+            first_close = first_close.min(step);
+        }
+    }
+
+    let mut session = session(model);
+    feed(&mut session, &prompt.ids);
+    let answer = greedy(&mut session, compared);
+    println!("{:?}: {:?}", prompt.text, text.decode(&answer, false));
+    assert_eq!(answer[..first_close], prompt.greedy_ids[..first_close], "{:?}", prompt.text);
+    if first_close == prompt.greedy_ids.len() {
+        assert_eq!(text.decode(&answer, false).expect("text"), prompt.greedy_text);
+    }
+}
+
+#[test]
+fn smollm2_answers_as_the_reference() {
+    if let Some(gguf) = find("smollm2-135m-instruct") {
+        check(&gguf, &reference("smollm2-135m-instruct"));
+    }
+}
+
+#[test]
+fn gemma3_continues_as_the_reference() {
+    if let Some(gguf) = find("gemma-3-270m") {
+        check(&gguf, &reference("gemma-3-270m"));
+    }
+}
