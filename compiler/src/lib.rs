@@ -9,6 +9,8 @@ extern crate self as kiln_compiler;
 
 pub mod architectures;
 pub mod checkpoint;
+pub mod cli;
+pub mod compile;
 pub mod config;
 pub mod cost;
 pub mod dsl;
@@ -16,6 +18,7 @@ pub mod emit;
 pub mod graph;
 pub mod kernels;
 pub mod plan;
+pub mod progress;
 pub mod reference;
 pub mod rewrite;
 pub mod weights;

@@ -108,8 +108,10 @@ pub(super) fn explain(
         };
         if let Some(other) = extract(egraph, extraction.root, without) {
             let others: Vec<&str> = others.into_iter().collect();
-            let what = format!("{} instead of {}", others.join(" or "), reader.describe(id));
-            alternatives.push((what, other.total().saturating_sub(extraction.total())));
+            let more = other.total().saturating_sub(extraction.total());
+            if more > 0 {
+                alternatives.push((format!("{} instead of {}", others.join(" or "), reader.describe(id)), more));
+            }
         }
     }
     missed.extend(order.iter().filter_map(|&id| reader.near_miss(id, phase)));
@@ -145,7 +147,8 @@ pub fn is_kernel(term: &Term) -> bool {
 fn name_of(term: &Term) -> &'static str {
     match term {
         Term::Gather(_) | Term::GatherScaled(_) => "embedding",
-        Term::Linear(_) | Term::LinearBias(_) | Term::Matmul(_) => "product",
+        Term::Linear(_) | Term::LinearBias(_) => "plain product",
+        Term::Matmul(_) => "product",
         Term::RmsNorm(_) | Term::HeadNorm(_) => "norm",
         Term::NormAdd(_) => "norm with residual",
         Term::Unary(_) => "activation",

@@ -1,0 +1,187 @@
+//! The `compile-model` program. A program with architectures of its own calls [`run`] with its registry.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use kiln_bundle::{Manifest, Programs};
+
+use crate::architectures::Registry;
+use crate::compile::{CompileError, CompileOptions, CompileReport, compile};
+use crate::cost::Profile;
+use crate::emit::EmitError;
+use crate::progress::Progress;
+use crate::rewrite::OptLevel;
+use crate::weights::Quant;
+
+/// Compiles a model to a bundle of WGSL kernels specialized to it.
+///
+/// SOURCE is a Hugging Face model folder (config.json, safetensors, tokenizer), a single .gguf file, or a bare
+/// config.json together with --random-weights or --no-weights. The bundle is a folder that `run-model`, a web page
+/// or a server can run; nothing is compiled or tuned where it runs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "compile-model",
+    version,
+    after_help = "Exit codes: 0 compiled, 1 error, 2 wrong usage, 130 interrupted (nothing is left behind)."
+)]
+struct Arguments {
+    /// Model folder, .gguf file or config.json
+    source: PathBuf,
+    /// Folder of the bundle; an older bundle there is replaced
+    #[arg(short, long, value_name = "BUNDLE")]
+    output: PathBuf,
+    /// Store weight matrices as: keep (as in the checkpoint), f32, f16, q8, q4 (blocks of 32)
+    #[arg(long, default_value = "keep")]
+    quant: Quant,
+    /// Device profile that costs are computed for
+    #[arg(long, default_value = Profile::DEFAULT, value_name = "NAME")]
+    profile: String,
+    /// 0: one kernel for each operator; 1: all rewrites
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), value_name = "N")]
+    opt_level: u8,
+    /// Positions of a session unless run-model asks for another number
+    #[arg(long, value_name = "N")]
+    context: Option<u32>,
+    /// Most tokens of a prefill step
+    #[arg(long, value_name = "N")]
+    chunk: Option<u32>,
+    /// Say for each kind of layer what was fused, what was not and why, with costs
+    #[arg(long)]
+    explain: bool,
+    /// Invent weights from a seed (to measure a shape without its checkpoint)
+    #[arg(long, value_name = "SEED")]
+    random_weights: Option<u64>,
+    /// Write kernels and manifest, no weights
+    #[arg(long)]
+    no_weights: bool,
+    /// Leave out the self-test that `run-model verify` uses (it runs the model once on the CPU)
+    #[arg(long)]
+    no_self_test: bool,
+}
+
+/// Runs `compile-model` on the command line's arguments with these architectures.
+pub fn run(registry: &Registry) -> ExitCode {
+    let arguments = Arguments::parse();
+    let options = CompileOptions {
+        source: arguments.source,
+        output: arguments.output,
+        quant: arguments.quant,
+        profile: arguments.profile,
+        level: if arguments.opt_level == 0 { OptLevel::None } else { OptLevel::Full },
+        context: arguments.context,
+        chunk: arguments.chunk,
+        random_weights: arguments.random_weights,
+        no_weights: arguments.no_weights,
+        no_self_test: arguments.no_self_test,
+    };
+    let bars = Bars::default();
+    let interrupted = Arc::clone(&bars.interrupted);
+    // Without a handler Ctrl-C still ends the program, only less tidily.
+    let _ = ctrlc::set_handler(move || interrupted.store(true, Ordering::Relaxed));
+    match compile(&options, registry, &bars) {
+        Ok(report) => {
+            if arguments.explain {
+                for explanation in &report.explanations {
+                    println!("{explanation}");
+                }
+            }
+            println!("{}", summary(&report, &options));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            bars.end();
+            eprintln!("error: {error}");
+            match error {
+                CompileError::Emit(EmitError::Interrupted) => ExitCode::from(130),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn summary(report: &CompileReport, options: &CompileOptions) -> String {
+    let Manifest { model, variants, shards, .. } = &report.manifest;
+    let weights: u64 = shards.iter().map(|shard| shard.bytes).sum();
+    let mut text = format!(
+        "{}: {}, {} layers, {:.1} M parameters, weights {}\n",
+        model.name,
+        model.architecture,
+        model.layers,
+        model.parameters as f64 / 1e6,
+        model.quantization,
+    );
+    for variant in variants {
+        let Programs { prefill, decode, head, sample } = &variant.programs;
+        text += &format!(
+            "  {:<9} {:>3} kernels; dispatches: decode {} ({:.1} a layer), prefill {}, head {}, sample {}\n",
+            variant.name,
+            variant.kernels.len(),
+            decode.len(),
+            per_layer(decode),
+            prefill.len(),
+            head.len(),
+            sample.len(),
+        );
+    }
+    text += &format!(
+        "Wrote {} ({} of weights, {} of kernels) in {:.2} s",
+        options.output.display(),
+        HumanBytes(weights),
+        HumanBytes(report.kernel_bytes),
+        report.seconds
+    );
+    text
+}
+
+/// Mean dispatches of a layer.
+fn per_layer(program: &[kiln_bundle::Dispatch]) -> f64 {
+    let of_layers = program.iter().filter_map(|dispatch| dispatch.label.strip_prefix("layers."));
+    let layers: Vec<&str> = of_layers.filter_map(|label| label.split(' ').next()).collect();
+    let mut distinct = layers.clone();
+    distinct.dedup();
+    layers.len() as f64 / distinct.len().max(1) as f64
+}
+
+/// Progress bars on the terminal; nothing where standard error is none.
+#[derive(Default)]
+struct Bars {
+    bar: Mutex<Option<ProgressBar>>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Progress for Bars {
+    fn begin(&self, stage: &str, total: u64) {
+        let bar = if total > 0 {
+            let style = ProgressStyle::with_template(
+                "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+            );
+            ProgressBar::new(total).with_style(style.expect("a checked template"))
+        } else {
+            let bar = ProgressBar::new_spinner();
+            bar.enable_steady_tick(std::time::Duration::from_millis(100));
+            bar
+        };
+        bar.set_message(stage.to_string());
+        *self.bar.lock().expect("bars do not panic") = Some(bar);
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(bar) = &*self.bar.lock().expect("bars do not panic") {
+            bar.inc(bytes);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = self.bar.lock().expect("bars do not panic").take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,292 @@
+//! The whole way from a checkpoint to a bundle.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use kiln_bundle::{FORMAT_VERSION, Manifest, Model, SamplingDefaults, SelfTest};
+use thiserror::Error;
+
+use crate::architectures::{Registry, UnknownArchitecture};
+use crate::checkpoint::{Checkpoint, CheckpointError, ExpectedTensor, RandomWeights, TensorSource, validate};
+use crate::config::{ConfigError, ModelFacts};
+use crate::cost::{Profile, UnknownProfile};
+use crate::dsl::DefineError;
+use crate::emit::{self, EmitError, Staging, WeightLayout};
+use crate::graph::{GraphError, ModelGraph, WeightRole, verify};
+use crate::kernels::Variant;
+use crate::plan::{PlanError, PlanOptions, VariantPlan, WeightTable, plan_variant, rewrite_model};
+use crate::progress::Progress;
+use crate::reference::{self, EvalError};
+use crate::rewrite::{Explanation, OptLevel};
+use crate::weights::{Quant, WeightFormat, format_for, pack, unpack};
+
+/// Bytes of a storage binding that every browser grants.
+const BINDING_LIMIT: u64 = 128 << 20;
+/// Context of a session when neither the user nor the model says less.
+const DEFAULT_CONTEXT: usize = 4096;
+/// Most tokens of a prefill step unless told otherwise.
+const DEFAULT_CHUNK: u32 = 512;
+/// Tokens of the self-test.
+const SELF_TEST_TOKENS: u32 = 6;
+
+/// What to compile, and how.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// A Hugging Face directory, a config.json or a .gguf file.
+    pub source: PathBuf,
+    /// Folder of the bundle.
+    pub output: PathBuf,
+    pub quant: Quant,
+    /// Name of the device profile that costs are computed for.
+    pub profile: String,
+    pub level: OptLevel,
+    /// Positions of a session by default; at most what the model was made for.
+    pub context: Option<u32>,
+    /// Most tokens of a prefill step.
+    pub chunk: Option<u32>,
+    /// Invent weights from this seed instead of reading any.
+    pub random_weights: Option<u64>,
+    /// Write kernels and manifest only.
+    pub no_weights: bool,
+    /// Leave the CPU evaluator's self-test out.
+    pub no_self_test: bool,
+}
+
+impl CompileOptions {
+    /// Everything optional at its default.
+    pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        CompileOptions {
+            source: source.into(),
+            output: output.into(),
+            quant: Quant::Keep,
+            profile: Profile::DEFAULT.to_string(),
+            level: OptLevel::Full,
+            context: None,
+            chunk: None,
+            random_weights: None,
+            no_weights: false,
+            no_self_test: false,
+        }
+    }
+}
+
+/// What was compiled.
+#[derive(Clone, Debug)]
+pub struct CompileReport {
+    pub manifest: Manifest,
+    pub explanations: Vec<Explanation>,
+    /// Bytes of WGSL over all variants.
+    pub kernel_bytes: u64,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Error)]
+pub enum CompileError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Architecture(#[from] UnknownArchitecture),
+    #[error(transparent)]
+    Define(#[from] DefineError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    #[error(transparent)]
+    Profile(#[from] UnknownProfile),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    #[error("self-test: {0}")]
+    SelfTest(#[from] EvalError),
+    #[error("{source_path} holds no weights; add --random-weights SEED to invent some, or --no-weights for kernels only")]
+    NoWeights { source_path: String },
+    #[error("a context of {asked} positions is more than the {most} that {name} was made for")]
+    Context { asked: u32, most: usize, name: String },
+    #[error("a chunk of {asked} tokens is out of range; choose 1 to 4096")]
+    Chunk { asked: u32 },
+}
+
+/// Compiles a checkpoint to a bundle.
+///
+/// # Errors
+/// See [`CompileError`]; nothing is left behind at `options.output` then.
+pub fn compile(
+    options: &CompileOptions,
+    registry: &Registry,
+    progress: &dyn Progress,
+) -> Result<CompileReport, CompileError> {
+    let started = Instant::now();
+    let checkpoint = Checkpoint::open(&options.source)?;
+    let architecture = registry.for_config(checkpoint.config())?;
+    let graph = architecture.build(checkpoint.config())?;
+    verify(&graph, "definition")?;
+    let facts = ModelFacts::read(checkpoint.config())?;
+    let plan_options = plan_options(options, &facts, checkpoint.name())?;
+
+    let declared = declared_weights(&graph);
+    let random = options.random_weights.map(|seed| RandomWeights::new(&declared, seed));
+    let source: Option<&dyn TensorSource> = match &random {
+        Some(random) => Some(random),
+        None if checkpoint.has_tensors() => Some(&checkpoint),
+        None if options.no_weights => None,
+        None => return Err(CompileError::NoWeights { source_path: options.source.display().to_string() }),
+    };
+    if let Some(source) = source {
+        let expected: Vec<ExpectedTensor> =
+            declared.iter().map(|(name, shape, _)| ExpectedTensor { name: name.clone(), shape: shape.clone() }).collect();
+        validate(source, &expected)?;
+    }
+    let format_of = |name: &str| stored_format(source, options.quant, name);
+    let model = rewrite_model(&graph, &plan_options, &format_of)?;
+    let mut weights = WeightTable::default();
+    let plans = [Variant::F16, Variant::Subgroups, Variant::Base]
+        .into_iter()
+        .map(|variant| plan_variant(&graph, &model, &plan_options, variant, &mut weights))
+        .collect::<Result<Vec<VariantPlan>, PlanError>>()?;
+    let kernel_bytes = plans.iter().flat_map(|plan| &plan.kernels).map(|kernel| kernel.wgsl.len() as u64).sum();
+
+    let staging = Staging::begin(&options.output)?;
+    let layout = WeightLayout::new(&graph, &weights);
+    let with_weights = source.filter(|_| !options.no_weights);
+    let shards = match with_weights {
+        Some(source) => layout.write(&staging, &graph, &weights, source, progress)?,
+        None => Vec::new(),
+    };
+    let self_test = match with_weights.filter(|_| !options.no_self_test) {
+        Some(source) => Some(self_test(&graph, source, &format_of, facts.vocab_size, progress)?),
+        None => None,
+    };
+    let variants = plans.into_iter().map(|plan| emit::write_variant(&staging, plan)).collect::<Result<_, _>>()?;
+    let text = checkpoint.text().map(|text| emit::write_text(&staging, text)).transpose()?;
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        compiler: format!("kiln {}", env!("CARGO_PKG_VERSION")),
+        model: model_of(&checkpoint, &graph, &facts, &plan_options, options, &format_of),
+        text,
+        shards,
+        weights: layout.tensors().to_vec(),
+        variants,
+        self_test,
+    };
+    emit::write_manifest(&staging, &manifest)?;
+    if progress.interrupted() {
+        return Err(EmitError::Interrupted.into());
+    }
+    staging.publish()?;
+    let explanations = model.explanations().into_iter().cloned().collect();
+    Ok(CompileReport { manifest, explanations, kernel_bytes, seconds: started.elapsed().as_secs_f64() })
+}
+
+fn plan_options(options: &CompileOptions, facts: &ModelFacts, name: &str) -> Result<PlanOptions, CompileError> {
+    let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(facts.max_context) as u32);
+    if context as usize > facts.max_context || context == 0 {
+        return Err(CompileError::Context { asked: context, most: facts.max_context, name: name.to_string() });
+    }
+    let chunk = options.chunk.unwrap_or(DEFAULT_CHUNK.min(context));
+    if chunk == 0 || chunk > 4096 {
+        return Err(CompileError::Chunk { asked: chunk });
+    }
+    Ok(PlanOptions {
+        level: options.level,
+        profile: Profile::named(&options.profile)?,
+        chunk,
+        context,
+        binding_limit: BINDING_LIMIT,
+    })
+}
+
+/// Every weight of every layer: checkpoint name, shape, role.
+fn declared_weights(graph: &ModelGraph) -> Vec<(String, Vec<usize>, WeightRole)> {
+    let mut declared = Vec::new();
+    for weight in &graph.weights {
+        let shape: Vec<usize> = weight.shape.iter().map(|dim| dim.value()).collect();
+        if !weight.name.contains("{}") {
+            declared.push((weight.name.clone(), shape, weight.role));
+            continue;
+        }
+        for layer in &graph.layers {
+            if template_uses(graph, layer.template, &weight.name) {
+                declared.push((weight.name_in(layer.index), shape.clone(), weight.role));
+            }
+        }
+    }
+    declared
+}
+
+fn template_uses(graph: &ModelGraph, template: usize, weight: &str) -> bool {
+    let section = &graph.templates[template].section;
+    section
+        .nodes
+        .node_weights()
+        .any(|node| matches!(node.op, crate::graph::Op::Weight(id) if graph.weights[id.0].name == weight))
+}
+
+/// How a matrix is stored: as the checkpoint and `--quant` say; without weights, as bf16 would be.
+fn stored_format(source: Option<&dyn TensorSource>, quant: Quant, name: &str) -> WeightFormat {
+    let kind = source.and_then(|source| source.info(name)).map(|info| info.source);
+    format_for(kind.unwrap_or(crate::checkpoint::SourceType::Bf16), quant)
+}
+
+/// The evaluator's logits on the weights as they are packed, so that a device's error is its own.
+fn self_test(
+    graph: &ModelGraph,
+    source: &dyn TensorSource,
+    format_of: &dyn Fn(&str) -> WeightFormat,
+    vocab: usize,
+    progress: &dyn Progress,
+) -> Result<SelfTest, CompileError> {
+    progress.begin("Computing the self-test on the CPU", 0);
+    let values = |name: &str| -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
+        let info = source.expect(name)?;
+        if info.shape.len() < 2 {
+            return Ok(source.read_f32(name)?);
+        }
+        Ok(unpack(&pack(source, name, format_of(name))?))
+    };
+    // Spread over the vocabulary, the same for every build.
+    let ids: Vec<u32> = (0..SELF_TEST_TOKENS).map(|i| (i * 7919 + 1) % vocab.max(1) as u32).collect();
+    let test = reference::self_test(graph, &values, &ids)?;
+    progress.end();
+    Ok(test)
+}
+
+fn model_of(
+    checkpoint: &Checkpoint,
+    graph: &ModelGraph,
+    facts: &ModelFacts,
+    plan: &PlanOptions,
+    options: &CompileOptions,
+    format_of: &dyn Fn(&str) -> WeightFormat,
+) -> Model {
+    let generation = checkpoint.generation();
+    let declared = declared_weights(graph);
+    let elements = |shape: &[usize]| shape.iter().map(|dim| *dim as u64).product::<u64>();
+    let mut formats: Vec<String> = declared
+        .iter()
+        .filter(|(_, _, role)| *role == WeightRole::Matrix)
+        .map(|(name, ..)| format_of(name).to_string())
+        .collect();
+    formats.sort_unstable();
+    formats.dedup();
+    Model {
+        name: checkpoint.name().to_string(),
+        architecture: graph.architecture.clone(),
+        layers: facts.layers as u32,
+        hidden_size: facts.hidden_size as u32,
+        vocab_size: facts.vocab_size as u32,
+        max_context: facts.max_context as u32,
+        default_context: plan.context,
+        chunk: plan.chunk,
+        parameters: declared.iter().map(|(_, shape, _)| elements(shape)).sum(),
+        quantization: format!("{} ({})", options.quant, formats.join(", ")),
+        eos_token_ids: generation.eos_token_ids.clone(),
+        bos_token_id: generation.bos_token_id,
+        sampling: SamplingDefaults {
+            temperature: Some(generation.temperature),
+            top_k: generation.top_k,
+            top_p: generation.top_p,
+        },
+    }
+}

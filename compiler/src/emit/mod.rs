@@ -1,0 +1,167 @@
+//! Writes the bundle: kernels, packed weights, tokenizer files, manifest.
+
+mod pack;
+mod shards;
+mod staging;
+
+use std::path::Path;
+
+use kiln_bundle::{Kernel, Manifest, TextFiles, Variant, WeightTensor};
+use thiserror::Error;
+
+pub use staging::Staging;
+
+use crate::checkpoint::{TensorSource, TextAssets};
+use crate::graph::ModelGraph;
+use crate::plan::{PackedPart, VariantPlan, WeightTable};
+use crate::progress::Progress;
+use crate::weights::{PackError, WeightFormat};
+use pack::Packer;
+use shards::{Layout, Planned, ShardWriter};
+
+#[derive(Debug, Error)]
+pub enum EmitError {
+    #[error("{path}: {source}")]
+    Io {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} exists and is no Kiln bundle; name another folder or remove it")]
+    Occupied { path: String },
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// A fault of Kiln.
+    #[error("tensor {name}: {packed} bytes packed, {planned} planned; please report this checkpoint")]
+    Size { name: String, planned: u64, packed: u64 },
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+}
+
+impl EmitError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        EmitError::Io { path: path.display().to_string(), source }
+    }
+}
+
+/// Sizes and places of all packed tensors.
+pub struct WeightLayout {
+    layout: Layout,
+}
+
+impl WeightLayout {
+    pub fn new(graph: &ModelGraph, weights: &WeightTable) -> Self {
+        let planned: Vec<Planned> = weights
+            .weights
+            .iter()
+            .flat_map(|weight| {
+                let floats = !matches!(&weight.part, PackedPart::Matrix { format, .. } if *format != WeightFormat::F32);
+                weight.tensors(graph).into_iter().map(move |(name, bytes)| Planned { name, bytes, floats })
+            })
+            .collect();
+        WeightLayout { layout: Layout::new(&planned) }
+    }
+
+    pub fn tensors(&self) -> &[WeightTensor] {
+        &self.layout.tensors
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.layout.tensors.iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// Packs and writes all weights. Packing and writing run side by side, with few tensors between them.
+    ///
+    /// # Errors
+    /// Unreadable tensors, values that a format cannot hold, a file system that refuses, an interruption.
+    pub fn write(
+        &self,
+        staging: &Staging,
+        graph: &ModelGraph,
+        weights: &WeightTable,
+        source: &dyn TensorSource,
+        progress: &dyn Progress,
+    ) -> Result<Vec<kiln_bundle::Shard>, EmitError> {
+        /// Tensors packed ahead of the writer.
+        const AHEAD: usize = 4;
+        progress.begin("Packing weights", self.bytes());
+        let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(AHEAD);
+        let mut writer = ShardWriter::new(staging.folder().to_path_buf(), &self.layout);
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || -> Result<_, EmitError> {
+                for tensor in receive {
+                    writer.write(&tensor)?;
+                    progress.advance(tensor.len() as u64);
+                }
+                writer.finish()
+            });
+            let mut packer = Packer::new(graph, source);
+            let packed = weights.weights.iter().try_for_each(|weight| {
+                if progress.interrupted() {
+                    return Err(EmitError::Interrupted);
+                }
+                for tensor in packer.pack(weight)? {
+                    // A closed channel means that the writer has failed; its error is reported below.
+                    if send.send(tensor).is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            drop(send);
+            let written = writing.join().expect("the writer does not panic");
+            packed?;
+            progress.end();
+            written
+        })
+    }
+}
+
+/// Writes a variant's kernels and gives its part of the manifest.
+pub fn write_variant(staging: &Staging, plan: VariantPlan) -> Result<Variant, EmitError> {
+    let name = plan.name().to_string();
+    let mut features = Vec::new();
+    let mut kernels = Vec::new();
+    for kernel in plan.kernels {
+        let file = format!("kernels/{name}/{}.wgsl", kernel.name);
+        staging.write(&file, kernel.wgsl.as_bytes())?;
+        features.extend(kernel.features);
+        kernels.push(Kernel {
+            name: kernel.name,
+            file,
+            sha256: kiln_bundle::sha256_hex(kernel.wgsl.as_bytes()),
+            bindings: kernel.bindings,
+        });
+    }
+    features.sort_unstable();
+    features.dedup();
+    Ok(Variant {
+        limits: plan.limits,
+        name,
+        features,
+        kernels,
+        buffers: plan.buffers,
+        programs: plan.programs,
+    })
+}
+
+/// Writes tokenizer and chat template.
+pub fn write_text(staging: &Staging, text: &TextAssets) -> Result<TextFiles, EmitError> {
+    let optional = |name: &str, content: &Option<String>| -> Result<Option<String>, EmitError> {
+        let Some(content) = content else { return Ok(None) };
+        staging.write(name, content.as_bytes())?;
+        Ok(Some(name.to_string()))
+    };
+    staging.write("tokenizer.json", text.tokenizer_json.as_bytes())?;
+    Ok(TextFiles {
+        tokenizer: "tokenizer.json".to_string(),
+        tokenizer_config: optional("tokenizer_config.json", &text.tokenizer_config_json)?,
+        chat_template: optional("chat_template.jinja", &text.chat_template)?,
+    })
+}
+
+/// Writes the manifest; the last file of a bundle.
+pub fn write_manifest(staging: &Staging, manifest: &Manifest) -> Result<(), EmitError> {
+    staging.write(kiln_bundle::MANIFEST_FILE, manifest.to_json().as_bytes())
+}

@@ -1,0 +1,229 @@
+//! From a section's chosen term to kernel calls on values, in order of execution.
+
+mod attention;
+mod pointwise;
+mod product;
+
+use std::collections::BTreeMap;
+
+use egg::{Id, Language};
+
+use super::PlanOptions;
+use super::calls::{Call, Extent, Operand, SectionPlan, ValueId};
+use crate::graph::{ModelGraph, StateId, Unary};
+use crate::kernels::{CacheType, GatherSpec, KernelSpec, NormSpec, Strided};
+use crate::rewrite::leaves::LeafDef;
+use crate::rewrite::term::Term;
+use crate::rewrite::{Phase, Rewritten};
+
+/// Where a class's value is: possibly a slice of a wider one.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    value: ValueId,
+    layout: Strided,
+    width: u32,
+}
+
+/// Lowers one section. `cache` is the element type of KV caches in this variant.
+pub fn lower_section(
+    graph: &ModelGraph,
+    rewritten: &Rewritten,
+    options: &PlanOptions,
+    phase: Phase,
+    cache: CacheType,
+) -> SectionPlan {
+    let mut uses = BTreeMap::new();
+    for term in rewritten.extraction.choice.values() {
+        for &child in term.children() {
+            *uses.entry(child).or_insert(0) += 1;
+        }
+    }
+    let mut lowering = Lowering {
+        graph,
+        rewritten,
+        options,
+        phase,
+        cache,
+        uses,
+        plan: SectionPlan::default(),
+        places: BTreeMap::new(),
+        caches: BTreeMap::new(),
+    };
+    let output = lowering.whole(rewritten.extraction.root);
+    lowering.plan.output = Some(output);
+    let mut plan = lowering.plan;
+    // The head may run again on the same hidden states, for another row.
+    super::in_place::share_residuals(&mut plan, phase != Phase::Head);
+    plan
+}
+
+struct Lowering<'a> {
+    graph: &'a ModelGraph,
+    rewritten: &'a Rewritten,
+    options: &'a PlanOptions,
+    phase: Phase,
+    cache: CacheType,
+    /// How many chosen terms use a class.
+    uses: BTreeMap<Id, usize>,
+    plan: SectionPlan,
+    places: BTreeMap<Id, Place>,
+    /// Caches whose writing call is made.
+    caches: BTreeMap<Id, StateId>,
+}
+
+impl Lowering<'_> {
+    /// Where the activation of a class is, making the calls it needs.
+    fn place(&mut self, id: Id) -> Place {
+        let id = self.rewritten.egraph.find(id);
+        if let Some(&known) = self.places.get(&id) {
+            return known;
+        }
+        let place = self.lower(id);
+        self.places.insert(id, place);
+        place
+    }
+
+    fn lower(&mut self, id: Id) -> Place {
+        let term = self.rewritten.term(id).clone();
+        match term {
+            Term::Leaf(_) => self.input(id),
+            Term::Gather([table, _]) => self.gather(table, 1.0),
+            Term::GatherScaled([factor, table, _]) => self.gather(table, self.number(factor)),
+            Term::Linear([w, x]) => self.linear(w, x, None),
+            Term::LinearBias([w, x, b]) => self.linear(w, x, Some(b)),
+            Term::Matmul([w, prologue, epilogue]) => self.matmul(w, prologue, epilogue),
+            Term::RmsNorm([x, g, eps, unit]) => self.norm(x, g, eps, unit, 1, None),
+            Term::HeadNorm([x, g, eps, unit, heads]) => self.norm(x, g, eps, unit, self.count(heads), None),
+            Term::NormAdd([x, g, eps, unit, r]) => self.norm(x, g, eps, unit, 1, Some(r)),
+            Term::Slice([start, len, x]) => {
+                let of = self.place(x);
+                let layout = Strided { offset: of.layout.offset + self.count(start), ..of.layout };
+                Place { layout, width: self.count(len), ..of }
+            }
+            Term::Rope([rope, heads, x]) => self.rope(rope, heads, x),
+            Term::Attention([spec, q, cache]) => self.attention(spec, q, cache),
+            Term::AttentionReduce([spec, partials]) => self.attention_reduce(spec, partials),
+            Term::QueriesOf([both]) => self.rope_cache(both).0,
+            Term::Unary(_) | Term::Add(_) | Term::Sub(_) | Term::Mul(_) | Term::Scale(_) | Term::Softcap(_) => {
+                self.pointwise(id)
+            }
+            other => unreachable!("{other} is no activation"),
+        }
+    }
+
+    /// The value of a class with nothing around it: a slice is copied out.
+    fn whole(&mut self, id: Id) -> ValueId {
+        let place = self.place(id);
+        if place.layout == (Strided { stride: place.width, offset: 0 }) {
+            return place.value;
+        }
+        self.copy(place)
+    }
+
+    /// The rows of a value that follows from `x`: the tokens of the step, or one.
+    fn like(&self, x: ValueId, width: u32) -> Extent {
+        match self.plan.values[x.0] {
+            Extent::PerToken(_) => Extent::PerToken(width),
+            Extent::Fixed(_) => Extent::Fixed(width),
+        }
+    }
+
+    fn whole_place(&self, value: ValueId, width: u32) -> Place {
+        Place { value, layout: Strided { stride: width, offset: 0 }, width }
+    }
+
+    /// Adds a call; whether it runs for one row follows from what it writes.
+    fn call(&mut self, spec: KernelSpec, operands: Vec<Operand>, label: impl Into<String>, residual: Option<ValueId>) {
+        let single_row = operands.iter().any(
+            |operand| matches!(operand, Operand::Write(value) if matches!(self.plan.values[value.0], Extent::Fixed(_))),
+        );
+        self.plan.calls.push(Call { spec, operands, label: label.into(), single_row, residual });
+    }
+
+    fn input(&mut self, id: Id) -> Place {
+        let LeafDef::Input { width } = *self.rewritten.leaf(id) else {
+            unreachable!("only the input is an activation without a kernel")
+        };
+        let value = self.plan.value(Extent::PerToken(width));
+        self.plan.input = Some(value);
+        self.whole_place(value, width)
+    }
+
+    fn gather(&mut self, table: Id, scale: f32) -> Place {
+        let LeafDef::Matrix(matrix) = self.rewritten.leaf(table).clone() else {
+            unreachable!("an embedding table is a matrix")
+        };
+        let out = self.plan.value(Extent::PerToken(matrix.cols));
+        for rows in super::weights::split_rows(matrix.rows, matrix.cols, matrix.format, self.options.binding_limit) {
+            let spec = GatherSpec {
+                rows: rows.end - rows.start,
+                first_row: rows.start,
+                width: matrix.cols,
+                format: matrix.format,
+                scale,
+            };
+            let operands =
+                vec![Operand::Matrix(matrix.clone(), rows), Operand::Tokens, Operand::Step, Operand::Write(out)];
+            self.call(KernelSpec::Gather(spec), operands, "embedding", None);
+        }
+        self.whole_place(out, matrix.cols)
+    }
+
+    fn norm(&mut self, x: Id, g: Id, eps: Id, unit_offset: Id, per_token: u32, residual: Option<Id>) -> Place {
+        let from = self.place(x);
+        let residual = residual.map(|residual| self.whole(residual));
+        let LeafDef::Vector { parts, len } = self.rewritten.leaf(g).clone() else {
+            unreachable!("a norm weight is a vector")
+        };
+        let label = self.vector_label(&parts);
+        let out = self.plan.value(self.like(from.value, from.width));
+        let spec = NormSpec {
+            width: len,
+            per_token,
+            eps: self.number(eps),
+            unit_offset: self.flag(unit_offset),
+            add: residual.is_some(),
+            x_stride: from.layout.stride,
+            x_offset: from.layout.offset,
+        };
+        let operands = vec![
+            Operand::Read(from.value),
+            Operand::Vector(parts, crate::rewrite::Arrangement::Concat),
+            Operand::Step,
+            Operand::Write(out),
+        ];
+        self.call(KernelSpec::Norm(spec), operands, label, residual);
+        self.whole_place(out, from.width)
+    }
+
+    fn vector_label(&self, parts: &[crate::graph::WeightId]) -> String {
+        let name = parts.first().map_or("norm", |part| &self.graph.weights[part.0].name);
+        let name = name.trim_end_matches(".weight");
+        name.rsplit('.').next().unwrap_or(name).to_string()
+    }
+
+    fn number(&self, id: Id) -> f32 {
+        match self.rewritten.leaf(id) {
+            LeafDef::Number(value) => *value,
+            other => unreachable!("a number, found {other:?}"),
+        }
+    }
+
+    fn count(&self, id: Id) -> u32 {
+        match self.rewritten.leaf(id) {
+            LeafDef::Count(value) => *value,
+            other => unreachable!("a count, found {other:?}"),
+        }
+    }
+
+    fn flag(&self, id: Id) -> bool {
+        matches!(self.rewritten.leaf(id), LeafDef::Flag(true))
+    }
+
+    fn activation_kind(&self, id: Id) -> Unary {
+        match self.rewritten.leaf(id) {
+            LeafDef::Activation(kind) => *kind,
+            other => unreachable!("an activation, found {other:?}"),
+        }
+    }
+}

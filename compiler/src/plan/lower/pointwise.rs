@@ -1,0 +1,79 @@
+//! Elementwise operators: chains of them become one kernel.
+
+use egg::Id;
+
+use super::{Lowering, Place};
+use crate::graph::Binary;
+use crate::kernels::{KernelSpec, PointwiseExpr, PointwiseSpec};
+use crate::plan::calls::{Operand, ValueId};
+use crate::rewrite::OptLevel;
+use crate::rewrite::term::Term;
+
+/// Storage bindings that a chain may read: the base limit of 8 less step and output.
+const MAX_INPUTS: usize = 6;
+
+impl Lowering<'_> {
+    pub(super) fn pointwise(&mut self, id: Id) -> Place {
+        let mut inputs = Vec::new();
+        let expression = self.expression(id, true, &mut inputs);
+        self.elementwise(inputs, expression, "elementwise")
+    }
+
+    /// A copy without what lies around it.
+    pub(super) fn copy(&mut self, from: Place) -> ValueId {
+        self.elementwise(vec![from], PointwiseExpr::Input(0), "copy").value
+    }
+
+    fn elementwise(&mut self, inputs: Vec<Place>, expression: PointwiseExpr, label: &str) -> Place {
+        let width = inputs[0].width;
+        let out = self.plan.value(self.like(inputs[0].value, width));
+        let spec = PointwiseSpec {
+            width,
+            inputs: inputs.iter().map(|input| input.layout).collect(),
+            expression,
+            in_place: false,
+        };
+        let mut operands: Vec<Operand> = inputs.iter().map(|input| Operand::Read(input.value)).collect();
+        operands.extend([Operand::Step, Operand::Write(out)]);
+        self.call(KernelSpec::Pointwise(spec), operands, label, None);
+        self.whole_place(out, width)
+    }
+
+    /// The expression of a class. An elementwise operand that nothing else uses is spliced in.
+    fn expression(&mut self, id: Id, root: bool, inputs: &mut Vec<Place>) -> PointwiseExpr {
+        let id = self.rewritten.egraph.find(id);
+        let spliced = root || (self.options.level == OptLevel::Full && self.uses[&id] == 1 && inputs.len() + 2 < MAX_INPUTS);
+        let term = self.rewritten.term(id).clone();
+        if spliced {
+            let binary = |lowering: &mut Self, kind, [a, b]: [Id; 2], inputs: &mut Vec<Place>| {
+                let a = lowering.expression(a, false, inputs);
+                let b = lowering.expression(b, false, inputs);
+                PointwiseExpr::Binary(kind, Box::new(a), Box::new(b))
+            };
+            match term {
+                Term::Add(pair) => return binary(self, Binary::Add, pair, inputs),
+                Term::Sub(pair) => return binary(self, Binary::Sub, pair, inputs),
+                Term::Mul(pair) => return binary(self, Binary::Mul, pair, inputs),
+                Term::Unary([kind, x]) => {
+                    let kind = self.activation_kind(kind);
+                    return PointwiseExpr::Unary(kind, Box::new(self.expression(x, false, inputs)));
+                }
+                Term::Scale([factor, x]) => {
+                    let factor = self.number(factor);
+                    return PointwiseExpr::Scale(factor, Box::new(self.expression(x, false, inputs)));
+                }
+                Term::Softcap([cap, x]) => {
+                    let cap = self.number(cap);
+                    return PointwiseExpr::Softcap(cap, Box::new(self.expression(x, false, inputs)));
+                }
+                _ => {}
+            }
+        }
+        let place = self.place(id);
+        let known = inputs.iter().position(|input| input.value == place.value && input.layout == place.layout);
+        PointwiseExpr::Input(known.unwrap_or_else(|| {
+            inputs.push(place);
+            inputs.len() - 1
+        }))
+    }
+}

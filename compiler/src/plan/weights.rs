@@ -1,0 +1,139 @@
+//! Which packed tensors a bundle holds: stacked, and split where a binding limit demands it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::graph::{ModelGraph, RopeId, WeightId};
+use crate::rewrite::{Arrangement, Matrix};
+use crate::weights::WeightFormat;
+
+/// The packed tensors of a bundle, each once.
+#[derive(Clone, Debug, Default)]
+pub struct WeightTable {
+    pub weights: Vec<PackedWeight>,
+    by_name: BTreeMap<String, usize>,
+}
+
+/// Something to pack: one or two tensors in the bundle.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PackedWeight {
+    pub name: String,
+    pub part: PackedPart,
+    /// Position of its first tensor among all tensors of the bundle.
+    pub first_tensor: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PackedPart {
+    /// Rows `rows` of the matrix that stacks `sources` (checkpoint names).
+    Matrix {
+        sources: Vec<String>,
+        arrangement: Arrangement,
+        format: WeightFormat,
+        rows: Range<u32>,
+        cols: u32,
+    },
+    /// Vectors one after the other, or element by element, f32.
+    Vector {
+        sources: Vec<String>,
+        arrangement: Arrangement,
+        len: u32,
+    },
+    /// Inverse frequencies, f32.
+    Rope(RopeId),
+}
+
+impl PackedWeight {
+    /// Names and sizes in bytes of its tensors: elements, then scales where the format has them.
+    pub fn tensors(&self, graph: &ModelGraph) -> Vec<(String, u64)> {
+        match &self.part {
+            PackedPart::Matrix { format, rows, cols, .. } => {
+                let (rows, cols) = (u64::from(rows.end - rows.start), u64::from(*cols));
+                let mut tensors = vec![(self.name.clone(), format.data_bytes(rows, cols))];
+                if format.block().is_some() {
+                    tensors.push((format!("{}.scales", self.name), format.scale_bytes(rows, cols)));
+                }
+                tensors
+            }
+            PackedPart::Vector { len, .. } => vec![(self.name.clone(), u64::from(*len) * 4)],
+            PackedPart::Rope(rope) => vec![(self.name.clone(), graph.ropes[rope.0].inv_freq.len() as u64 * 4)],
+        }
+    }
+
+    fn tensor_count(&self) -> u32 {
+        match &self.part {
+            PackedPart::Matrix { format, .. } if format.block().is_some() => 2,
+            _ => 1,
+        }
+    }
+}
+
+impl WeightTable {
+    /// The tensors (numbers within the bundle) of rows `rows` of a matrix in a layer.
+    pub fn matrix(&mut self, graph: &ModelGraph, layer: usize, matrix: &Matrix, rows: Range<u32>) -> Vec<u32> {
+        let sources = names(graph, layer, &matrix.parts);
+        let mut name = stacked_name(&sources);
+        if rows != (0..matrix.rows) {
+            name += &format!(".rows{}-{}", rows.start, rows.end);
+        }
+        self.intern(
+            name,
+            PackedPart::Matrix {
+                sources,
+                arrangement: matrix.arrangement,
+                format: matrix.format,
+                rows,
+                cols: matrix.cols,
+            },
+        )
+    }
+
+    /// The tensor of a vector in a layer.
+    pub fn vector(&mut self, graph: &ModelGraph, layer: usize, parts: &[WeightId], arrangement: Arrangement) -> u32 {
+        let sources = names(graph, layer, parts);
+        let len = parts.iter().map(|part| graph.weights[part.0].elements() as u32).sum();
+        self.intern(stacked_name(&sources), PackedPart::Vector { sources, arrangement, len })[0]
+    }
+
+    pub fn rope(&mut self, graph: &ModelGraph, rope: RopeId) -> u32 {
+        self.intern(format!("{}.inv_freq", graph.ropes[rope.0].name), PackedPart::Rope(rope))[0]
+    }
+
+    fn intern(&mut self, name: String, part: PackedPart) -> Vec<u32> {
+        let index = *self.by_name.entry(name.clone()).or_insert_with(|| {
+            let first_tensor = self.weights.last().map_or(0, |last| last.first_tensor + last.tensor_count());
+            self.weights.push(PackedWeight { name, part, first_tensor });
+            self.weights.len() - 1
+        });
+        let weight = &self.weights[index];
+        (weight.first_tensor..weight.first_tensor + weight.tensor_count()).collect()
+    }
+}
+
+/// Row ranges of a matrix so that neither elements nor scales of a part exceed `limit` bytes.
+pub fn split_rows(rows: u32, cols: u32, format: WeightFormat, limit: u64) -> Vec<Range<u32>> {
+    // Parts begin at a multiple of this, so that a workgroup's rows never straddle two.
+    const GRANULE: u32 = 64;
+    if format.data_bytes(rows.into(), cols.into()) <= limit {
+        return std::iter::once(0..rows).collect();
+    }
+    let row_bytes = format.data_bytes(1, cols.into());
+    let most = ((limit / row_bytes) as u32 / GRANULE * GRANULE).max(GRANULE);
+    (0..rows.div_ceil(most)).map(|part| part * most..rows.min((part + 1) * most)).collect()
+}
+
+fn names(graph: &ModelGraph, layer: usize, parts: &[WeightId]) -> Vec<String> {
+    parts.iter().map(|part| graph.weights[part.0].name_in(layer)).collect()
+}
+
+/// `a.q_proj.weight` and `a.k_proj.weight` become `a.q_proj+k_proj.weight`.
+fn stacked_name(sources: &[String]) -> String {
+    let [first, rest @ ..] = sources else { return String::new() };
+    let (stem, ending) = first.rsplit_once('.').unwrap_or((first, ""));
+    let mut name = stem.to_string();
+    for source in rest {
+        let stem = source.rsplit_once('.').map_or(source.as_str(), |(stem, _)| stem);
+        name += &format!("+{}", stem.rsplit('.').next().unwrap_or(stem));
+    }
+    format!("{name}.{ending}")
+}
