@@ -1,0 +1,80 @@
+//! Random inputs, comparison, and running a spec in all variants.
+
+use std::sync::LazyLock;
+
+use kiln_bundle::StepWord;
+use kiln_codegen_tests::{Data, Device, check_with_naga, check_with_tint};
+use kiln_compiler::kernels::{KernelSpec, Variant, build};
+
+static DEVICE: LazyLock<Device> = LazyLock::new(Device::software_or_any);
+
+/// SplitMix64 (Steele, Lea & Flood 2014): the same numbers in every run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in -1 .. 1.
+    pub fn number(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub fn numbers(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.number()).collect()
+    }
+}
+
+/// A step buffer: `tokens` tokens, row `row` wanted.
+pub fn step(tokens: u32, row: u32) -> Data {
+    let mut words = [0u32; StepWord::COUNT];
+    words[StepWord::Tokens as usize] = tokens;
+    words[StepWord::Row as usize] = row;
+    (&words).into()
+}
+
+/// Builds `spec` in every variant of the device, checks the text, runs it for `tokens` tokens, and compares the last
+/// binding with `expected`: every element within `tolerance` of it, relative to the largest expected.
+pub fn check(spec: &KernelSpec, buffers: &[Data], tokens: u32, expected: &[f64], tolerance: f64) {
+    check_each(spec, buffers, tokens, expected, |_| tolerance);
+}
+
+/// As [`check`], with a tolerance for each variant.
+pub fn check_each(
+    spec: &KernelSpec,
+    buffers: &[Data],
+    tokens: u32,
+    expected: &[f64],
+    tolerance: impl Fn(Variant) -> f64,
+) {
+    let grid = spec.grid().map(|axis| axis.workgroups(tokens));
+    for variant in DEVICE.variants() {
+        let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
+        check_with_naga(&kernel);
+        check_with_tint(&kernel);
+        let found: Vec<f32> = DEVICE.run_for_output(&kernel, buffers, grid);
+        assert!(
+            found.len() >= expected.len(),
+            "{}: {} results",
+            kernel.name,
+            found.len()
+        );
+        let scale = expected
+            .iter()
+            .fold(1e-30f64, |largest, value| largest.max(value.abs()));
+        for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+            let error = (f64::from(found) - expected).abs() / scale;
+            assert!(
+                error <= tolerance(variant),
+                "{} {variant:?}: element {index} is {found}, expected {expected} (error {error:e})\n{}",
+                kernel.name,
+                kernel.wgsl
+            );
+        }
+    }
+}

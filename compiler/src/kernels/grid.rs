@@ -1,0 +1,82 @@
+//! How many workgroups each kernel takes.
+
+use kiln_bundle::Grid;
+
+use super::*;
+
+/// What every WebGPU device allows in one dimension of a grid.
+const MAX_GROUPS: u32 = 65_535;
+
+const ONE: Grid = Grid::Fixed(1);
+
+/// One workgroup for each `per` tokens of the step.
+fn tokens(per: u32) -> Grid {
+    Grid::Tokens { per, times: 1 }
+}
+
+impl KernelSpec {
+    /// Workgroups in each dimension, as documented at the spec.
+    pub fn grid(&self) -> [Grid; 3] {
+        use Grid::Fixed;
+        match self {
+            KernelSpec::Gather(_) => [tokens(1), ONE, ONE],
+            KernelSpec::Norm(spec) => [Fixed(spec.per_token), tokens(1), ONE],
+            KernelSpec::Matvec(spec) => {
+                let [x, y] = spec.workgroups();
+                [Fixed(x), Fixed(y), ONE]
+            }
+            KernelSpec::Gemm(spec) => [
+                Fixed(spec.rows.div_ceil(GemmSpec::TILE_ROWS)),
+                tokens(GemmSpec::TILE_TOKENS),
+                ONE,
+            ],
+            KernelSpec::Pointwise(spec) => [
+                Fixed(spec.width.div_ceil(PointwiseSpec::WORKGROUP)),
+                tokens(1),
+                ONE,
+            ],
+            KernelSpec::Rope(spec) => [Fixed(spec.heads), tokens(1), ONE],
+            KernelSpec::CacheWrite(spec) => [Fixed(spec.cache.kv_heads), tokens(1), ONE],
+            KernelSpec::RopeCache(spec) => {
+                [Fixed(spec.heads + 2 * spec.cache.kv_heads), tokens(1), ONE]
+            }
+            KernelSpec::AttentionPrefill(spec) => [
+                tokens(AttentionPrefillSpec::QUERIES),
+                Fixed(spec.attention.heads),
+                ONE,
+            ],
+            KernelSpec::AttentionSplit(spec) => {
+                [Fixed(spec.splits), Fixed(spec.attention.heads), ONE]
+            }
+            KernelSpec::AttentionReduce(spec) => [Fixed(spec.heads), ONE, ONE],
+            KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
+            KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => [ONE, ONE, ONE],
+        }
+    }
+}
+
+impl MatvecSpec {
+    /// Workgroups in x and y: enough for all rows, folded where one dimension would not hold them.
+    pub fn workgroups(&self) -> [u32; 2] {
+        let groups = self.rows.div_ceil(self.rows_per_workgroup);
+        let x = groups.min(MAX_GROUPS);
+        [x, groups.div_ceil(x)]
+    }
+}
+
+impl AttentionPrefillSpec {
+    /// Queries (tokens) of one workgroup.
+    pub const QUERIES: u32 = 16;
+}
+
+impl GemmSpec {
+    /// Weight rows (output columns) of one workgroup.
+    pub const TILE_ROWS: u32 = 64;
+    /// Tokens of one workgroup.
+    pub const TILE_TOKENS: u32 = 64;
+}
+
+impl PointwiseSpec {
+    /// Threads, and elements, of one workgroup.
+    pub const WORKGROUP: u32 = 256;
+}

@@ -1,0 +1,17 @@
+//! Parts of kernel names.
+
+/// A number as it may stand in an identifier: 1e-5 is `1em5`, 0.125 is `0p125`.
+pub fn number(value: f32) -> String {
+    let plain = value == 0.0 || (1e-3..1e6).contains(&value.abs());
+    let text = if plain {
+        format!("{value}")
+    } else {
+        format!("{value:e}")
+    };
+    text.replace('-', "m").replace('.', "p")
+}
+
+/// `suffix` if `condition`, else nothing.
+pub fn flag(condition: bool, suffix: &str) -> &str {
+    if condition { suffix } else { "" }
+}
