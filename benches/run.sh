@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Measures model shapes with random weights on this machine's GPU, level 0 beside full.
+# Usage: benches/run.sh BIN OUT [SHAPE...]
+#   BIN    folder with compile-model and run-model (target/release)
+#   OUT    folder for one JSON file a measurement, and the logs
+#   SHAPE  names in benches/configs; default: smollm2-135m llama-3.2-1b
+# QUANT, PROFILE, PREFILL, DECODE, CONTEXTS and LEVELS may be set in the environment.
+set -euo pipefail
+bin=$1 out=$2
+shift 2
+[ $# -gt 0 ] || set -- smollm2-135m llama-3.2-1b
+configs=$(dirname "$0")/configs
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out"
+for shape in "$@"; do
+    for level in ${LEVELS:-0 1}; do
+        bundle=$work/$shape.$level
+        "$bin/compile-model" "$configs/$shape.json" -o "$bundle" --random-weights 1 --quant "${QUANT:-q4}" \
+            --profile "${PROFILE:-h100}" --opt-level "$level" --no-self-test 2>>"$out/log" | tee -a "$out/log"
+        for context in ${CONTEXTS:-512}; do
+            "$bin/run-model" bench "$bundle" --prefill "${PREFILL:-512}" --decode "${DECODE:-128}" \
+                --context "$context" --json >"$out/$shape.level$level.context$context.json" 2>>"$out/log"
+        done
+        rm -rf "$bundle"
+    done
+done
+python3 "$(dirname "$0")/table.py" "$out"/*.json
