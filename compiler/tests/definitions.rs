@@ -13,9 +13,7 @@ fn config(name: &str) -> Value {
 fn graph(config: &Value) -> ModelGraph {
     let registry = Registry::default();
     let architecture = registry.for_config(config).unwrap();
-    architecture
-        .build(config)
-        .unwrap_or_else(|error| panic!("{error}"))
+    architecture.build(config).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]

@@ -4,8 +4,8 @@ use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{
-    Error, Expr, ExprForLoop, FnArg, Ident, ItemFn, Lifetime, LitStr, Pat, PathArguments, Result,
-    ReturnType, Safety, Signature, Stmt, Token, Type, parse_quote,
+    Error, Expr, ExprForLoop, FnArg, Ident, ItemFn, Lifetime, LitStr, Pat, PathArguments, Result, ReturnType, Safety,
+    Signature, Stmt, Token, Type, parse_quote,
 };
 
 use crate::{carry, naming};
@@ -15,8 +15,7 @@ pub struct Names(Vec<LitStr>);
 
 impl Parse for Names {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let message =
-            "name the architecture as config.json does: #[architecture(\"LlamaForCausalLM\")]";
+        let message = "name the architecture as config.json does: #[architecture(\"LlamaForCausalLM\")]";
         if input.is_empty() {
             return Err(input.error(message));
         }
@@ -45,11 +44,8 @@ pub fn expand(Names(names): Names, mut function: ItemFn) -> Result<TokenStream> 
     let enter: Stmt = parse_quote!(let #builder = #weights.builder(););
     function.block.stmts.insert(0, enter);
 
-    let (outer, inner): (Vec<_>, Vec<_>) = (function.attrs.into_iter()).partition(|attribute| {
-        ["doc", "cfg"]
-            .iter()
-            .any(|name| attribute.path().is_ident(name))
-    });
+    let (outer, inner): (Vec<_>, Vec<_>) = (function.attrs.into_iter())
+        .partition(|attribute| ["doc", "cfg"].iter().any(|name| attribute.path().is_ident(name)));
     let (visibility, signature, block) = (function.vis, function.sig, function.block);
     let (name, config) = (&signature.ident, parameters.config);
     Ok(quote! {
@@ -69,8 +65,7 @@ struct Parameters {
 
 /// Checks the form of the signature and writes out the lifetimes that it leaves away.
 fn check_signature(signature: &mut Signature, lifetime: &Lifetime) -> Result<Parameters> {
-    const FORM: &str =
-        "a definition has the form fn(c: &Config, w: Weights, tokens: Tokens) -> Logits";
+    const FORM: &str = "a definition has the form fn(c: &Config, w: Weights, tokens: Tokens) -> Logits";
     let wrong = |span: Span| Error::new(span, FORM);
     if let Some(asyncness) = signature.asyncness {
         return Err(wrong(asyncness.span));
@@ -115,10 +110,7 @@ fn check_signature(signature: &mut Signature, lifetime: &Lifetime) -> Result<Par
     signature.generics.params.push(parse_quote!(#lifetime));
     signature.generics.lt_token = Some(Token![<](Span::mixed_site()));
     signature.generics.gt_token = Some(Token![>](Span::mixed_site()));
-    Ok(Parameters {
-        config,
-        weights: name,
-    })
+    Ok(Parameters { config, weights: name })
 }
 
 /// Makes `Weights` `Weights<'g>`; `None` if it is another type.
@@ -126,11 +118,7 @@ fn add_lifetime(ty: &mut Type, expected: &str, lifetime: &Lifetime) -> Option<()
     let Type::Path(path) = ty else {
         return None;
     };
-    let last = path
-        .path
-        .segments
-        .last_mut()
-        .filter(|last| last.ident == expected)?;
+    let last = path.path.segments.last_mut().filter(|last| last.ident == expected)?;
     if last.arguments.is_empty() {
         last.arguments = PathArguments::AngleBracketed(parse_quote!(<#lifetime>));
     }
@@ -156,8 +144,7 @@ fn check_loops(function: &ItemFn) -> Result<Ident> {
     }
     match top[..] {
         [] => {
-            let message =
-                "a definition needs a loop over its layers: for layer in w.layers(..) { .. }";
+            let message = "a definition needs a loop over its layers: for layer in w.layers(..) { .. }";
             Err(Error::new(function.sig.ident.span(), message))
         }
         [each] => carry::carried(&each.body, each.for_token.span),
@@ -187,11 +174,7 @@ fn layers_loop(statement: &Stmt) -> Option<&ExprForLoop> {
 /// See `kiln_compiler::dsl::Stack`.
 fn explicit_loop(each: &ExprForLoop, carried: &Ident) -> Stmt {
     let ExprForLoop {
-        attrs,
-        pat,
-        expr,
-        body,
-        ..
+        attrs, pat, expr, body, ..
     } = each;
     let hidden = |name| Ident::new(name, Span::mixed_site());
     let (stack, input) = (hidden("stack"), hidden("input"));

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proc_macro2::Span;
 use syn::visit::{self, Visit};
 use syn::{
-    Arm, BinOp, Block, Error, Expr, ExprAssign, ExprBinary, ExprClosure, ExprForLoop, ExprLet,
-    ExprLoop, ExprReference, ExprWhile, Ident, Item, Local, Pat, PatIdent, Result,
+    Arm, BinOp, Block, Error, Expr, ExprAssign, ExprBinary, ExprClosure, ExprForLoop, ExprLet, ExprLoop, ExprReference,
+    ExprWhile, Ident, Item, Local, Pat, PatIdent, Result,
 };
 
 use crate::architecture::is_over_layers;
@@ -90,10 +90,7 @@ impl Assigned {
                 let Some(name) = path.path.get_ident() else {
                     return;
                 };
-                let bound = self
-                    .scopes
-                    .iter()
-                    .any(|scope| scope.contains(&name.to_string()));
+                let bound = self.scopes.iter().any(|scope| scope.contains(&name.to_string()));
                 if !bound && !self.outer.contains(name) {
                     self.outer.push(name.clone());
                 }
@@ -210,9 +207,7 @@ impl Jumps {
 impl<'a> Visit<'a> for Jumps {
     fn visit_expr(&mut self, expr: &'a Expr) {
         match expr {
-            Expr::Break(jump) if self.inner_loops == 0 => {
-                self.refuse(jump.break_token.span, "break")
-            }
+            Expr::Break(jump) if self.inner_loops == 0 => self.refuse(jump.break_token.span, "break"),
             Expr::Continue(jump) if self.inner_loops == 0 => {
                 self.refuse(jump.continue_token.span, "continue");
             }

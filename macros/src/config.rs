@@ -1,25 +1,23 @@
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{Data, DeriveInput, Error, Expr, Field, Fields, Ident, LitStr, Result};
+use syn::punctuated::Punctuated;
+use syn::{Data, DeriveInput, Error, Expr, Field, Fields, Ident, LitStr, Result, Token};
 
 pub fn expand(input: DeriveInput) -> Result<TokenStream> {
     let Data::Struct(data) = &input.data else {
         return Err(Error::new(input.ident.span(), "a config is a struct"));
     };
     let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new(
-            input.ident.span(),
-            "a config is a struct with named fields",
-        ));
+        return Err(Error::new(input.ident.span(), "a config is a struct with named fields"));
     };
     if !input.generics.params.is_empty() {
-        return Err(Error::new(
-            input.ident.span(),
-            "a config has no generic parameters",
-        ));
+        return Err(Error::new(input.ident.span(), "a config has no generic parameters"));
     }
     let reader = Ident::new("reader", Span::mixed_site());
     let mut reads = Vec::new();
+    for key in refused(&input)? {
+        reads.push(quote!(#reader.refuse(#key)?;));
+    }
     let mut names = Vec::new();
     for field in &fields.named {
         let Some(name) = &field.ident else { continue };
@@ -44,6 +42,23 @@ pub fn expand(input: DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+/// The keys of `#[config(refuse("..", ".."))]` on the struct.
+fn refused(input: &DeriveInput) -> Result<Vec<LitStr>> {
+    let mut keys = Vec::new();
+    for attribute in input.attrs.iter().filter(|a| a.path().is_ident("config")) {
+        attribute.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("refuse") {
+                return Err(meta.error("expected `refuse(\"..\")`"));
+            }
+            let content;
+            syn::parenthesized!(content in meta.input);
+            keys.extend(Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?);
+            Ok(())
+        })?;
+    }
+    Ok(keys)
 }
 
 /// `#[config(default = .., rename = "..")]`

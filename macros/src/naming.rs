@@ -46,9 +46,7 @@ fn bound_name(statement: &Stmt) -> Option<String> {
         _ => return None,
     };
     match &**place {
-        Expr::Path(path) if path.path.get_ident().is_some() => {
-            Some(path.to_token_stream().to_string())
-        }
+        Expr::Path(path) if path.path.get_ident().is_some() => Some(path.to_token_stream().to_string()),
         _ => None,
     }
 }

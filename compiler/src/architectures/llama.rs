@@ -2,25 +2,25 @@ use crate::dsl::*;
 
 #[derive(Config)]
 pub struct LlamaConfig {
-    vocab_size: Dim,
-    hidden_size: Dim,
-    intermediate_size: Dim,
-    num_hidden_layers: Dim,
-    num_attention_heads: Dim,
+    pub vocab_size: Dim,
+    pub hidden_size: Dim,
+    pub intermediate_size: Dim,
+    pub num_hidden_layers: Dim,
+    pub num_attention_heads: Dim,
     #[config(default = num_attention_heads)]
-    num_key_value_heads: Dim,
+    pub num_key_value_heads: Dim,
     #[config(default = hidden_size / num_attention_heads)]
-    head_dim: Dim,
-    hidden_act: Activation,
-    rms_norm_eps: f32,
+    pub head_dim: Dim,
+    pub hidden_act: Activation,
+    pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
-    rope: Rope,
+    pub rope: Rope,
     #[config(default = false)]
-    attention_bias: bool,
+    pub attention_bias: bool,
     #[config(default = false)]
-    mlp_bias: bool,
+    pub mlp_bias: bool,
     #[config(default = false)]
-    tie_word_embeddings: bool,
+    pub tie_word_embeddings: bool,
 }
 
 /// Llama-family decoder: pre-norm, rotary positions, grouped-query attention, SwiGLU.
@@ -31,15 +31,10 @@ pub fn llama(c: &LlamaConfig, w: Weights, tokens: Tokens) -> Logits {
     let embedding = w.matrix("model.embed_tokens", c.vocab_size, c.hidden_size);
     let mut x = gather(embedding, tokens);
     for layer in w.layers("model.layers", c.num_hidden_layers) {
-        let attend =
-            |name, rows, columns| layer.matrix(name, rows, columns).biased(c.attention_bias);
+        let attend = |name, rows, columns| layer.matrix(name, rows, columns).biased(c.attention_bias);
         let feed = |name, rows, columns| layer.matrix(name, rows, columns).biased(c.mlp_bias);
 
-        let h = rms_norm(
-            x,
-            layer.vector("input_layernorm", c.hidden_size),
-            c.rms_norm_eps,
-        );
+        let h = rms_norm(x, layer.vector("input_layernorm", c.hidden_size), c.rms_norm_eps);
         let q = linear(h, attend("self_attn.q_proj", queries, c.hidden_size));
         let q = q.heads(c.num_attention_heads, c.head_dim).rope(&c.rope);
         let k = linear(h, attend("self_attn.k_proj", keys, c.hidden_size));
@@ -57,10 +52,7 @@ pub fn llama(c: &LlamaConfig, w: Weights, tokens: Tokens) -> Logits {
         let gate = linear(h, feed("mlp.gate_proj", c.intermediate_size, c.hidden_size));
         let up = linear(h, feed("mlp.up_proj", c.intermediate_size, c.hidden_size));
         let product = activate(c.hidden_act, gate) * up;
-        x += linear(
-            product,
-            feed("mlp.down_proj", c.hidden_size, c.intermediate_size),
-        );
+        x += linear(product, feed("mlp.down_proj", c.hidden_size, c.intermediate_size));
     }
     let h = rms_norm(x, w.vector("model.norm", c.hidden_size), c.rms_norm_eps);
     linear(h, w.tied_or("lm_head", embedding, c.tie_word_embeddings))

@@ -50,10 +50,7 @@ impl Registry {
     }
 
     pub fn lookup(&self, name: &str) -> Result<&Architecture, UnknownArchitecture> {
-        let found = self
-            .architectures
-            .iter()
-            .find(|a| a.names().contains(&name));
+        let found = self.architectures.iter().find(|a| a.names().contains(&name));
         found.ok_or_else(|| self.unknown(Some(name)))
     }
 
@@ -67,12 +64,7 @@ impl Registry {
 
     /// All names, sorted.
     pub fn names(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self
-            .architectures
-            .iter()
-            .flat_map(|a| a.names())
-            .copied()
-            .collect();
+        let mut names: Vec<_> = self.architectures.iter().flat_map(|a| a.names()).copied().collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -81,9 +73,7 @@ impl Registry {
     fn unknown(&self, name: Option<&str>) -> UnknownArchitecture {
         let known = self.names();
         let nearest = name.and_then(|name| {
-            let distances = known
-                .iter()
-                .map(|known| (edit_distance(name, known), *known));
+            let distances = known.iter().map(|known| (edit_distance(name, known), *known));
             let (distance, nearest) = distances.min()?;
             (distance <= name.chars().count() / 2).then(|| nearest.to_string())
         });
@@ -98,7 +88,8 @@ impl Registry {
 /// Knows what Kiln ships.
 impl Default for Registry {
     fn default() -> Self {
-        Registry::empty().with(super::llama())
+        use super::{gemma3, llama, qwen3};
+        Registry::empty().with(gemma3()).with(llama()).with(qwen3())
     }
 }
 

@@ -47,11 +47,7 @@ impl<'a> Reader<'a> {
     pub fn new(config: &'a Value) -> Result<Self, ConfigError> {
         match config {
             Value::Object(object) => Ok(Reader { object }),
-            other => Err(ConfigError::ill_typed(
-                "(the whole file)",
-                "an object",
-                other,
-            )),
+            other => Err(ConfigError::ill_typed("(the whole file)", "an object", other)),
         }
     }
 
@@ -79,6 +75,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An option that the architecture does not have: an error unless it is missing, null or false.
+    pub fn refuse(&self, key: &str) -> Result<(), ConfigError> {
+        match self.present(key, key).filter(|field| field.value != false) {
+            Some(field) => Err(field.unsupported("not supported by this architecture".to_string())),
+            None => Ok(()),
+        }
+    }
+
     fn present<'b>(&'b self, key: &'b str, symbol: &'b str) -> Option<Field<'b>> {
         let value = self.object.get(key).filter(|value| !value.is_null())?;
         Some(Field { key, symbol, value })
@@ -99,9 +103,7 @@ impl FromConfig for usize {
     const EXPECTED: &'static str = "a whole number below 2^31";
     fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
         let number = field.value.as_u64().filter(|n| *n < 1 << 31);
-        number
-            .map(|n| n as usize)
-            .ok_or_else(|| field.ill_typed::<Self>())
+        number.map(|n| n as usize).ok_or_else(|| field.ill_typed::<Self>())
     }
 }
 
@@ -123,10 +125,7 @@ impl FromConfig for Dim {
 impl FromConfig for f64 {
     const EXPECTED: &'static str = "a number";
     fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
-        field
-            .value
-            .as_f64()
-            .ok_or_else(|| field.ill_typed::<Self>())
+        field.value.as_f64().ok_or_else(|| field.ill_typed::<Self>())
     }
 }
 
@@ -140,20 +139,14 @@ impl FromConfig for f32 {
 impl FromConfig for bool {
     const EXPECTED: &'static str = "true or false";
     fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
-        field
-            .value
-            .as_bool()
-            .ok_or_else(|| field.ill_typed::<Self>())
+        field.value.as_bool().ok_or_else(|| field.ill_typed::<Self>())
     }
 }
 
 impl FromConfig for String {
     const EXPECTED: &'static str = "a string";
     fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
-        let text = field
-            .value
-            .as_str()
-            .ok_or_else(|| field.ill_typed::<Self>())?;
+        let text = field.value.as_str().ok_or_else(|| field.ill_typed::<Self>())?;
         Ok(text.to_string())
     }
 }
@@ -172,10 +165,7 @@ impl<T: FromConfig> FromConfig for Option<T> {
 impl<T: FromConfig> FromConfig for Vec<T> {
     const EXPECTED: &'static str = "a list";
     fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
-        let items = field
-            .value
-            .as_array()
-            .ok_or_else(|| field.ill_typed::<Self>())?;
+        let items = field.value.as_array().ok_or_else(|| field.ill_typed::<Self>())?;
         let item = |value| T::from_config(Field { value, ..field });
         items.iter().map(item).collect()
     }
@@ -220,6 +210,17 @@ impl FromConfig for AttentionKind {
             Some("sliding_attention") => Ok(AttentionKind::Sliding),
             _ => Err(field.ill_typed::<Self>()),
         }
+    }
+}
+
+impl AttentionKind {
+    /// Qwen's pattern: layers from `first` on slide, if any do.
+    pub fn sliding_from(first: usize, layers: Dim, any: bool) -> Vec<Self> {
+        let kind = |layer| match any && layer >= first {
+            true => AttentionKind::Sliding,
+            false => AttentionKind::Full,
+        };
+        (0..layers.value()).map(kind).collect()
     }
 }
 

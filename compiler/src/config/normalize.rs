@@ -2,6 +2,11 @@ use serde_json::{Map, Value, json};
 
 use super::ConfigError;
 
+/// No model has more layers; a config that says so is damaged.
+const MOST_LAYERS: u64 = 10_000;
+/// transformers' base where a config gives none.
+const DEFAULT_THETA: f64 = 10_000.0;
+
 /// The name that config.json gives its architecture, `LlamaForCausalLM`.
 pub fn architecture_name(config: &Value) -> Option<&str> {
     config.get("architectures")?.get(0)?.as_str()
@@ -18,20 +23,37 @@ pub fn architecture_name(config: &Value) -> Option<&str> {
 /// Fields in the new spelling win over old ones; others stay as they are.
 pub fn normalize(config: &Value) -> Result<Value, ConfigError> {
     let Value::Object(object) = config else {
-        return Err(ConfigError::ill_typed(
-            "(the whole file)",
-            "an object",
-            config,
-        ));
+        return Err(ConfigError::ill_typed("(the whole file)", "an object", config));
     };
     let mut config = object.clone();
     config.retain(|_, value| !value.is_null());
     if let Some(dtype) = config.remove("torch_dtype") {
         config.entry("dtype").or_insert(dtype);
     }
+    if let Some(layers) = config.get("num_hidden_layers")
+        && layers.as_u64().is_some_and(|layers| layers > MOST_LAYERS)
+    {
+        let problem = format!("more than {MOST_LAYERS} layers");
+        return Err(ConfigError::unsupported("num_hidden_layers", layers, problem));
+    }
+    if config.get("model_type").is_some_and(|of| of == "gemma3_text") {
+        fill_gemma3(&mut config);
+    }
     normalize_layer_types(&mut config)?;
     normalize_rope(&mut config)?;
     Ok(Value::Object(config))
+}
+
+/// What transformers' `Gemma3TextConfig` assumes where a config in the old spelling is silent.
+fn fill_gemma3(config: &mut Map<String, Value>) {
+    let mut assumed = vec![("_sliding_window_pattern", json!(6))];
+    if !config.contains_key("rope_parameters") {
+        assumed.push(("rope_theta", json!(1_000_000.0)));
+        assumed.push(("rope_local_base_freq", json!(10_000.0)));
+    }
+    for (key, value) in assumed {
+        config.entry(key).or_insert(value);
+    }
 }
 
 fn normalize_layer_types(config: &mut Map<String, Value>) -> Result<(), ConfigError> {
@@ -57,18 +79,13 @@ fn normalize_layer_types(config: &mut Map<String, Value>) -> Result<(), ConfigEr
         return Ok(());
     };
     let every = pattern.as_u64().filter(|n| *n > 0);
-    let every = every.ok_or_else(|| {
-        ConfigError::ill_typed(
-            "sliding_window_pattern",
-            "a whole number from 1 on",
-            &pattern,
-        )
-    })?;
+    let every =
+        every.ok_or_else(|| ConfigError::ill_typed("sliding_window_pattern", "a whole number from 1 on", &pattern))?;
     let kind = |layer: u64| match layer % every {
         0 => "full_attention",
         _ => "sliding_attention",
     };
-    let kinds: Vec<&str> = (1..=layers.min(super::MOST_LAYERS)).map(kind).collect();
+    let kinds: Vec<&str> = (1..=layers).map(kind).collect();
     config.insert("layer_types".to_string(), json!(kinds));
     Ok(())
 }
@@ -79,32 +96,22 @@ fn normalize_rope(config: &mut Map<String, Value>) -> Result<(), ConfigError> {
     let local = take("rope_local_base_freq");
     let partial = take("partial_rotary_factor");
     let scaling = take("rope_scaling");
-    let parameters = take("rope_parameters").or_else(|| {
-        let global = scaling.clone().unwrap_or_else(|| json!({}));
-        match (&local, &scaling, &theta) {
-            (Some(local), _, _) => Some(json!({
+    let parameters = take("rope_parameters").unwrap_or_else(|| {
+        let global = scaling.unwrap_or_else(|| json!({}));
+        match local {
+            Some(local) => json!({
                 "full_attention": global,
                 "sliding_attention": { "rope_theta": local },
-            })),
-            (None, None, None) => None,
-            _ => Some(global),
+            }),
+            None => global,
         }
     });
-    let Some(parameters) = parameters else {
-        return Ok(());
-    };
     let Value::Object(mut parameters) = parameters else {
-        return Err(ConfigError::ill_typed(
-            "rope_parameters",
-            "an object",
-            &parameters,
-        ));
+        return Err(ConfigError::ill_typed("rope_parameters", "an object", &parameters));
     };
+    let theta = Some(theta.unwrap_or_else(|| json!(DEFAULT_THETA)));
     let longest = config.get("max_position_embeddings").cloned();
-    let original = config
-        .get("original_max_position_embeddings")
-        .cloned()
-        .or(longest);
+    let original = config.get("original_max_position_embeddings").cloned().or(longest);
     let complete = |entry: &mut Map<String, Value>| {
         entry.retain(|_, value| !value.is_null());
         let default = entry.remove("type").unwrap_or_else(|| json!("default"));

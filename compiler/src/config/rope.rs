@@ -46,11 +46,7 @@ impl FromConfig for Rope {
 
     fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
         let Value::Object(object) = field.value else {
-            return Err(ConfigError::ill_typed(
-                field.key,
-                Self::EXPECTED,
-                field.value,
-            ));
+            return Err(ConfigError::ill_typed(field.key, Self::EXPECTED, field.value));
         };
         if !is_by_layer_type(object) {
             let parameters = Parameters::read(field.key, object)?;
@@ -112,9 +108,7 @@ impl Parameters {
             let exponent = i as f32 / rotary as f32;
             1.0 / self.theta.powf(f64::from(exponent)) as f32
         });
-        plain
-            .map(|frequency| self.scaling.apply(frequency))
-            .collect()
+        plain.map(|frequency| self.scaling.apply(frequency)).collect()
     }
 }
 
@@ -149,11 +143,7 @@ impl Rope {
     pub fn spec(&self, kind: Option<&str>, head_dim: usize) -> Result<RopeSpec, String> {
         let fits = |of: &Option<String>| of.is_none() || of.as_deref() == kind;
         let Some((of, parameters)) = self.entries.iter().find(|(of, _)| fits(of)) else {
-            let known: Vec<&str> = self
-                .entries
-                .iter()
-                .filter_map(|(of, _)| of.as_deref())
-                .collect();
+            let known: Vec<&str> = self.entries.iter().filter_map(|(of, _)| of.as_deref()).collect();
             return Err(format!(
                 "`rope_parameters` has no entry for {} layers, only for {}",
                 kind.unwrap_or("these"),

@@ -31,13 +31,12 @@ impl Architecture {
             let builder = Builder::new();
             let (weights, tokens) = builder.start();
             let logits = definition(&config, weights, tokens);
-            let graph =
-                builder
-                    .finish(name, logits)
-                    .map_err(|problems| DefineError::Definition {
-                        architecture: architecture(),
-                        problems,
-                    })?;
+            let graph = builder
+                .finish(name, logits)
+                .map_err(|problems| DefineError::Definition {
+                    architecture: architecture(),
+                    problems,
+                })?;
             graph::verify(&graph, "definition").map_err(|source| DefineError::Graph {
                 architecture: architecture(),
                 source,

@@ -6,8 +6,8 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::{Logits, Problem, Tensor, Tokens, Weights};
 use crate::graph::{
-    Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId,
-    Template, WeightDecl, WeightId, WeightRole,
+    Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId, Template, WeightDecl,
+    WeightId, WeightRole,
 };
 
 /// Collects the graph, and every mistake, while a definition runs.
@@ -57,11 +57,7 @@ impl Builder {
     }
 
     /// The finished graph, or all the mistakes.
-    pub fn finish(
-        &self,
-        architecture: &str,
-        logits: Logits<'_>,
-    ) -> Result<ModelGraph, Vec<Problem>> {
+    pub fn finish(&self, architecture: &str, logits: Logits<'_>) -> Result<ModelGraph, Vec<Problem>> {
         let output = self.adopt(logits, None);
         self.set_name(output, "logits");
         self.close(output);
@@ -93,11 +89,7 @@ impl Builder {
                 .collect(),
             layers: state.layers,
             epilogue,
-            weights: state
-                .weights
-                .into_iter()
-                .map(|(weight, _)| weight)
-                .collect(),
+            weights: state.weights.into_iter().map(|(weight, _)| weight).collect(),
             states: state.states,
             ropes: state.ropes,
         })
@@ -211,17 +203,8 @@ impl Builder {
     pub(super) fn declare_state(&self, name: &str, shape: Vec<Dim>, planes: usize) -> StateId {
         let mut state = self.state.borrow_mut();
         let in_this_section = |node: &Node| matches!(node.op, Op::CacheWrite(_));
-        let before = state
-            .open
-            .nodes
-            .node_weights()
-            .filter(|n| in_this_section(n))
-            .count();
-        let suffix = if before == 0 {
-            String::new()
-        } else {
-            before.to_string()
-        };
+        let before = state.open.nodes.node_weights().filter(|n| in_this_section(n)).count();
+        let suffix = if before == 0 { String::new() } else { before.to_string() };
         state.states.push(StateDecl {
             name: format!("{name}{suffix}"),
             shape,
@@ -264,12 +247,7 @@ impl Builder {
     }
 
     /// Starts a section, a template if it has a kind, with the value that enters it.
-    pub(super) fn enter(
-        &self,
-        kind: Option<String>,
-        shape: Shape,
-        at: &'static Location<'static>,
-    ) -> Tensor<'_> {
+    pub(super) fn enter(&self, kind: Option<String>, shape: Shape, at: &'static Location<'static>) -> Tensor<'_> {
         self.state_mut().open.kind = kind;
         self.add(Op::LayerInput, &[], shape, at)
     }
@@ -303,11 +281,7 @@ impl Builder {
     }
 
     /// The tensor itself if it belongs to the open section; otherwise a mistake, and a stand-in.
-    pub(super) fn adopt<'g>(
-        &'g self,
-        tensor: Tensor<'g>,
-        at: Option<&'static Location<'static>>,
-    ) -> Tensor<'g> {
+    pub(super) fn adopt<'g>(&'g self, tensor: Tensor<'g>, at: Option<&'static Location<'static>>) -> Tensor<'g> {
         if tensor.section == self.state().closed.len() {
             return tensor;
         }
@@ -325,9 +299,7 @@ impl Builder {
 }
 
 fn used_weights(sections: &[Section]) -> Vec<WeightId> {
-    let nodes = sections
-        .iter()
-        .flat_map(|section| section.nodes.node_weights());
+    let nodes = sections.iter().flat_map(|section| section.nodes.node_weights());
     nodes
         .filter_map(|node| match node.op {
             Op::Weight(id) => Some(id),

@@ -10,10 +10,7 @@ use crate::graph::{GraphError, Span};
 pub enum DefineError {
     /// The config lacks something, or asks for something unknown.
     #[error("{architecture}: {source}")]
-    Config {
-        architecture: String,
-        source: ConfigError,
-    },
+    Config { architecture: String, source: ConfigError },
     /// The definition is wrong under this config: all that was found, in the order of tracing.
     #[error("{architecture}: {}", list(problems))]
     Definition {
@@ -22,10 +19,7 @@ pub enum DefineError {
     },
     /// The builder made a graph that breaks the graph's own rules: a defect of the compiler.
     #[error("{architecture}: {source}")]
-    Graph {
-        architecture: String,
-        source: GraphError,
-    },
+    Graph { architecture: String, source: GraphError },
 }
 
 /// One mistake, at the author's line.
@@ -43,10 +37,6 @@ impl fmt::Display for Problem {
 
 fn list(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(|p| format!("\n  {p}")).collect();
-    let noun = if lines.len() == 1 {
-        "problem"
-    } else {
-        "problems"
-    };
+    let noun = if lines.len() == 1 { "problem" } else { "problems" };
     format!("{} {noun} in the definition{}", lines.len(), lines.concat())
 }

@@ -76,8 +76,7 @@ impl<'g, K: LayerKind> Layers<'g, K> {
             layers.push(graph::Layer { template, index });
         }
         if distinct.is_empty() {
-            self.builder
-                .problem(at, "the model has no layers".to_string());
+            self.builder.problem(at, "the model has no layers".to_string());
         }
         let carried = self.builder.adopt(carried, Some(at));
         let shape = carried.shape();
@@ -98,9 +97,7 @@ impl<'g, K: LayerKind> Stack<'g, K> {
     /// The next kind of layer to define, and what enters a layer.
     pub fn next_template(&mut self) -> Option<(Layer<'g, K>, Tensor<'g>)> {
         let kind = self.rest.pop()?;
-        let input = self
-            .builder
-            .enter(Some(kind.name()), self.shape.clone(), self.at);
+        let input = self.builder.enter(Some(kind.name()), self.shape.clone(), self.at);
         let layer = Layer {
             builder: self.builder,
             path: format!("{}.{{}}", self.path),
@@ -163,13 +160,9 @@ impl<'g, K: LayerKind> Layer<'g, K> {
             );
             self.builder.problem(at, message);
         }
-        let state = self
-            .builder
-            .declare_state(&self.full("kv"), shape.dims.clone(), 2);
+        let state = self.builder.declare_state(&self.full("kv"), shape.dims.clone(), 2);
         let shape = Shape::fixed(shape.dims);
-        let tensor = self
-            .builder
-            .add(Op::CacheWrite(state), &[keys, values], shape, at);
+        let tensor = self.builder.add(Op::CacheWrite(state), &[keys, values], shape, at);
         Cache { tensor, state }
     }
 

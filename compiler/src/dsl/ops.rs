@@ -55,10 +55,7 @@ impl Attention {
 pub fn gather<'g>(table: Matrix<'g>, tokens: Tokens<'g>) -> Tensor<'g> {
     let shape = Shape::per_token([table.columns]);
     let operands = [table.tensor(), tokens.0];
-    tokens
-        .0
-        .builder
-        .add(Op::Gather, &operands, shape, Location::caller())
+    tokens.0.builder.add(Op::Gather, &operands, shape, Location::caller())
 }
 
 /// `(x [T, in], weight [out, in]) -> [T, out]`: `x weightᵀ`, plus the weight's bias if it has one.
@@ -107,10 +104,7 @@ fn norm<'g>(
             x.builder.describe(x),
             weight.name(),
             weight.length,
-            only_numbers_agree(
-                &shape.dims[shape.dims.len().saturating_sub(1)..],
-                &[weight.length]
-            ),
+            only_numbers_agree(&shape.dims[shape.dims.len().saturating_sub(1)..], &[weight.length]),
         );
         x.builder.problem(at, message);
     }
@@ -126,8 +120,7 @@ pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention) -> Tensor<
     let (shape, kept) = (q.shape(), cache.tensor.shape());
     let ([heads, width], [kv_heads, kv_width]) = (&shape.dims[..], &kept.dims[..]) else {
         let what = q.builder.describe(q);
-        let message =
-            format!("attention: {what} is {shape}, the cache {kept}; both need heads and width");
+        let message = format!("attention: {what} is {shape}, the cache {kept}; both need heads and width");
         q.builder.problem(at, message);
         return q;
     };
@@ -145,24 +138,19 @@ pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention) -> Tensor<
     }
     q.builder.widen_state(cache.state, how.window);
     let spec = AttentionSpec {
-        scale: how
-            .scale
-            .unwrap_or((width.value() as f64).powf(-0.5) as f32),
+        scale: how.scale.unwrap_or((width.value() as f64).powf(-0.5) as f32),
         window: how.window,
         softcap: how.softcap,
     };
     let flat = Shape::per_token([*heads * *width]);
-    let each = q
-        .builder
-        .add(Op::Attention(spec), &[q, cache.tensor], shape, at);
+    let each = q.builder.add(Op::Attention(spec), &[q, cache.tensor], shape, at);
     q.builder.add(Op::MergeHeads, &[each], flat, at)
 }
 
 /// The activation function that a config names, elementwise.
 #[track_caller]
 pub fn activate(function: Unary, x: Tensor<'_>) -> Tensor<'_> {
-    x.builder
-        .add(Op::Unary(function), &[x], x.shape(), Location::caller())
+    x.builder.add(Op::Unary(function), &[x], x.shape(), Location::caller())
 }
 
 /// `x · σ(x)`

@@ -25,11 +25,7 @@ pub type Logits<'g> = Tensor<'g>;
 
 impl<'g> Tensor<'g> {
     pub(super) fn new(builder: &'g Builder, section: usize, node: NodeIndex) -> Self {
-        Tensor {
-            builder,
-            section,
-            node,
-        }
+        Tensor { builder, section, node }
     }
 
     pub(super) fn shape(self) -> Shape {
@@ -54,8 +50,7 @@ impl<'g> Tensor<'g> {
             );
         }
         let shape = Shape::per_token([heads, width]);
-        self.builder
-            .add(Op::SplitHeads { heads, width }, &[self], shape, at)
+        self.builder.add(Op::SplitHeads { heads, width }, &[self], shape, at)
     }
 
     /// Rotary position embedding of `[T, heads, width]`, with the parameters that the config gives for

@@ -46,9 +46,7 @@ impl<'g> Weights<'g> {
         let shape = vec![rows, columns];
         Matrix {
             builder: self.builder,
-            id: self
-                .builder
-                .declare_weight(name, shape, WeightRole::Matrix, at),
+            id: self.builder.declare_weight(name, shape, WeightRole::Matrix, at),
             rows,
             columns,
             bias: None,

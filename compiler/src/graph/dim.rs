@@ -116,13 +116,11 @@ impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let terms: Vec<String> = resolve(self.polynomial)
             .into_iter()
-            .map(
-                |(factors, coefficient)| match (coefficient, factors.is_empty()) {
-                    (_, true) => coefficient.to_string(),
-                    (1, false) => factors.join(" * "),
-                    (_, false) => format!("{coefficient} * {}", factors.join(" * ")),
-                },
-            )
+            .map(|(factors, coefficient)| match (coefficient, factors.is_empty()) {
+                (_, true) => coefficient.to_string(),
+                (1, false) => factors.join(" * "),
+                (_, false) => format!("{coefficient} * {}", factors.join(" * ")),
+            })
             .collect();
         f.write_str(&terms.join(" + "))
     }

@@ -54,12 +54,7 @@ impl fmt::Display for ModelGraph {
 }
 
 impl ModelGraph {
-    fn write_node(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        section: &Section,
-        index: NodeIndex,
-    ) -> fmt::Result {
+    fn write_node(&self, f: &mut fmt::Formatter<'_>, section: &Section, index: NodeIndex) -> fmt::Result {
         let node = &section.nodes[index];
         if matches!(node.op, Op::Weight(_)) {
             return Ok(());
@@ -68,11 +63,7 @@ impl ModelGraph {
             .map(|operand| self.operand(section, operand))
             .collect();
         inputs.extend(self.attributes(&node.op));
-        let name = node
-            .name
-            .as_deref()
-            .map(|name| format!(" {name}"))
-            .unwrap_or_default();
+        let name = node.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
         let (op, inputs, shape) = (node.op.name(), inputs.join(", "), &node.shape);
         writeln!(f, "  %{}{name} = {op}({inputs}) {shape}", index.index())
     }
