@@ -1,4 +1,10 @@
 //! Matrix and elementwise kernels against plain loops in f64, in every variant, odd sizes included.
 
+mod gather;
+mod matrix;
+mod matvec;
 mod norm;
+mod pointwise;
+mod product;
+mod scalar;
 mod support;

@@ -30,24 +30,14 @@ impl KernelSpec {
                 tokens(GemmSpec::TILE_TOKENS),
                 ONE,
             ],
-            KernelSpec::Pointwise(spec) => [
-                Fixed(spec.width.div_ceil(PointwiseSpec::WORKGROUP)),
-                tokens(1),
-                ONE,
-            ],
+            KernelSpec::Pointwise(spec) => [Fixed(spec.width.div_ceil(PointwiseSpec::WORKGROUP)), tokens(1), ONE],
             KernelSpec::Rope(spec) => [Fixed(spec.heads), tokens(1), ONE],
             KernelSpec::CacheWrite(spec) => [Fixed(spec.cache.kv_heads), tokens(1), ONE],
-            KernelSpec::RopeCache(spec) => {
-                [Fixed(spec.heads + 2 * spec.cache.kv_heads), tokens(1), ONE]
+            KernelSpec::RopeCache(spec) => [Fixed(spec.heads + 2 * spec.cache.kv_heads), tokens(1), ONE],
+            KernelSpec::AttentionPrefill(spec) => {
+                [tokens(AttentionPrefillSpec::QUERIES), Fixed(spec.attention.heads), ONE]
             }
-            KernelSpec::AttentionPrefill(spec) => [
-                tokens(AttentionPrefillSpec::QUERIES),
-                Fixed(spec.attention.heads),
-                ONE,
-            ],
-            KernelSpec::AttentionSplit(spec) => {
-                [Fixed(spec.splits), Fixed(spec.attention.heads), ONE]
-            }
+            KernelSpec::AttentionSplit(spec) => [Fixed(spec.splits), Fixed(spec.attention.heads), ONE],
             KernelSpec::AttentionReduce(spec) => [Fixed(spec.heads), ONE, ONE],
             KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
             KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => [ONE, ONE, ONE],

@@ -3,11 +3,17 @@
 //! The plan decides *what* to run and fills in a spec; this module decides how it is written. Equal specs
 //! give equal text, so kernels are shared by every place that uses them.
 
+mod activation;
 pub mod builder;
+mod epilogue;
+mod gather;
 mod grid;
+mod matvec;
 mod names;
 mod norm;
+mod pointwise;
 mod spec;
+mod weight;
 
 pub use builder::{KernelError, KernelSource};
 pub use spec::*;
@@ -18,7 +24,10 @@ pub use spec::*;
 /// The spec asks for something that the family does not do, or passes a limit of the `base` profile.
 pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, KernelError> {
     match spec {
+        KernelSpec::Gather(spec) => gather::build(spec, variant),
         KernelSpec::Norm(spec) => norm::build(spec, variant),
+        KernelSpec::Matvec(spec) => matvec::build(spec, variant),
+        KernelSpec::Pointwise(spec) => pointwise::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: "?".to_string(),
             what: format!("no generator for {other:?} yet"),

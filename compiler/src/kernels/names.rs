@@ -15,3 +15,16 @@ pub fn number(value: f32) -> String {
 pub fn flag(condition: bool, suffix: &str) -> &str {
     if condition { suffix } else { "" }
 }
+
+/// `name_a`, `name_b` ..: naga's writer would rename what ends in a digit.
+pub fn lettered(name: &str, index: usize) -> String {
+    let mut letters = String::new();
+    let mut rest = index;
+    loop {
+        letters.insert(0, char::from(b'a' + (rest % 26) as u8));
+        if rest < 26 {
+            return format!("{name}_{letters}");
+        }
+        rest = rest / 26 - 1;
+    }
+}

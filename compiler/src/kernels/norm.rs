@@ -41,14 +41,8 @@ impl NormSpec {
 }
 
 pub fn build(spec: &NormSpec, variant: Variant) -> Result<KernelSource, KernelError> {
-    let lanes_of_4 = [spec.width, spec.x_stride, spec.x_offset]
-        .iter()
-        .all(|n| n % 4 == 0);
-    let elements = if lanes_of_4 {
-        spec.width / 4
-    } else {
-        spec.width
-    };
+    let lanes_of_4 = [spec.width, spec.x_stride, spec.x_offset].iter().all(|n| n % 4 == 0);
+    let elements = if lanes_of_4 { spec.width / 4 } else { spec.width };
     let workgroup = if elements <= 2 * NARROW { NARROW } else { WIDE };
     let b = Builder::new(spec.name(), workgroup, variant);
     if lanes_of_4 {
@@ -68,8 +62,7 @@ fn body<T: Float<Component = f32>>(b: &Builder, spec: &NormSpec, lanes: u32) {
 
     let elements = b.constant("ELEMENTS", spec.width / lanes);
     let (row, token) = (b.group().x(), b.group().y());
-    let source =
-        (token * (spec.x_stride / lanes) + spec.x_offset / lanes + row * elements).named("source");
+    let source = (token * (spec.x_stride / lanes) + spec.x_offset / lanes + row * elements).named("source");
     let destination = ((token * spec.per_token + row) * elements).named("destination");
 
     let squares = b.variable("squares", 0.0);
@@ -79,9 +72,7 @@ fn body<T: Float<Component = f32>>(b: &Builder, spec: &NormSpec, lanes: u32) {
     });
     let sum = b.reduce_one("partial_squares", Reduction::Sum, squares.load());
     let mean = sum * (1.0 / spec.width as f32);
-    let scale = b
-        .splat::<T>((mean + spec.eps).inverse_sqrt())
-        .named("scale");
+    let scale = b.splat::<T>((mean + spec.eps).inverse_sqrt()).named("scale");
 
     b.range("j", b.thread(), elements, b.workgroup(), |i| {
         let mut factor = weight.load(i);
@@ -90,10 +81,6 @@ fn body<T: Float<Component = f32>>(b: &Builder, spec: &NormSpec, lanes: u32) {
         }
         let normed = x.load(source + i) * scale * factor;
         let place = out.at(destination + i);
-        place.store(if spec.add {
-            place.load() + normed
-        } else {
-            normed
-        });
+        place.store(if spec.add { place.load() + normed } else { normed });
     });
 }

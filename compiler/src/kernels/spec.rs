@@ -121,6 +121,9 @@ pub struct MatvecSpec {
     pub workgroup: u32,
     /// Rows of the weight computed by one workgroup; even with `Glu`.
     pub rows_per_workgroup: u32,
+    /// Words of a row (1, 2 or 4) that a thread takes at a time: with fewer, neighbouring threads read nearer parts of
+    /// the input; with more, loads are wider.
+    pub lane_words: u32,
 }
 
 /// `out[t, row] = epilogue(w[row] · prologue(x[t]))` for all tokens of the step; tiled through workgroup memory.

@@ -10,7 +10,7 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
-pub use format::WeightFormat;
+pub use format::{WeightFormat, padded};
 pub use matrix::PackedMatrix;
 pub use pack::{PackError, pack};
 pub use quant::{Quant, QuantNameError, format_for};

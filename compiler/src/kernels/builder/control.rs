@@ -77,26 +77,17 @@ impl Builder {
     }
 
     /// The sum of `value` over the threads of this thread's subgroup. Uniform control flow only.
-    pub fn subgroup_add<'b, T: super::Number>(
-        &'b self,
-        value: super::Value<'b, T>,
-    ) -> super::Value<'b, T> {
+    pub fn subgroup_add<'b, T: super::Number>(&'b self, value: super::Value<'b, T>) -> super::Value<'b, T> {
         self.subgroup_reduce(naga::SubgroupOperation::Add, value)
     }
 
     /// The largest `value` in this thread's subgroup. Uniform control flow only.
-    pub fn subgroup_max<'b, T: super::Number>(
-        &'b self,
-        value: super::Value<'b, T>,
-    ) -> super::Value<'b, T> {
+    pub fn subgroup_max<'b, T: super::Number>(&'b self, value: super::Value<'b, T>) -> super::Value<'b, T> {
         self.subgroup_reduce(naga::SubgroupOperation::Max, value)
     }
 
     /// The smallest `value` in this thread's subgroup. Uniform control flow only.
-    pub fn subgroup_min<'b, T: super::Number>(
-        &'b self,
-        value: super::Value<'b, T>,
-    ) -> super::Value<'b, T> {
+    pub fn subgroup_min<'b, T: super::Number>(&'b self, value: super::Value<'b, T>) -> super::Value<'b, T> {
         self.subgroup_reduce(naga::SubgroupOperation::Min, value)
     }
 

@@ -62,11 +62,7 @@ impl Builder {
         state.flush();
         let limits = [
             ("the workgroup size", workgroup, MAX_INVOCATIONS),
-            (
-                "workgroup memory in bytes",
-                state.workgroup_bytes,
-                MAX_WORKGROUP_BYTES,
-            ),
+            ("workgroup memory in bytes", state.workgroup_bytes, MAX_WORKGROUP_BYTES),
             (
                 "the number of storage buffers",
                 state.bindings.len() as u32,
@@ -101,10 +97,7 @@ impl Builder {
             kernel: name.clone(),
             message,
         })?;
-        let used = [
-            (state.half, Feature::ShaderF16),
-            (state.subgroups, Feature::Subgroups),
-        ];
+        let used = [(state.half, Feature::ShaderF16), (state.subgroups, Feature::Subgroups)];
         Ok(KernelSource {
             name,
             wgsl,
@@ -132,13 +125,9 @@ fn write(module: &mut naga::Module, variant: Variant) -> Result<String, String> 
     if variant >= Variant::Subgroups {
         validator.subgroup_stages(ShaderStages::COMPUTE);
     }
-    validator
-        .validate(module)
-        .map_err(|error| error.emit_to_string(""))?;
+    validator.validate(module).map_err(|error| error.emit_to_string(""))?;
     compact(module, KeepUnused::Yes);
-    let info = validator
-        .validate(module)
-        .map_err(|error| error.emit_to_string(""))?;
+    let info = validator.validate(module).map_err(|error| error.emit_to_string(""))?;
     let flags = naga::back::wgsl::WriterFlags::empty();
     naga::back::wgsl::write_string(module, &info, flags).map_err(|error| error.to_string())
 }

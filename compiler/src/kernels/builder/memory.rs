@@ -1,10 +1,7 @@
 use std::marker::PhantomData;
 
 use kiln_bundle::Access;
-use naga::{
-    AddressSpace, ArraySize, AtomicFunction, Expression, Handle, Span, Statement, StorageAccess,
-    TypeInner,
-};
+use naga::{AddressSpace, ArraySize, AtomicFunction, Expression, Handle, Span, Statement, StorageAccess, TypeInner};
 
 use super::value::{Kind, Operand, U32, Value};
 use super::{Builder, State};
@@ -68,9 +65,7 @@ impl<'b, T: Kind> Array<'b, T> {
 impl<'b, T: Kind> Place<'b, T> {
     /// The value, as it is now.
     pub fn load(self) -> Value<'b, T> {
-        self.builder.expression(Expression::Load {
-            pointer: self.pointer,
-        })
+        self.builder.expression(Expression::Load { pointer: self.pointer })
     }
 
     pub fn store(self, value: impl Operand<'b, T>) {
@@ -132,20 +127,12 @@ impl<'b> AtomicArray<'b> {
         self.update(AtomicFunction::Min, index, value)
     }
 
-    fn update(
-        self,
-        fun: AtomicFunction,
-        index: impl Operand<'b, u32>,
-        value: impl Operand<'b, u32>,
-    ) -> U32<'b> {
+    fn update(self, fun: AtomicFunction, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
         let pointer = self.builder.access(self.base, index.value(self.builder));
         let value = value.value(self.builder).handle;
         let mut state = self.builder.state.borrow_mut();
         let ty = state.intern::<u32>();
-        let result = state.append(Expression::AtomicResult {
-            ty,
-            comparison: false,
-        });
+        let result = state.append(Expression::AtomicResult { ty, comparison: false });
         state.push(Statement::Atomic {
             pointer,
             fun,
@@ -176,10 +163,7 @@ impl Builder {
             .borrow_mut()
             .intern_inner(TypeInner::Atomic(naga::Scalar::U32));
         let base = self.bind(name, element, 4, Access::ReadWrite);
-        AtomicArray {
-            builder: self,
-            base,
-        }
+        AtomicArray { builder: self, base }
     }
 
     /// `length` elements of workgroup memory, zero at the start.
@@ -200,10 +184,7 @@ impl Builder {
             .borrow_mut()
             .intern_inner(TypeInner::Atomic(naga::Scalar::U32));
         let base = self.shared_array(name, element, 4, length);
-        AtomicArray {
-            builder: self,
-            base,
-        }
+        AtomicArray { builder: self, base }
     }
 
     /// One `T` of workgroup memory, zero at the start.
@@ -260,9 +241,7 @@ impl Builder {
     fn access(&self, base: Handle<Expression>, index: U32<'_>) -> Handle<Expression> {
         let mut state = self.state.borrow_mut();
         let expression = match state.function.expressions[index.handle] {
-            Expression::Literal(naga::Literal::U32(index)) => {
-                Expression::AccessIndex { base, index }
-            }
+            Expression::Literal(naga::Literal::U32(index)) => Expression::AccessIndex { base, index },
             _ => Expression::Access {
                 base,
                 index: index.handle,
@@ -271,13 +250,7 @@ impl Builder {
         state.append(expression)
     }
 
-    fn bind(
-        &self,
-        name: &str,
-        element: Handle<naga::Type>,
-        stride: u32,
-        access: Access,
-    ) -> Handle<Expression> {
+    fn bind(&self, name: &str, element: Handle<naga::Type>, stride: u32, access: Access) -> Handle<Expression> {
         let mut state = self.state.borrow_mut();
         let binding = naga::ResourceBinding {
             group: 0,
@@ -292,13 +265,7 @@ impl Builder {
         state.global(name, AddressSpace::Storage { access }, Some(binding), ty, 0)
     }
 
-    fn shared_array(
-        &self,
-        name: &str,
-        element: Handle<naga::Type>,
-        stride: u32,
-        length: u32,
-    ) -> Handle<Expression> {
+    fn shared_array(&self, name: &str, element: Handle<naga::Type>, stride: u32, length: u32) -> Handle<Expression> {
         let mut state = self.state.borrow_mut();
         let ty = state.array(element, stride, Some(length));
         state.global(name, AddressSpace::WorkGroup, None, ty, stride * length)
@@ -306,12 +273,7 @@ impl Builder {
 }
 
 impl State {
-    fn array(
-        &mut self,
-        base: Handle<naga::Type>,
-        stride: u32,
-        length: Option<u32>,
-    ) -> Handle<naga::Type> {
+    fn array(&mut self, base: Handle<naga::Type>, stride: u32, length: Option<u32>) -> Handle<naga::Type> {
         let size = match length.and_then(std::num::NonZeroU32::new) {
             Some(length) => ArraySize::Constant(length),
             None => ArraySize::Dynamic,
@@ -337,28 +299,17 @@ impl State {
             init: None,
             memory_decorations: naga::MemoryDecorations::empty(),
         };
-        let variable = self
-            .module
-            .global_variables
-            .append(variable, Span::UNDEFINED);
+        let variable = self.module.global_variables.append(variable, Span::UNDEFINED);
         self.append(Expression::GlobalVariable(variable))
     }
 
-    fn local(
-        &mut self,
-        name: &str,
-        ty: Handle<naga::Type>,
-        init: Option<Handle<Expression>>,
-    ) -> Handle<Expression> {
+    fn local(&mut self, name: &str, ty: Handle<naga::Type>, init: Option<Handle<Expression>>) -> Handle<Expression> {
         let variable = naga::LocalVariable {
             name: Some(name.into()),
             ty,
             init,
         };
-        let variable = self
-            .function
-            .local_variables
-            .append(variable, Span::UNDEFINED);
+        let variable = self.function.local_variables.append(variable, Span::UNDEFINED);
         self.append(Expression::LocalVariable(variable))
     }
 }

@@ -132,11 +132,7 @@ impl Builder {
     }
 
     /// A named module constant: `const COLS: u32 = 576u;`. The same name gives the same constant.
-    pub fn constant<'b, T: Kind>(
-        &'b self,
-        name: &'static str,
-        value: impl Operand<'b, T>,
-    ) -> Value<'b, T> {
+    pub fn constant<'b, T: Kind>(&'b self, name: &'static str, value: impl Operand<'b, T>) -> Value<'b, T> {
         if let Some(&handle) = self.state.borrow().roots.get(name) {
             return self.value(handle);
         }
@@ -144,10 +140,7 @@ impl Builder {
         let mut state = self.state.borrow_mut();
         let expression = state.function.expressions[value.handle].clone();
         let ty = state.intern::<T>();
-        let init = state
-            .module
-            .global_expressions
-            .append(expression, Span::UNDEFINED);
+        let init = state.module.global_expressions.append(expression, Span::UNDEFINED);
         let constant = naga::Constant {
             name: Some(name.into()),
             ty,
@@ -235,10 +228,7 @@ impl State {
         if unemittable {
             self.flush();
         }
-        let handle = self
-            .function
-            .expressions
-            .append(expression, Span::UNDEFINED);
+        let handle = self.function.expressions.append(expression, Span::UNDEFINED);
         if unemittable {
             self.unemitted = self.function.expressions.len();
         }
@@ -277,8 +267,6 @@ impl State {
     }
 
     fn current(&mut self) -> &mut Block {
-        self.blocks
-            .last_mut()
-            .expect("the function body is never closed")
+        self.blocks.last_mut().expect("the function body is never closed")
     }
 }

@@ -110,10 +110,7 @@ impl<'b, T: Number> Value<'b, T> {
         self.math(Math::Max, &[other.value(self.builder)])
     }
     pub fn clamp(self, low: impl Operand<'b, T>, high: impl Operand<'b, T>) -> Self {
-        self.math(
-            Math::Clamp,
-            &[low.value(self.builder), high.value(self.builder)],
-        )
+        self.math(Math::Clamp, &[low.value(self.builder), high.value(self.builder)])
     }
     pub fn abs(self) -> Self {
         self.math(Math::Abs, &[])
@@ -206,11 +203,7 @@ impl<'b> Value<'b, [f32; 2]> {
 
 impl<'b> Bool<'b> {
     /// `accept` where true, else `reject`. Both are evaluated.
-    pub fn select<T: Kind>(
-        self,
-        accept: impl Operand<'b, T>,
-        reject: impl Operand<'b, T>,
-    ) -> Value<'b, T> {
+    pub fn select<T: Kind>(self, accept: impl Operand<'b, T>, reject: impl Operand<'b, T>) -> Value<'b, T> {
         let (accept, reject) = (accept.value(self.builder), reject.value(self.builder));
         self.builder.expression(Expression::Select {
             condition: self.handle,
@@ -253,11 +246,7 @@ impl Builder {
     }
 
     /// A vector of two halves.
-    pub fn join<'b, T: Kind>(
-        &'b self,
-        low: Value<'b, [T; 2]>,
-        high: Value<'b, [T; 2]>,
-    ) -> Value<'b, [T; 4]>
+    pub fn join<'b, T: Kind>(&'b self, low: Value<'b, [T; 2]>, high: Value<'b, [T; 2]>) -> Value<'b, [T; 4]>
     where
         [T; 4]: Kind,
     {

@@ -29,12 +29,7 @@ impl Builder {
     /// Base: a tree in workgroup memory. With subgroups: one operation each, then one part for each subgroup,
     /// of whatever size, joined by [`Totals::total`]. Has barriers: uniform control flow only. Inside a loop,
     /// put a [`Builder::barrier`] after the last use of the totals. The workgroup must be a power of two.
-    pub fn reduce<'b>(
-        &'b self,
-        name: &str,
-        reduction: Reduction,
-        values: &[F32<'b>],
-    ) -> Totals<'b> {
+    pub fn reduce<'b>(&'b self, name: &str, reduction: Reduction, values: &[F32<'b>]) -> Totals<'b> {
         let subgroups = self.variant() >= Variant::Subgroups;
         let parts_per_value = match subgroups {
             true => self.workgroup().div_ceil(SMALLEST_SUBGROUP),

@@ -2,9 +2,7 @@ use std::marker::PhantomData;
 use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Not, Rem, Shl, Shr, Sub};
 
 use half::f16;
-use naga::{
-    BinaryOperator as Op, Expression, Handle, Literal, Scalar, TypeInner, UnaryOperator, VectorSize,
-};
+use naga::{BinaryOperator as Op, Expression, Handle, Literal, Scalar, TypeInner, UnaryOperator, VectorSize};
 
 use super::Builder;
 
@@ -131,10 +129,7 @@ impl<'b, T: Kind> Value<'b, T> {
     /// Names the expression in WGSL: `let name = ..;`. Has no effect on literals and built-in arguments.
     pub fn named(self, name: &str) -> Self {
         let mut state = self.builder.state.borrow_mut();
-        state
-            .function
-            .named_expressions
-            .insert(self.handle, name.to_string());
+        state.function.named_expressions.insert(self.handle, name.to_string());
         self
     }
 
@@ -143,15 +138,11 @@ impl<'b, T: Kind> Value<'b, T> {
             return self.builder.value(folded);
         }
         let (left, right) = (self.handle, right.handle);
-        self.builder
-            .expression(Expression::Binary { op, left, right })
+        self.builder.expression(Expression::Binary { op, left, right })
     }
 
     fn unary(self, op: UnaryOperator) -> Self {
-        self.builder.expression(Expression::Unary {
-            op,
-            expr: self.handle,
-        })
+        self.builder.expression(Expression::Unary { op, expr: self.handle })
     }
 }
 
@@ -172,12 +163,7 @@ impl<'b, T> Value<'b, T> {
 
 impl Builder {
     /// Arithmetic that need not be written: `x + 0`, `x * 1`, `x / 1`, and u32 literals among themselves.
-    fn fold(
-        &self,
-        op: Op,
-        left: Handle<Expression>,
-        right: Handle<Expression>,
-    ) -> Option<Handle<Expression>> {
+    fn fold(&self, op: Op, left: Handle<Expression>, right: Handle<Expression>) -> Option<Handle<Expression>> {
         let literal = |handle| match self.state.borrow().function.expressions[handle] {
             Expression::Literal(literal) => Some(literal),
             _ => None,

@@ -144,6 +144,7 @@ impl Lowering<'_> {
                     out_offset,
                     workgroup: shape.workgroup,
                     rows_per_workgroup: shape.rows,
+                    lane_words: shape.lane_words,
                 })
             };
             operands.push(Operand::Write(out));

@@ -1,0 +1,71 @@
+use kiln_compiler::kernels::{GatherSpec, KernelSpec};
+use kiln_compiler::weights::WeightFormat;
+
+use crate::matrix::{FORMATS, Matrix};
+use crate::support::{Random, check, step};
+
+/// Two roundings: one of `scale · q + min`, one of the factor.
+const TOLERANCE: f64 = 2e-7;
+
+fn case(format: WeightFormat, width: u32, scale: f32) {
+    let mut random = Random(u64::from(width));
+    let rows = 333;
+    let table = Matrix::random(format, rows, width as usize, &mut random);
+    let tokens: Vec<u32> = (0..5)
+        .map(|_| random.bits() as u32 % rows as u32)
+        .chain([0, 332])
+        .collect();
+    let expected: Vec<f64> = tokens
+        .iter()
+        .flat_map(|&token| &table.values[(token * width) as usize..][..width as usize])
+        .map(|value| value * f64::from(scale))
+        .collect();
+    let count = tokens.len() as u32;
+    let mut buffers = table.bindings;
+    buffers.extend([(&tokens).into(), step(count, 0), (&vec![9f32; expected.len()]).into()]);
+    let spec = GatherSpec {
+        rows: rows as u32,
+        first_row: 0,
+        width,
+        format,
+        scale,
+    };
+    check(&KernelSpec::Gather(spec), &buffers, count, &expected, TOLERANCE);
+}
+
+#[test]
+fn gather_in_every_format() {
+    for format in FORMATS {
+        for (width, scale) in [(576, 1.0), (100, 24.0), (37, 1.0)] {
+            case(format, width, scale);
+        }
+    }
+}
+
+#[test]
+fn gather_from_a_part_leaves_other_tokens_alone() {
+    let mut random = Random(7);
+    let (first_row, rows, width) = (100u32, 50u32, 64u32);
+    let format = WeightFormat::Q4 { min: true };
+    let part = Matrix::random(format, rows as usize, width as usize, &mut random);
+    let tokens = [99u32, 100, 149, 150, 0, 120];
+    let before = random.numbers(tokens.len() * width as usize);
+    let mut expected: Vec<f64> = before.iter().map(|&value| value.into()).collect();
+    for (place, token) in tokens.iter().enumerate() {
+        if (first_row..first_row + rows).contains(token) {
+            let row = ((token - first_row) * width) as usize;
+            expected[place * width as usize..][..width as usize]
+                .copy_from_slice(&part.values[row..row + width as usize]);
+        }
+    }
+    let mut buffers = part.bindings;
+    buffers.extend([(&tokens).into(), step(6, 0), (&before).into()]);
+    let spec = GatherSpec {
+        rows,
+        first_row,
+        width,
+        format,
+        scale: 1.0,
+    };
+    check(&KernelSpec::Gather(spec), &buffers, 6, &expected, TOLERANCE);
+}

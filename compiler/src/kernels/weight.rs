@@ -1,0 +1,281 @@
+//! Weight matrices in storage, read piece by piece and turned into f32. The layouts are those of [`WeightFormat`].
+
+use kiln_bundle::Access;
+
+use super::builder::{Array, Builder, F32, Operand, U32, UVec4, Value, Vec4};
+use crate::weights::{WeightFormat, padded};
+
+/// A bound weight matrix. Its rows are read in *chunks*: what one thread takes at a time.
+#[derive(Clone, Copy)]
+pub struct Weight<'b> {
+    b: &'b Builder,
+    format: WeightFormat,
+    words: Words<'b>,
+    scales: Option<Array<'b, u32>>,
+    /// Elements in a chunk: a multiple of 4, and a divisor of the block.
+    pub chunk: u32,
+    row_chunks: U32<'b>,
+    /// Scale blocks in a row.
+    row_blocks: U32<'b>,
+}
+
+/// The elements' binding, by the size of a chunk.
+#[derive(Clone, Copy)]
+enum Words<'b> {
+    One(Array<'b, u32>),
+    Two(Array<'b, [u32; 2]>),
+    Four(Array<'b, [u32; 4]>),
+    Floats(Array<'b, [f32; 4]>),
+}
+
+/// A chunk as loaded, not yet unpacked.
+pub struct Chunk<'b> {
+    b: &'b Builder,
+    format: WeightFormat,
+    raw: Raw<'b>,
+    /// The word with the chunk's scale, and where the scale lies in it (bits).
+    scale: Option<(U32<'b>, U32<'b>)>,
+}
+
+enum Raw<'b> {
+    Words(Vec<U32<'b>>),
+    Floats(Vec4<'b>),
+}
+
+impl<'b> Weight<'b> {
+    /// Binds the weight: one binding or, with scales, two. A chunk is `words` (1, 2 or 4) words, or more where that
+    /// would be less than 4 elements.
+    pub fn bind(b: &'b Builder, format: WeightFormat, cols: u32, words: u32) -> Self {
+        let words = match format {
+            WeightFormat::F32 => 4,
+            WeightFormat::F16 | WeightFormat::Bf16 => words.max(2),
+            WeightFormat::Q8 { .. } | WeightFormat::Q4 { .. } => words,
+        };
+        let array = match (format, words) {
+            (WeightFormat::F32, _) => Words::Floats(b.storage("weight", Access::Read)),
+            (_, 1) => Words::One(b.storage("weight", Access::Read)),
+            (_, 2) => Words::Two(b.storage("weight", Access::Read)),
+            _ => Words::Four(b.storage("weight", Access::Read)),
+        };
+        let scales = format.block().map(|_| b.storage("scales", Access::Read));
+        let row = padded(u64::from(cols)) as u32;
+        let chunk = format.elements_per_vec4() * words / 4;
+        Weight {
+            b,
+            format,
+            words: array,
+            scales,
+            chunk,
+            row_chunks: b.constant("ROW_CHUNKS", row / chunk),
+            row_blocks: match format.block() {
+                Some(block) => b.constant("ROW_BLOCKS", row / block),
+                None => b.literal(0),
+            },
+        }
+    }
+
+    /// Chunks that hold the first `cols` elements of a row.
+    pub fn chunks(&self, cols: u32) -> u32 {
+        cols.div_ceil(self.chunk)
+    }
+
+    /// Loads chunk number `chunk` of `row`.
+    pub fn load(&self, row: U32<'b>, chunk: U32<'b>) -> Chunk<'b> {
+        let at = row * self.row_chunks + chunk;
+        let raw = match self.words {
+            Words::One(array) => Raw::Words(vec![array.load(at).named("packed")]),
+            Words::Two(array) => {
+                let pair = array.load(at).named("packed");
+                Raw::Words(vec![pair.x(), pair.y()])
+            }
+            Words::Four(array) => {
+                let four: UVec4 = array.load(at).named("packed");
+                Raw::Words((0..4).map(|word| four.component(word)).collect())
+            }
+            Words::Floats(array) => Raw::Floats(array.load(at).named("weights")),
+        };
+        let scale = self.scales.map(|scales| self.load_scale(scales, row, chunk));
+        Chunk {
+            b: self.b,
+            format: self.format,
+            raw,
+            scale,
+        }
+    }
+
+    fn load_scale(&self, scales: Array<'b, u32>, row: U32<'b>, chunk: U32<'b>) -> (U32<'b>, U32<'b>) {
+        let block_chunks = self.format.block().expect("has scales") / self.chunk;
+        let block = row * self.row_blocks + chunk / block_chunks;
+        match self.format {
+            WeightFormat::Q4 { min: true } => (scales.load(block).named("scale_word"), self.b.literal(0)),
+            _ => {
+                let block = block.named("block");
+                (scales.load(block >> 1).named("scale_word"), (block & 1) << 4)
+            }
+        }
+    }
+}
+
+impl<'b> Chunk<'b> {
+    /// `Σ w · x` over the chunk; `sum_x` must be the sum of `x` where [`needs_sum`] says so.
+    pub fn dot(&self, x: &[Vec4<'b>], sum_x: Option<F32<'b>>) -> F32<'b> {
+        let terms = self.quants().into_iter().zip(x).map(|(q, &x)| q.dot(x));
+        let dot = terms.reduce(|sum, term| sum + term).expect("a chunk has elements");
+        match (self.scale_and_min(), sum_x) {
+            ((None, _), _) => dot,
+            ((Some(scale), Some(min)), Some(sum_x)) => scale * dot + min * sum_x,
+            ((Some(scale), None), Some(sum_x)) => scale * (dot - sum_x * Q4_ZERO),
+            ((Some(scale), _), None) => scale * dot,
+        }
+    }
+
+    /// The weights of the chunk.
+    pub fn values(&self) -> Vec<Vec4<'b>> {
+        let quants = self.quants().into_iter();
+        match (self.scale_and_min(), self.format) {
+            ((None, _), _) => quants.collect(),
+            ((Some(scale), Some(min)), _) => {
+                let (scale, min) = (scale.named("scale"), self.b.splat::<[f32; 4]>(min).named("minimum"));
+                quants.map(|q| q * scale + min).collect()
+            }
+            ((Some(scale), None), WeightFormat::Q4 { .. }) => {
+                let scale = scale.named("scale");
+                let zero = self.b.splat::<[f32; 4]>(Q4_ZERO);
+                quants.map(|q| (q - zero) * scale).collect()
+            }
+            ((Some(scale), None), _) => {
+                let scale = scale.named("scale");
+                quants.map(|q| q * scale).collect()
+            }
+        }
+    }
+
+    /// The stored numbers as f32, before scale and minimum.
+    fn quants(&self) -> Vec<Vec4<'b>> {
+        let words = match &self.raw {
+            Raw::Floats(four) => return vec![*four],
+            Raw::Words(words) => words,
+        };
+        match self.format {
+            WeightFormat::F32 => unreachable!("f32 weights are bound as vec4<f32>"),
+            WeightFormat::F16 => words
+                .chunks(2)
+                .map(|pair| self.b.join(pair[0].unpack2x16_float(), pair[1].unpack2x16_float()))
+                .collect(),
+            WeightFormat::Bf16 => words.chunks(2).map(|pair| self.bf16_quad(pair)).collect(),
+            WeightFormat::Q8 { .. } => words.iter().map(|word| word.unpack4x_i8().cast()).collect(),
+            WeightFormat::Q4 { .. } => words.iter().flat_map(|&word| self.nibbles(word)).collect(),
+        }
+    }
+
+    /// bfloat16 is the upper half of an f32.
+    fn bf16_quad(&self, words: &[U32<'b>]) -> Vec4<'b> {
+        let halves: Vec<F32> = words
+            .iter()
+            .flat_map(|&word| [word << 16, word & 0xffff_0000].map(|bits| bits.bitcast()))
+            .collect();
+        self.b.vector(&halves)
+    }
+
+    /// Elements 0 to 3 are the low nibbles of the word's bytes, 4 to 7 the high ones.
+    fn nibbles(&self, word: U32<'b>) -> [Vec4<'b>; 2] {
+        [word & LOW_NIBBLES, (word >> 4) & LOW_NIBBLES].map(|bytes| bytes.unpack4x_u8().cast())
+    }
+
+    fn scale_and_min(&self) -> (Option<F32<'b>>, Option<F32<'b>>) {
+        let Some((word, bits)) = self.scale else {
+            return (None, None);
+        };
+        if self.format == (WeightFormat::Q4 { min: true }) {
+            let pair: Value<'b, [f32; 2]> = word.unpack2x16_float().named("scale_and_min");
+            return (Some(pair.x()), Some(pair.y()));
+        }
+        (Some((word >> bits).unpack2x16_float().x()), None)
+    }
+}
+
+const LOW_NIBBLES: u32 = 0x0f0f_0f0f;
+/// The stored number that means zero in `Q4` without a minimum.
+const Q4_ZERO: f32 = 8.0;
+
+/// Whether dot products in this format need the sum of the other operand: its numbers have an offset.
+pub fn needs_sum(format: WeightFormat) -> bool {
+    matches!(format, WeightFormat::Q4 { .. })
+}
+
+/// An f32 activation matrix, read four columns at a time.
+#[derive(Clone, Copy)]
+pub struct Quads<'b> {
+    b: &'b Builder,
+    cols: u32,
+    array: QuadArray<'b>,
+}
+
+#[derive(Clone, Copy)]
+enum QuadArray<'b> {
+    Vectors(Array<'b, [f32; 4]>),
+    Singles(Array<'b, f32>),
+}
+
+impl<'b> Quads<'b> {
+    /// Binds a matrix with `cols` columns, as vectors where rows hold whole ones.
+    pub fn bind(b: &'b Builder, name: &str, cols: u32, access: Access) -> Self {
+        let array = match cols % 4 {
+            0 => QuadArray::Vectors(b.storage(name, access)),
+            _ => QuadArray::Singles(b.storage(name, access)),
+        };
+        Quads { b, cols, array }
+    }
+
+    /// Columns `4 quad .. 4 quad + 4` of `row`; zeros beyond the last column, which are only looked for if `guarded`.
+    pub fn load(&self, row: impl Operand<'b, u32>, quad: U32<'b>, guarded: bool) -> Vec4<'b> {
+        let row = row.value(self.b);
+        match self.array {
+            QuadArray::Vectors(array) => {
+                let quads = self.cols / 4;
+                let start = row * quads;
+                match guarded {
+                    false => array.load(start + quad),
+                    true => {
+                        let there = array.load(start + quad.min(quads - 1));
+                        quad.lt(quads).select(there, self.b.zero())
+                    }
+                }
+            }
+            QuadArray::Singles(array) => {
+                let start = row * self.cols;
+                let columns = (0..4).map(|i| quad * 4 + i);
+                let numbers: Vec<F32> = columns
+                    .map(|column| {
+                        let there = array.load(start + column.min(self.cols - 1));
+                        column.lt(self.cols).select(there, 0.0)
+                    })
+                    .collect();
+                self.b.vector(&numbers)
+            }
+        }
+    }
+
+    /// Sets columns `4 quad .. 4 quad + 4` of `row`, as far as there are such.
+    pub fn store(&self, row: U32<'b>, quad: U32<'b>, value: Vec4<'b>, guarded: bool) {
+        match self.array {
+            QuadArray::Vectors(array) => {
+                let quads = self.cols / 4;
+                let store = || array.store(row * quads + quad, value);
+                match guarded {
+                    true => self.b.if_(quad.lt(quads), store),
+                    false => store(),
+                }
+            }
+            QuadArray::Singles(array) => {
+                let value = value.named("value");
+                for i in 0..4 {
+                    let column = quad * 4 + i;
+                    self.b.if_(column.lt(self.cols), || {
+                        array.store(row * self.cols + column, value.component(i));
+                    });
+                }
+            }
+        }
+    }
+}
