@@ -39,7 +39,10 @@ impl<S: BundleSource> Bundle<S> {
         let text = read_all(&source, MANIFEST_FILE).await?;
         let manifest = Manifest::from_json(&text, MANIFEST_FILE)?;
         let shards = manifest.shards.iter().map(|shard| &shard.file);
-        let kernels = manifest.variants.iter().flat_map(|variant| &variant.kernels);
+        let kernels = manifest
+            .variants
+            .iter()
+            .flat_map(|variant| &variant.kernels);
         for file in shards.chain(kernels.map(|kernel| &kernel.file)) {
             check_path(file)?;
         }
@@ -72,7 +75,9 @@ async fn read_all(source: &impl BundleSource, file: &str) -> Result<Vec<u8>, Err
     };
     let size = source.size(file).await.map_err(read)?;
     if size > MAX_TEXT_BYTES {
-        return Err(read(std::io::Error::other(format!("{size} bytes are too many"))));
+        return Err(read(std::io::Error::other(format!(
+            "{size} bytes are too many"
+        ))));
     }
     let mut bytes = vec![0; size as usize];
     source.read(file, 0, &mut bytes).await.map_err(read)?;
@@ -127,10 +132,24 @@ mod tests {
 
     #[test]
     fn paths_stay_inside() {
-        for good in ["manifest.json", "kernels/base/a.wgsl", "weights-0.safetensors"] {
+        for good in [
+            "manifest.json",
+            "kernels/base/a.wgsl",
+            "weights-0.safetensors",
+        ] {
             assert!(check_path(good).is_ok(), "{good}");
         }
-        for bad in ["", "/etc/passwd", "../a", "a/../../b", "a//b", "./a", "C:/a", "a\\..\\b", "a/"] {
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../a",
+            "a/../../b",
+            "a//b",
+            "./a",
+            "C:/a",
+            "a\\..\\b",
+            "a/",
+        ] {
             assert!(check_path(bad).is_err(), "{bad}");
         }
     }

@@ -20,14 +20,18 @@ pub enum Error {
     #[error("{path:?} in the manifest leaves the bundle's folder; do not trust this bundle")]
     UnsafePath { path: String },
     /// A file has another size than the manifest says.
-    #[error("{file}: {found} bytes, the manifest says {expected}; copy or compile the bundle again")]
+    #[error(
+        "{file}: {found} bytes, the manifest says {expected}; copy or compile the bundle again"
+    )]
     FileSize {
         file: String,
         expected: u64,
         found: u64,
     },
     /// A file is not what the compiler wrote.
-    #[error("{file}: SHA-256 is {found}, the manifest says {expected}; copy or compile the bundle again")]
+    #[error(
+        "{file}: SHA-256 is {found}, the manifest says {expected}; copy or compile the bundle again"
+    )]
     Checksum {
         file: String,
         expected: String,
@@ -49,7 +53,10 @@ pub enum Error {
         available: Vec<String>,
     },
     /// The adapter lacks what the variants need: (variant, what is missing).
-    #[error("{adapter} cannot run this bundle: {}; `run-model devices` lists other devices", list_missing(missing))]
+    #[error(
+        "{adapter} cannot run this bundle: {}; `run-model devices` lists other devices",
+        list_missing(missing)
+    )]
     Unsupported {
         adapter: String,
         missing: Vec<(String, Vec<Missing>)>,
@@ -62,20 +69,26 @@ pub enum Error {
         source: wgpu::RequestDeviceError,
     },
     /// The device's compiler refused a kernel.
-    #[error("{file}: kernel {kernel} does not compile on this device: {message}; try another --variant, and report this")]
+    #[error(
+        "{file}: kernel {kernel} does not compile on this device: {message}; try another --variant, and report this"
+    )]
     Kernel {
         file: String,
         kernel: String,
         message: String,
     },
     /// Device memory is exhausted.
-    #[error("out of device memory for {what} ({bytes} bytes); use a shorter --context, a smaller quantization or another device")]
+    #[error(
+        "out of device memory for {what} ({bytes} bytes); use a shorter --context, a smaller quantization or another device"
+    )]
     OutOfMemory { what: String, bytes: u64 },
     /// More positions than the model was trained for.
     #[error("a context of {asked} positions is more than the model's {max}; ask for at most {max}")]
     ContextTooLong { asked: u32, max: u32 },
     /// The state of such a context does not fit one buffer of this device.
-    #[error("a context of {asked} positions needs a buffer of {bytes} bytes, this device allows {limit}; ask for at most {longest}")]
+    #[error(
+        "a context of {asked} positions needs a buffer of {bytes} bytes, this device allows {limit}; ask for at most {longest}"
+    )]
     StateTooLarge {
         asked: u32,
         bytes: u64,
@@ -83,7 +96,9 @@ pub enum Error {
         longest: u64,
     },
     /// The tokens do not fit the session's context. Nothing was run.
-    #[error("{tokens} tokens at position {position} do not fit the context of {context}; shorten the prompt, reset the session, or open it with a longer context")]
+    #[error(
+        "{tokens} tokens at position {position} do not fit the context of {context}; shorten the prompt, reset the session, or open it with a longer context"
+    )]
     ContextOverflow {
         position: u32,
         tokens: usize,
@@ -114,11 +129,16 @@ pub enum Error {
 
 fn no_adapter(wanted: Option<&str>, available: &[String]) -> String {
     match (wanted, available) {
-        (_, []) => "no GPU and no software device found; install a Vulkan, Metal or DirectX 12 driver \
+        (_, []) => {
+            "no GPU and no software device found; install a Vulkan, Metal or DirectX 12 driver \
                     (on Debian: apt install mesa-vulkan-drivers)"
-            .to_string(),
+                .to_string()
+        }
         (Some(wanted), available) => {
-            format!("no device is named like {wanted:?}; found: {}", available.join(", "))
+            format!(
+                "no device is named like {wanted:?}; found: {}",
+                available.join(", ")
+            )
         }
         (None, available) => format!("no device is usable; found: {}", available.join(", ")),
     }

@@ -62,7 +62,10 @@ pub(super) async fn run(args: BenchArgs, cancel: &CancelToken) -> anyhow::Result
     let bundle = open::bundle(&args.model.bundle).await?;
     let model = open::model(&bundle, &args.model, true, cancel).await?;
     // Room for both measurements, and for a chunk of steps that run ahead.
-    let context = args.prefill.max(args.context.saturating_add(args.decode)).saturating_add(1);
+    let context = args
+        .prefill
+        .max(args.context.saturating_add(args.decode))
+        .saturating_add(1);
     let mut session = Session::new(model.clone(), Some(context)).await?;
     session.set_cancel_token(cancel.clone());
     let report = Bench {
@@ -186,7 +189,9 @@ impl Bench<'_> {
         let mut generation = self.session.generate(self.options(tokens))?;
         while generation.next().await?.is_some() {}
         let report = generation.report();
-        let process = cpu.zip(process::cpu_time()).map(|(before, after)| after.saturating_sub(before));
+        let process = cpu
+            .zip(process::cpu_time())
+            .map(|(before, after)| after.saturating_sub(before));
         let per_token = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(tokens);
         let steady = (report.total - report.first_token).as_secs_f64();
         if report.tokens < tokens {
@@ -261,7 +266,11 @@ fn rows(times: &[KernelTime]) -> Vec<Row> {
         kernel: time.kernel.clone(),
         dispatches: time.dispatches,
         total_us: microseconds(time.total),
-        share: if total > 0.0 { microseconds(time.total) / total } else { 0.0 },
+        share: if total > 0.0 {
+            microseconds(time.total) / total
+        } else {
+            0.0
+        },
     });
     rows.collect()
 }
@@ -298,9 +307,17 @@ fn show(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         max: first.max * 1e3,
     };
     line(out, "time to first token", "ms", &milliseconds)?;
-    let decode = format!("decode {} after {}", report.decode_tokens, report.context_tokens);
+    let decode = format!(
+        "decode {} after {}",
+        report.decode_tokens, report.context_tokens
+    );
     line(out, &decode, "tokens/s", &report.decode_tokens_per_s)?;
-    line(out, "CPU encoding a token", "µs", &report.cpu_encode_us_per_token)?;
+    line(
+        out,
+        "CPU encoding a token",
+        "µs",
+        &report.cpu_encode_us_per_token,
+    )?;
     if let Some(process) = &report.cpu_process_us_per_token {
         line(out, "CPU of the process a token", "µs", process)?;
     }
@@ -312,7 +329,11 @@ fn show(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     if let Some(bytes) = report.peak_host_bytes {
         writeln!(out, "host memory, peak: {:.1} MB", megabytes(bytes))?;
     }
-    writeln!(out, "device memory: {:.1} MB", megabytes(report.device_bytes))?;
+    writeln!(
+        out,
+        "device memory: {:.1} MB",
+        megabytes(report.device_bytes)
+    )?;
     table(out, "decode step", report.decode_kernel_times.as_deref())?;
     table(out, "prefill chunk", report.prefill_kernel_times.as_deref())
 }

@@ -22,7 +22,11 @@ pub(super) async fn run(args: InspectArgs) -> anyhow::Result<ExitCode> {
 
 fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
     let model = &manifest.model;
-    writeln!(out, "{} ({}), by {}", model.name, model.architecture, manifest.compiler)?;
+    writeln!(
+        out,
+        "{} ({}), by {}",
+        model.name, model.architecture, manifest.compiler
+    )?;
     writeln!(
         out,
         "  {} parameters, {} layers, hidden {}, vocabulary {}",
@@ -42,7 +46,11 @@ fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
         manifest.weights.len(),
         manifest.shards.len()
     )?;
-    writeln!(out, "  end tokens {:?}, first token {:?}", model.eos_token_ids, model.bos_token_id)?;
+    writeln!(
+        out,
+        "  end tokens {:?}, first token {:?}",
+        model.eos_token_ids, model.bos_token_id
+    )?;
     let text = match &manifest.text {
         Some(files) if files.chat_template.is_some() => "tokenizer and chat template",
         Some(_) => "tokenizer",
@@ -59,7 +67,11 @@ fn variant(
     variant: &Variant,
     kernel_bytes: u64,
 ) -> std::io::Result<()> {
-    writeln!(out, "variant {}: features {:?}", variant.name, variant.features)?;
+    writeln!(
+        out,
+        "variant {}: features {:?}",
+        variant.name, variant.features
+    )?;
     writeln!(
         out,
         "  {} kernels, {} of WGSL",
@@ -70,7 +82,11 @@ fn variant(
     let layers = f64::from(manifest.model.layers.max(1));
     for (name, program) in [("prefill", &programs.prefill), ("decode", &programs.decode)] {
         let count = program.len();
-        writeln!(out, "  {name}: {count} dispatches, {:.1} a layer", count as f64 / layers)?;
+        writeln!(
+            out,
+            "  {name}: {count} dispatches, {:.1} a layer",
+            count as f64 / layers
+        )?;
     }
     for (name, program) in [("head", &programs.head), ("sample", &programs.sample)] {
         writeln!(out, "  {name}: {} dispatches", program.len())?;
@@ -113,7 +129,12 @@ fn dispatches(out: &mut impl Write, variant: &Variant) -> std::io::Result<()> {
         writeln!(out, "  {name}:")?;
         for dispatch in program {
             let kernel = &variant.kernels[dispatch.kernel as usize].name;
-            writeln!(out, "    {:<36} {kernel} {}", dispatch.label, grid(dispatch))?;
+            writeln!(
+                out,
+                "    {:<36} {kernel} {}",
+                dispatch.label,
+                grid(dispatch)
+            )?;
         }
     }
     Ok(())

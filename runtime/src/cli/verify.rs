@@ -19,11 +19,21 @@ pub(super) async fn run(args: VerifyArgs, cancel: &CancelToken) -> anyhow::Resul
     };
     let variants: Vec<&Variant> = match &args.variant {
         None => bundle.manifest().variants.iter().collect(),
-        Some(name) => bundle.manifest().variants.iter().filter(|variant| variant.name == *name).collect(),
+        Some(name) => bundle
+            .manifest()
+            .variants
+            .iter()
+            .filter(|variant| variant.name == *name)
+            .collect(),
     };
     if variants.is_empty() {
         let name = args.variant.unwrap_or_default();
-        let available = bundle.manifest().variants.iter().map(|variant| variant.name.clone()).collect();
+        let available = bundle
+            .manifest()
+            .variants
+            .iter()
+            .map(|variant| variant.name.clone())
+            .collect();
         return Err(Error::UnknownVariant { name, available }.into());
     }
     let mut out = std::io::stdout();
@@ -68,7 +78,11 @@ pub(super) async fn run(args: VerifyArgs, cancel: &CancelToken) -> anyhow::Resul
 }
 
 fn tolerance(variant: &Variant) -> f32 {
-    if variant.features.contains(&Feature::ShaderF16) { TOLERANCE_F16 } else { TOLERANCE_F32 }
+    if variant.features.contains(&Feature::ShaderF16) {
+        TOLERANCE_F16
+    } else {
+        TOLERANCE_F32
+    }
 }
 
 async fn check(
@@ -90,14 +104,26 @@ async fn check(
 fn largest_error(test: &SelfTest, logits: &[f32]) -> f32 {
     let size = (logits.len() as f32).sqrt();
     let scale = test.norm / size;
-    let norm = logits.iter().map(|&logit| f64::from(logit).powi(2)).sum::<f64>().sqrt() as f32;
+    let norm = logits
+        .iter()
+        .map(|&logit| f64::from(logit).powi(2))
+        .sum::<f64>()
+        .sqrt() as f32;
     let norm_error = (norm - test.norm).abs() / size;
     let differences = test.top_logits.iter().map(|&(id, expected)| {
         let found = logits.get(id as usize).copied().unwrap_or(f32::NAN);
         (found - expected).abs()
     });
     // `f32::max` would drop a NaN.
-    let largest = differences.fold(norm_error, |a, b| if a >= b { a } else if a.is_nan() { a } else { b });
+    let largest = differences.fold(norm_error, |a, b| {
+        if a >= b {
+            a
+        } else if a.is_nan() {
+            a
+        } else {
+            b
+        }
+    });
     largest / scale
 }
 
@@ -122,7 +148,11 @@ mod tests {
 
     #[test]
     fn nan_and_missing_ids_never_pass() {
-        for logits in [&[3.0, f32::NAN, 4.0, 0.0][..], &[f32::NAN, 0.0, 4.0, 0.0], &[3.0, 4.0]] {
+        for logits in [
+            &[3.0, f32::NAN, 4.0, 0.0][..],
+            &[f32::NAN, 0.0, 4.0, 0.0],
+            &[3.0, 4.0],
+        ] {
             assert!(largest_error(&test(), logits).is_nan(), "{logits:?}");
         }
     }

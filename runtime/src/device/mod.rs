@@ -92,10 +92,13 @@ impl Device {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (gpu, queue) = adapter.request_device(&descriptor).await.map_err(|source| Error::Open {
-            adapter: name.to_string(),
-            source,
-        })?;
+        let (gpu, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|source| Error::Open {
+                adapter: name.to_string(),
+                source,
+            })?;
         Ok(Self {
             faults: Faults::watch(&gpu),
             gpu,
@@ -122,9 +125,17 @@ impl Device {
         self.allocated.load(Ordering::Relaxed)
     }
 
+    /// Frees the device at once; whatever uses it reports a lost device from then on.
+    pub fn destroy(&self) {
+        self.gpu.destroy();
+        self.faults.lose("it was destroyed".to_string());
+    }
+
     /// Whether kernels can be timed.
     pub fn has_timestamps(&self) -> bool {
-        self.gpu.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+        self.gpu
+            .features()
+            .contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// Browsers demand a line that naga refuses, so kernels are stored without it.
@@ -189,7 +200,9 @@ pub(crate) struct OwnedBuffer {
 
 impl Drop for OwnedBuffer {
     fn drop(&mut self) {
-        self.device.allocated.fetch_sub(self.buffer.size(), Ordering::Relaxed);
+        self.device
+            .allocated
+            .fetch_sub(self.buffer.size(), Ordering::Relaxed);
     }
 }
 

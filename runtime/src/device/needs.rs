@@ -21,7 +21,11 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Missing::Feature(name) => write!(f, "feature {name} (not found)"),
-            Missing::Limit { name, needed, found } => write!(f, "{name} of {needed} (found {found})"),
+            Missing::Limit {
+                name,
+                needed,
+                found,
+            } => write!(f, "{name} of {needed} (found {found})"),
         }
     }
 }
@@ -53,7 +57,11 @@ pub(crate) fn limits(needed: &Limits, found: &wgpu::Limits) -> [(&'static str, u
             needed.max_storage_buffer_binding_size,
             found.max_storage_buffer_binding_size,
         ),
-        ("maxBufferSize", needed.max_buffer_size, found.max_buffer_size),
+        (
+            "maxBufferSize",
+            needed.max_buffer_size,
+            found.max_buffer_size,
+        ),
         (
             "maxComputeInvocationsPerWorkgroup",
             needed.max_compute_invocations_per_workgroup.into(),
@@ -84,7 +92,11 @@ pub(crate) fn missing(
     let short = short.filter(|(_, needed, found)| needed > found);
     lacking
         .map(|(name, _)| Missing::Feature(name))
-        .chain(short.map(|(name, needed, found)| Missing::Limit { name, needed, found }))
+        .chain(short.map(|(name, needed, found)| Missing::Limit {
+            name,
+            needed,
+            found,
+        }))
         .collect()
 }
 

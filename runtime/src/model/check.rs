@@ -24,7 +24,8 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), Error> {
         return Err(inconsistent("it has no variants"));
     }
     for weight in &manifest.weights {
-        if weight.bytes == 0 || !weight.bytes.is_multiple_of(4) || !weight.offset.is_multiple_of(4) {
+        if weight.bytes == 0 || !weight.bytes.is_multiple_of(4) || !weight.offset.is_multiple_of(4)
+        {
             return Err(inconsistent(format!(
                 "weight {} is not made of whole words",
                 weight.name
@@ -74,7 +75,12 @@ pub(super) fn check_variant(
     ] {
         for dispatch in program {
             check_aliases(variant, dispatch)?;
-            check_grid(variant, dispatch, tokens, limits.max_compute_workgroups_per_dimension)?;
+            check_grid(
+                variant,
+                dispatch,
+                tokens,
+                limits.max_compute_workgroups_per_dimension,
+            )?;
         }
     }
     Ok(())
@@ -84,9 +90,11 @@ pub(super) fn check_variant(
 fn check_aliases(variant: &Variant, dispatch: &Dispatch) -> Result<(), Error> {
     let accesses = &variant.kernels[dispatch.kernel as usize].bindings;
     let bound = || dispatch.bindings.iter().zip(accesses);
-    let clash = bound().filter(|(_, access)| **access == Access::ReadWrite).find(|(written, _)| {
-        bound().any(|(read, access)| *access == Access::Read && read.buffer == written.buffer)
-    });
+    let clash = bound()
+        .filter(|(_, access)| **access == Access::ReadWrite)
+        .find(|(written, _)| {
+            bound().any(|(read, access)| *access == Access::Read && read.buffer == written.buffer)
+        });
     match clash {
         Some((binding, _)) => Err(inconsistent(format!(
             "variant {}: dispatch {} both reads and writes buffer {}",

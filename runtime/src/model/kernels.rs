@@ -90,7 +90,11 @@ impl Compile<'_> {
             cache: None,
         });
         // Scopes are popped in reverse order of their creation, all of them before anything is awaited.
-        let errors: Vec<_> = scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect();
+        let errors: Vec<_> = scopes
+            .into_iter()
+            .rev()
+            .map(wgpu::ErrorScopeGuard::pop)
+            .collect();
         for error in errors {
             if let Some(error) = error.await {
                 return Err(Error::Kernel {

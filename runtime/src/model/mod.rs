@@ -17,19 +17,9 @@ pub(crate) use check::check_manifest;
 pub(crate) use kernels::CompiledKernel;
 pub(crate) use layout::buffer_bytes;
 
-/// What is loading, for a progress bar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadPhase {
-    /// Counted in kernels.
-    Kernels,
-    /// Counted in bytes.
-    Weights,
-}
-
-/// How far loading is.
+/// How far the weights are, in bytes; kernels compile beside them.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadProgress {
-    pub phase: LoadPhase,
     pub done: u64,
     pub total: u64,
 }
@@ -90,10 +80,9 @@ impl Model {
         let watch = Stopwatch::start();
         let manifest = bundle.manifest().clone();
         let device = Arc::new(device);
-        let variant = manifest
-            .variants
-            .get(device.variant())
-            .ok_or_else(|| crate::error::inconsistent("the device was opened for another bundle"))?;
+        let variant = manifest.variants.get(device.variant()).ok_or_else(|| {
+            crate::error::inconsistent("the device was opened for another bundle")
+        })?;
         let limits = device.gpu.limits();
         check::check_variant(&manifest, variant, &limits)?;
 
@@ -160,7 +149,10 @@ async fn run_both<S: BundleSource>(
         let compiling = scope.spawn(move || compile.run_parallel());
         let uploaded = pollster::block_on(upload.run(options));
         let compiled = compiling.join();
-        (compiled.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), uploaded)
+        (
+            compiled.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            uploaded,
+        )
     })
 }
 

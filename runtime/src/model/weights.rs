@@ -6,7 +6,7 @@ use std::time::Duration;
 use kiln_bundle::{BufferKind, Manifest, Shard, Variant, hex};
 use sha2::{Digest, Sha256};
 
-use super::{LoadOptions, LoadPhase, LoadProgress};
+use super::{LoadOptions, LoadProgress};
 use crate::clock::Stopwatch;
 use crate::device::{Fence, OwnedBuffer};
 use crate::{Bundle, BundleSource, Device, Error};
@@ -35,7 +35,11 @@ impl<S: BundleSource> Upload<'_, S> {
     pub(super) async fn run(&self, options: &mut LoadOptions<'_>) -> Result<Duration, Error> {
         let watch = Stopwatch::start();
         let manifest = self.bundle.manifest();
-        let total = manifest.shards.iter().map(|shard| shard.bytes).fold(0, u64::saturating_add);
+        let total = manifest
+            .shards
+            .iter()
+            .map(|shard| shard.bytes)
+            .fold(0, u64::saturating_add);
         let mut done = 0;
         let mut piece = vec![0; PIECE];
         let mut pace = Pace::default();
@@ -56,11 +60,7 @@ impl<S: BundleSource> Upload<'_, S> {
                 offset += bytes.len() as u64;
                 done += bytes.len() as u64;
                 if let Some(progress) = &mut options.progress {
-                    progress(LoadProgress {
-                        phase: LoadPhase::Weights,
-                        done,
-                        total,
-                    });
+                    progress(LoadProgress { done, total });
                 }
             }
             if let Some(digest) = digest {
@@ -81,7 +81,9 @@ impl<S: BundleSource> Upload<'_, S> {
                 continue;
             };
             let tensor = &manifest.weights[*weight as usize];
-            if tensor.shard as usize == shard && !std::mem::replace(&mut seen[*weight as usize], true) {
+            if tensor.shard as usize == shard
+                && !std::mem::replace(&mut seen[*weight as usize], true)
+            {
                 targets.push(Target {
                     start: tensor.offset,
                     end: tensor.offset + tensor.bytes,
@@ -123,7 +125,9 @@ impl<S: BundleSource> Upload<'_, S> {
             let (from, to) = (target.start.max(offset), target.end.min(end));
             if from < to {
                 let bytes = &piece[(from - offset) as usize..(to - offset) as usize];
-                self.device.queue.write_buffer(target.buffer, from - target.start, bytes);
+                self.device
+                    .queue
+                    .write_buffer(target.buffer, from - target.start, bytes);
             }
         }
     }
@@ -169,6 +173,8 @@ pub(super) fn used_bytes(manifest: &Manifest, variant: &Variant) -> u64 {
         }
     }
     let weights = manifest.weights.iter().zip(used);
-    let bytes = weights.filter(|(_, used)| *used).map(|(weight, _)| weight.bytes);
+    let bytes = weights
+        .filter(|(_, used)| *used)
+        .map(|(weight, _)| weight.bytes);
     bytes.fold(0, u64::saturating_add)
 }

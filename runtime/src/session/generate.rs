@@ -145,9 +145,15 @@ impl Session {
             (room, StopReason::ContextFull)
         };
         // Rings of windowed layers bear a chunk of steps past the end; the output ring must not lap itself.
-        let ahead = options.steps_in_flight.min(facts.chunk).min(self.replay.output_slots).max(1);
+        let ahead = options
+            .steps_in_flight
+            .min(facts.chunk)
+            .min(self.replay.output_slots)
+            .max(1);
         Ok(Generation {
-            stop_ids: options.stop_ids.unwrap_or_else(|| facts.eos_token_ids.clone()),
+            stop_ids: options
+                .stop_ids
+                .unwrap_or_else(|| facts.eos_token_ids.clone()),
             limit,
             limit_reason,
             ahead: ahead as usize,

@@ -55,10 +55,16 @@ impl Session {
         let chunk = facts.chunk;
         let replay = Replay::new(&model, asked).await?;
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let row_numbers = model.device.buffer("row numbers", u64::from(chunk) * 4, usage).await?;
+        let row_numbers = model
+            .device
+            .buffer("row numbers", u64::from(chunk) * 4, usage)
+            .await?;
         let numbers: Vec<u32> = (0..chunk).collect();
         let target = &row_numbers.buffer;
-        model.device.queue.write_buffer(target, 0, bytemuck::cast_slice(&numbers));
+        model
+            .device
+            .queue
+            .write_buffer(target, 0, bytemuck::cast_slice(&numbers));
         Ok(Self {
             model,
             replay,
@@ -128,7 +134,11 @@ impl Session {
     /// # Errors
     /// A lost device, or an operation that it refused.
     pub async fn synchronize(&self) -> Result<(), Error> {
-        self.model.device.submit(None).wait(&self.model.device).await
+        self.model
+            .device
+            .submit(None)
+            .wait(&self.model.device)
+            .await
     }
 
     /// Forgets everything.
@@ -164,7 +174,10 @@ impl Session {
         }
         // Rings have room for one chunk besides their window.
         let overwritten = self.written - position > self.model.manifest().model.chunk
-            && self.replay.shortest_ring.is_some_and(|ring| u64::from(self.written) > ring);
+            && self
+                .replay
+                .shortest_ring
+                .is_some_and(|ring| u64::from(self.written) > ring);
         if position == 0 || overwritten {
             self.reset()?;
             return Ok(0);
@@ -180,7 +193,12 @@ impl Session {
     /// # Errors
     /// As [`Session::feed`].
     pub async fn feed_only_new(&mut self, ids: &[u32]) -> Result<usize, Error> {
-        let common = self.history.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let common = self
+            .history
+            .iter()
+            .zip(ids)
+            .take_while(|(a, b)| a == b)
+            .count();
         let keep = common.min(ids.len().saturating_sub(1));
         let kept = self.rewind(keep as u32)? as usize;
         self.feed(&ids[kept..]).await?;
@@ -222,7 +240,11 @@ impl Session {
 
     /// The program that runs a step of so many tokens through the layers.
     fn layers(&self, tokens: u32) -> &[Call] {
-        if tokens == 1 { &self.replay.decode } else { &self.replay.prefill }
+        if tokens == 1 {
+            &self.replay.decode
+        } else {
+            &self.replay.prefill
+        }
     }
 
     /// Token ids, position and count of the next step.

@@ -1,0 +1,293 @@
+//! Damaged, lying or unsuitable bundles: a typed error that names the thing, and never a panic.
+
+mod common;
+
+use common::{Toy, variant};
+use kiln_bundle::{BufferKind, BundleError, Feature, Grid, MANIFEST_FILE, Manifest};
+use kiln_runtime::{
+    CancelToken, DeviceOptions, Error, LoadOptions, Missing, Model, Session, block_on,
+};
+
+fn refused(toy: &Toy) -> Error {
+    match toy.load() {
+        Ok(_) => panic!("a bad bundle was loaded"),
+        Err(error) => error,
+    }
+}
+
+/// Loads or opens a session with one thing of the manifest changed.
+fn changed(change: impl FnOnce(&mut Manifest)) -> Error {
+    let loaded = Toy::with(change).load();
+    let opened = loaded.and_then(|model: Model| block_on(Session::new(model.into(), None)));
+    match opened {
+        Ok(_) => panic!("a bad manifest was accepted"),
+        Err(error) => error,
+    }
+}
+
+#[track_caller]
+fn assert_inconsistent(error: Error, part: &str) {
+    let inconsistent = matches!(error, Error::Bundle(BundleError::Inconsistent { .. }));
+    let text = error.to_string();
+    assert!(inconsistent && text.contains(part), "{text}");
+}
+
+#[test]
+fn a_folder_without_manifest_and_one_that_is_no_manifest() {
+    let toy = Toy::new();
+    std::fs::write(toy.file(MANIFEST_FILE), "{").unwrap();
+    assert!(matches!(
+        refused(&toy),
+        Error::Bundle(BundleError::Syntax { .. })
+    ));
+    std::fs::remove_file(toy.file(MANIFEST_FILE)).unwrap();
+    assert!(matches!(refused(&toy), Error::Read { file, .. } if file == MANIFEST_FILE));
+}
+
+#[test]
+fn another_version_says_which() {
+    let error = changed(|manifest| manifest.format_version = 2);
+    assert!(error.to_string().contains("bundle format 2"), "{error}");
+    assert!(error.to_string().contains("update Kiln"), "{error}");
+}
+
+#[test]
+fn changed_weights_are_noticed_unless_told_otherwise() {
+    let toy = Toy::new();
+    let file = toy.file("weights-00001.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(matches!(refused(&toy), Error::Checksum { file, .. } if file.starts_with("weights")));
+    let unverified = LoadOptions {
+        verify_checksums: false,
+        ..LoadOptions::default()
+    };
+    assert!(toy.load_with(&DeviceOptions::default(), unverified).is_ok());
+}
+
+#[test]
+fn truncated_and_missing_weights() {
+    let toy = Toy::new();
+    let file = toy.file("weights-00001.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 8]).unwrap();
+    assert!(matches!(refused(&toy), Error::FileSize { .. }));
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(refused(&toy), Error::Read { .. }));
+}
+
+#[test]
+fn a_bundle_without_weights_says_so() {
+    let error = changed(|manifest| manifest.shards.clear());
+    assert!(matches!(error, Error::NoWeights { .. }), "{error}");
+}
+
+#[test]
+fn changed_missing_and_broken_kernels() {
+    let mut toy = Toy::new();
+    std::fs::write(toy.file("kernels/mix.wgsl"), "// changed").unwrap();
+    assert!(matches!(refused(&toy), Error::Checksum { file, .. } if file == "kernels/mix.wgsl"));
+    toy.set_kernel("mix", "fn mix( {");
+    toy.save();
+    match refused(&toy) {
+        Error::Kernel {
+            kernel, message, ..
+        } => {
+            assert_eq!(kernel, "mix");
+            assert!(!message.is_empty());
+        }
+        error => panic!("{error}"),
+    }
+    std::fs::remove_file(toy.file("kernels/mix.wgsl")).unwrap();
+    assert!(matches!(refused(&toy), Error::Read { .. }));
+}
+
+#[test]
+fn a_kernel_whose_bindings_are_not_as_listed() {
+    let error = changed(|manifest| {
+        manifest.variants[0].kernels[2].bindings[1] = kiln_bundle::Access::Read;
+    });
+    assert!(
+        matches!(&error, Error::Kernel { kernel, .. } if kernel == "emit"),
+        "{error}"
+    );
+}
+
+#[test]
+fn paths_do_not_leave_the_bundle() {
+    for path in ["../weights.safetensors", "/etc/passwd", "a/../../b"] {
+        let error = changed(|manifest| manifest.shards[0].file = path.to_string());
+        assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
+        let error = changed(|manifest| manifest.variants[0].kernels[0].file = path.to_string());
+        assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
+    }
+}
+
+#[test]
+fn manifests_that_contradict_themselves() {
+    assert_inconsistent(changed(|m| m.weights[0].bytes = u64::MAX), "table");
+    assert_inconsistent(changed(|m| m.weights[0].offset += 2), "table");
+    assert_inconsistent(changed(|m| m.model.chunk = 0), "chunk");
+    assert_inconsistent(changed(|m| m.variants.clear()), "variants");
+    assert_inconsistent(
+        changed(|m| m.variants[0].programs.decode[0].kernel = 9),
+        "kernel",
+    );
+    assert_inconsistent(
+        changed(|m| m.variants[0].programs.head[0].bindings[0].buffer = 99),
+        "99",
+    );
+    assert_inconsistent(
+        changed(|m| {
+            m.variants[0].programs.decode[2].bindings[1] =
+                m.variants[0].programs.decode[2].bindings[0]
+        }),
+        "reads and writes",
+    );
+    assert_inconsistent(
+        changed(|m| m.variants[0].programs.head[0].grid[0] = Grid::Fixed(u32::MAX)),
+        "workgroups",
+    );
+    for per in [0, 1] {
+        assert_inconsistent(
+            changed(|m| {
+                m.variants[0].programs.prefill[0].grid[1] = Grid::Tokens {
+                    per,
+                    times: u32::MAX,
+                }
+            }),
+            "workgroups",
+        );
+    }
+    for offset in [512, 1 << 40, u64::MAX] {
+        assert_inconsistent(
+            changed(|m| m.variants[0].programs.prefill[1].bindings[3].offset = offset),
+            "binding 3",
+        );
+    }
+    for bytes in [0, 2, 1 << 40, u64::MAX] {
+        assert_inconsistent(
+            changed(|m| m.variants[0].programs.prefill[1].bindings[3].bytes = Some(bytes)),
+            "binding 3",
+        );
+    }
+    let set_buffer =
+        |index: usize, kind: BufferKind| changed(move |m| m.variants[0].buffers[index].kind = kind);
+    assert_inconsistent(set_buffer(3, BufferKind::Arena { bytes: 0 }), "mixed");
+    assert_inconsistent(set_buffer(8, BufferKind::Logits { bytes: 8 }), "logits");
+    assert_inconsistent(set_buffer(6, BufferKind::Output { slots: 0 }), "output");
+    let state = BufferKind::State {
+        bytes_per_position: u64::MAX,
+        positions: Some(2),
+    };
+    assert_inconsistent(set_buffer(2, state), "ring");
+}
+
+#[test]
+fn a_state_too_large_says_how_long_a_context_may_be() {
+    let error = changed(|manifest| {
+        manifest.variants[0].buffers[1].kind = BufferKind::State {
+            bytes_per_position: 1 << 40,
+            positions: None,
+        };
+    });
+    assert!(
+        matches!(
+            error,
+            Error::StateTooLarge {
+                asked: 32,
+                longest: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn missing_limits_name_what_is_needed_and_found() {
+    let error = changed(|manifest| {
+        manifest.variants[0]
+            .limits
+            .max_storage_buffers_per_shader_stage = 1_000_000_000;
+    });
+    let Error::Unsupported { missing, .. } = &error else {
+        panic!("{error}");
+    };
+    let [(variant, missing)] = &missing[..] else {
+        panic!("{error}");
+    };
+    assert_eq!(variant, "base");
+    assert!(matches!(
+        missing[..],
+        [Missing::Limit { name: "maxStorageBuffersPerShaderStage", needed: 1_000_000_000, found }] if found > 0
+    ));
+    assert!(error.to_string().contains("found"), "{error}");
+}
+
+#[test]
+fn the_first_variant_that_runs_is_taken_or_the_one_asked_for() {
+    let toy = Toy::with(|manifest| {
+        let kernels = manifest.variants[0].kernels.clone();
+        let mut greedy = variant("greedy", vec![Feature::Subgroups]);
+        greedy.limits.max_buffer_size = u64::MAX;
+        let mut second = variant("second", vec![]);
+        greedy.kernels.clone_from(&kernels);
+        second.kernels = kernels;
+        manifest.variants.insert(0, second);
+        manifest.variants.insert(0, greedy);
+    });
+    assert_eq!(toy.load().unwrap().variant().name, "second");
+    let ask = |name: &str| {
+        let options = DeviceOptions {
+            variant: Some(name.to_string()),
+            ..DeviceOptions::default()
+        };
+        toy.load_with(&options, LoadOptions::default())
+    };
+    assert_eq!(ask("base").unwrap().variant().name, "base");
+    assert!(matches!(
+        ask("greedy").err(),
+        Some(Error::Unsupported { .. })
+    ));
+    assert!(matches!(
+        ask("best").err(),
+        Some(Error::UnknownVariant { .. })
+    ));
+}
+
+#[test]
+fn an_unknown_device_lists_the_known() {
+    let options = DeviceOptions {
+        device: Some("no such device".to_string()),
+        ..DeviceOptions::default()
+    };
+    match Toy::new().load_with(&options, LoadOptions::default()).err() {
+        Some(Error::NoAdapter { available, .. }) => assert!(!available.is_empty()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn loading_reports_progress_and_can_be_canceled() {
+    let toy = Toy::new();
+    let mut seen = Vec::new();
+    let mut progress = |done: kiln_runtime::LoadProgress| seen.push((done.done, done.total));
+    let options = LoadOptions {
+        progress: Some(&mut progress),
+        ..LoadOptions::default()
+    };
+    toy.load_with(&DeviceOptions::default(), options).unwrap();
+    let bytes = toy.manifest.shards[0].bytes;
+    assert_eq!(seen, [(bytes, bytes)]);
+
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let options = LoadOptions {
+        cancel,
+        ..LoadOptions::default()
+    };
+    let canceled = toy.load_with(&DeviceOptions::default(), options);
+    assert!(matches!(canceled.err(), Some(Error::Canceled)));
+}

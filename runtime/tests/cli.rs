@@ -1,0 +1,255 @@
+//! The `run-model` program from outside.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{Toy, VOCAB, reference};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+fn run_model(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_run-model"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// Standard output of a run that must succeed.
+fn stdout(arguments: &[&str]) -> String {
+    let output = run_model(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Standard error of a run that must fail with this code.
+fn stderr(code: i32, arguments: &[&str]) -> String {
+    let output = run_model(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+    assert!(!errors.contains("panicked"), "{errors}");
+    errors
+}
+
+fn bundle(toy: &Toy) -> &str {
+    toy.path().to_str().unwrap()
+}
+
+fn ids_text(ids: &[u32]) -> String {
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    ids.join(",")
+}
+
+const PROMPT: [u32; 6] = [3, 1, 4, 1, 5, 9];
+
+#[test]
+fn generate_prints_ids_or_json() {
+    let toy = Toy::new();
+    let prompt = ids_text(&PROMPT);
+    let expected = reference::generate(&PROMPT, 10);
+    let arguments = [
+        "generate",
+        bundle(&toy),
+        "--ids",
+        &prompt,
+        "--max-tokens",
+        "10",
+    ];
+    assert_eq!(stdout(&arguments).trim(), ids_text(&expected));
+
+    let arguments = [&arguments[..], &["--json", "--checked"]].concat();
+    let json: Value = serde_json::from_str(&stdout(&arguments)).unwrap();
+    assert_eq!(json["ids"], serde_json::json!(expected));
+    assert_eq!(json["prompt_ids"], serde_json::json!(PROMPT));
+    assert_eq!(json["stop"], "max_tokens");
+    assert!(json["timings"]["time_to_first_token_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn generate_stops_at_an_end_token_unless_told_to_go_on() {
+    let expected = reference::generate(&PROMPT, 8);
+    let toy = Toy::with(|manifest| manifest.model.eos_token_ids = vec![expected[1]]);
+    let prompt = ids_text(&PROMPT);
+    let arguments = [
+        "generate",
+        bundle(&toy),
+        "--ids",
+        &prompt,
+        "--max-tokens",
+        "8",
+    ];
+    let end = expected.iter().position(|id| *id == expected[1]).unwrap();
+    assert_eq!(stdout(&arguments).trim(), ids_text(&expected[..=end]));
+    let arguments = [&arguments[..], &["--ignore-eos"]].concat();
+    assert_eq!(stdout(&arguments).trim(), ids_text(&expected));
+}
+
+#[test]
+fn logits_writes_every_position() {
+    let toy = Toy::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("logits.safetensors");
+    let path = file.to_str().unwrap();
+    for chunk in ["1", "3", "4"] {
+        let prompt = ids_text(&PROMPT);
+        stdout(&[
+            "logits",
+            bundle(&toy),
+            "--ids",
+            &prompt,
+            "--chunk",
+            chunk,
+            "-o",
+            path,
+        ]);
+        let bytes = std::fs::read(&file).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let logits = tensors.tensor("logits").unwrap();
+        assert_eq!(logits.shape(), [PROMPT.len(), VOCAB as usize]);
+        let found: Vec<f32> = logits
+            .data()
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        let expected: Vec<f32> = (1..=PROMPT.len())
+            .flat_map(|length| reference::logits(&PROMPT[..length]))
+            .collect();
+        assert_eq!(found, expected, "in chunks of {chunk}");
+    }
+    assert_eq!(names(folder.path()), ["logits.safetensors"]);
+}
+
+#[test]
+fn nothing_half_written_stays() {
+    let toy = Toy::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("logits.safetensors");
+    let path = file.to_str().unwrap();
+    let error = stderr(1, &["logits", bundle(&toy), "--ids", "1,2,99", "-o", path]);
+    assert!(
+        error.contains("token id 99 is outside the vocabulary of 17"),
+        "{error}"
+    );
+    assert!(names(folder.path()).is_empty());
+    let error = stderr(
+        1,
+        &["logits", bundle(&toy), "--ids", "1", "-o", "/nonexistent/x"],
+    );
+    assert!(error.contains("/nonexistent"), "{error}");
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn verify_passes_and_fails() {
+    let toy = Toy::new();
+    let output = stdout(&["verify", bundle(&toy)]);
+    assert!(
+        output.contains("base") && output.contains("ok: largest error 0"),
+        "{output}"
+    );
+
+    let mut wrong = Toy::new();
+    let text = std::fs::read_to_string(wrong.file("kernels/head.wgsl")).unwrap();
+    wrong.set_kernel("head", &text.replace("* 0.25", "* 0.26"));
+    wrong.save();
+    let error = stderr(1, &["verify", bundle(&wrong)]);
+    assert!(
+        error.contains("1 of 1 variants are out of tolerance"),
+        "{error}"
+    );
+
+    let without = Toy::with(|manifest| manifest.self_test = None);
+    assert!(stderr(1, &["verify", bundle(&without)]).contains("no self-test"));
+}
+
+#[test]
+fn inspect_and_devices_tell() {
+    let toy = Toy::new();
+    let text = stdout(&["inspect", bundle(&toy), "--dispatches"]);
+    for part in [
+        "toy (ToyForCausalLM)",
+        "variant base",
+        "decode: 3 dispatches, 3.0 a layer",
+        "remember",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(stdout(&["devices"]).contains("maxStorageBufferBindingSize"));
+}
+
+#[test]
+fn bench_measures() {
+    let toy = Toy::new();
+    let sizes = [
+        "--prefill",
+        "7",
+        "--decode",
+        "5",
+        "--context",
+        "6",
+        "--repetitions",
+        "2",
+        "--json",
+    ];
+    let json: Value =
+        serde_json::from_str(&stdout(&[&["bench", bundle(&toy)], &sizes[..]].concat())).unwrap();
+    for measure in [
+        "prefill_tokens_per_s",
+        "decode_tokens_per_s",
+        "time_to_first_token_s",
+    ] {
+        assert!(
+            json[measure]["median"].as_f64().unwrap() > 0.0,
+            "{measure}: {json}"
+        );
+    }
+    assert_eq!(json["decode_dispatches"], 5);
+    let arguments = ["bench", bundle(&toy), "--prefill", "100"];
+    assert!(stderr(1, &arguments).contains("more than the model's 40"));
+}
+
+#[test]
+fn wrong_input_is_told_with_its_exit_code() {
+    let toy = Toy::new();
+    let error = stderr(1, &["inspect", "/nonexistent"]);
+    assert!(
+        error.contains("/nonexistent") && error.contains("manifest.json"),
+        "{error}"
+    );
+    let error = stderr(1, &["generate", bundle(&toy), "--prompt", "hello"]);
+    assert!(error.contains("no tokenizer"), "{error}");
+    let error = stderr(
+        1,
+        &["generate", bundle(&toy), "--ids", "1", "--variant", "f16"],
+    );
+    assert!(error.contains("it has base"), "{error}");
+    let error = stderr(1, &["chat", bundle(&toy)]);
+    assert!(error.contains("no tokenizer"), "{error}");
+    for usage in [
+        &["generate", bundle(&toy)][..],
+        &["generate", bundle(&toy), "--ids", "1", "--prompt", "x"],
+        &["generate", bundle(&toy), "--ids", "1,x"],
+        &[
+            "generate",
+            bundle(&toy),
+            "--ids",
+            "1",
+            "--temperature",
+            "-1",
+        ],
+        &["generate", bundle(&toy), "--ids", "1", "--top-p", "nan"],
+        &["logits", bundle(&toy), "--ids", "1"],
+        &["unknown"],
+    ] {
+        stderr(2, usage);
+    }
+}
