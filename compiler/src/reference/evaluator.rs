@@ -21,11 +21,7 @@ pub enum EvalError {
         source: WeightError,
     },
     #[error("weight {name}: expected {expected} elements, found {found}")]
-    WeightSize {
-        name: String,
-        expected: u64,
-        found: usize,
-    },
+    WeightSize { name: String, expected: u64, found: usize },
     /// The graph breaks a rule that its verification should have caught.
     #[error("node {node} ({op}): {what}")]
     Graph {
@@ -90,9 +86,7 @@ impl<'v> Operands<'v> {
 
     fn get(&self, position: usize) -> Result<(&'v Node, &'v Value), EvalError> {
         let operand = self.operands.get(position);
-        operand
-            .copied()
-            .ok_or_else(|| broken(self.node, "lacks an operand"))
+        operand.copied().ok_or_else(|| broken(self.node, "lacks an operand"))
     }
 
     fn floats(&self, position: usize) -> Result<&'v [f32], EvalError> {
@@ -167,10 +161,7 @@ impl<'a> Evaluator<'a> {
         let hidden = self.hidden(ids, trace)?;
         let logits = self.head(&hidden, trace)?;
         self.position += ids.len();
-        Ok(logits
-            .chunks(logits.len() / ids.len())
-            .map(<[f32]>::to_vec)
-            .collect())
+        Ok(logits.chunks(logits.len() / ids.len()).map(<[f32]>::to_vec).collect())
     }
 
     /// As [`feed`](Self::feed), but computes only the logits after the last token; empty for no ids.
@@ -211,11 +202,7 @@ impl<'a> Evaluator<'a> {
         let graph = self.graph;
         // What a rewind or a failed step left behind.
         for ((_, state), planes) in &mut self.caches {
-            let entry: usize = graph.states[state.0]
-                .shape
-                .iter()
-                .map(|dim| dim.value())
-                .product();
+            let entry: usize = graph.states[state.0].shape.iter().map(|dim| dim.value()).product();
             planes
                 .iter_mut()
                 .for_each(|plane| plane.truncate(self.position * entry));
@@ -248,12 +235,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Computes the nodes of a section in order; gives its output.
-    fn run(
-        &mut self,
-        section: &Section,
-        place: &Place,
-        trace: Trace,
-    ) -> Result<Vec<f32>, EvalError> {
+    fn run(&mut self, section: &Section, place: &Place, trace: Trace) -> Result<Vec<f32>, EvalError> {
         let order = toposort(&section.nodes, None)
             .map_err(|cycle| broken(&section.nodes[cycle.node_id()], "lies on a cycle"))?;
         let mut values: BTreeMap<NodeIndex, Value> = BTreeMap::new();
@@ -262,10 +244,7 @@ impl<'a> Evaluator<'a> {
             let operands = section.operands(index);
             let operands = Operands {
                 node,
-                operands: operands
-                    .iter()
-                    .map(|o| (&section.nodes[*o], &values[o]))
-                    .collect(),
+                operands: operands.iter().map(|o| (&section.nodes[*o], &values[o])).collect(),
             };
             let value = self.node(node, &operands, place)?;
             if let Value::Floats(values) = &value {
@@ -287,12 +266,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn node(
-        &mut self,
-        node: &Node,
-        operands: &Operands,
-        place: &Place,
-    ) -> Result<Value, EvalError> {
+    fn node(&mut self, node: &Node, operands: &Operands, place: &Place) -> Result<Value, EvalError> {
         let result = match &node.op {
             Op::Tokens => return Ok(Value::Tokens),
             Op::LayerInput => place.input.to_vec(),
@@ -312,12 +286,7 @@ impl<'a> Evaluator<'a> {
                     0..=2 => None,
                     _ => Some(self.weight(operands.weight(2)?, place.layer)?),
                 };
-                ops::linear(
-                    operands.floats(0)?,
-                    &weight,
-                    bias.as_deref(),
-                    operands.columns(1)?,
-                )
+                ops::linear(operands.floats(0)?, &weight, bias.as_deref(), operands.columns(1)?)
             }
             Op::RmsNorm { eps, unit_offset } => {
                 let weight = self.weight(operands.weight(1)?, place.layer)?;
@@ -343,10 +312,7 @@ impl<'a> Evaluator<'a> {
                 ops::rope(operands.floats(0)?, heads, width, self.position, spec)
             }
             Op::CacheWrite(state) => {
-                let cache = self
-                    .caches
-                    .entry(cache_key(node, place, *state)?)
-                    .or_default();
+                let cache = self.caches.entry(cache_key(node, place, *state)?).or_default();
                 cache.resize(operands.count(), Vec::new());
                 for (plane, values) in cache.iter_mut().enumerate() {
                     values.extend_from_slice(operands.floats(plane)?);
@@ -363,19 +329,9 @@ impl<'a> Evaluator<'a> {
                 };
                 let cache = self.caches.get(&cache_key(node, place, state)?);
                 let Some([keys, values]) = cache.map(Vec::as_slice) else {
-                    return Err(broken(
-                        node,
-                        "reads a cache that does not hold keys and values",
-                    ));
+                    return Err(broken(node, "reads a cache that does not hold keys and values"));
                 };
-                ops::attention(
-                    operands.floats(0)?,
-                    keys,
-                    values,
-                    self.position,
-                    shape,
-                    spec,
-                )
+                ops::attention(operands.floats(0)?, keys, values, self.position, shape, spec)
             }
             Op::Slice { start, len } => {
                 let columns = operands.columns(0)?;
@@ -431,10 +387,7 @@ fn cache_key(node: &Node, place: &Place, state: StateId) -> Result<(usize, State
 
 fn broken(node: &Node, what: &'static str) -> EvalError {
     EvalError::Graph {
-        node: node
-            .name
-            .clone()
-            .unwrap_or_else(|| "without a name".to_string()),
+        node: node.name.clone().unwrap_or_else(|| "without a name".to_string()),
         op: format!("{:?}", node.op),
         what,
     }

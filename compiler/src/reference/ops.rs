@@ -57,11 +57,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, unit_offset: bool) -> Vec<f
     for row in x.chunks(weight.len()) {
         let mean_square = dot(row, row) / row.len() as f32;
         let inverse = 1.0 / (mean_square + eps).sqrt();
-        normed.extend(
-            row.iter()
-                .zip(weight)
-                .map(|(x, w)| x * inverse * (offset + w)),
-        );
+        normed.extend(row.iter().zip(weight).map(|(x, w)| x * inverse * (offset + w)));
     }
     normed
 }
@@ -119,13 +115,7 @@ pub fn softcap(x: f32, cap: f32) -> f32 {
 ///
 /// With `r` rotated elements, `a = position · inv_freq[i]` and `f` the attention factor, the pair
 /// `(x[i], x[i + r/2])` becomes `(x[i]·f·cos a - x[i + r/2]·f·sin a, x[i + r/2]·f·cos a + x[i]·f·sin a)`.
-pub fn rope(
-    x: &[f32],
-    heads: usize,
-    width: usize,
-    first_position: usize,
-    spec: &RopeSpec,
-) -> Vec<f32> {
+pub fn rope(x: &[f32], heads: usize, width: usize, first_position: usize, spec: &RopeSpec) -> Vec<f32> {
     let half = spec.inv_freq.len();
     let mut turned = x.to_vec();
     for (token, row) in turned.chunks_mut(heads * width).enumerate() {
@@ -167,20 +157,13 @@ pub fn attention(
     shape: AttentionShape,
     spec: &AttentionSpec,
 ) -> Vec<f32> {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        width,
-    } = shape;
+    let AttentionShape { heads, kv_heads, width } = shape;
     let mut output = vec![0.0; q.len()];
     for (row, (q, output)) in q.chunks(width).zip(output.chunks_mut(width)).enumerate() {
         let position = first_position + row / heads;
         let kv_head = row % heads / (heads / kv_heads);
-        let first_seen = spec
-            .window
-            .map_or(0, |window| (position + 1).saturating_sub(window));
-        let entry =
-            |j: usize| (j * kv_heads + kv_head) * width..(j * kv_heads + kv_head + 1) * width;
+        let first_seen = spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let entry = |j: usize| (j * kv_heads + kv_head) * width..(j * kv_heads + kv_head + 1) * width;
 
         let scores: Vec<f32> = (first_seen..=position)
             .map(|j| dot(q, &keys[entry(j)]) * spec.scale)

@@ -10,17 +10,9 @@ const TOP: usize = 20;
 ///
 /// # Errors
 /// See [`EvalError`]; also where a logit is not finite.
-pub fn self_test(
-    graph: &ModelGraph,
-    weights: &dyn WeightValues,
-    ids: &[u32],
-) -> Result<SelfTest, EvalError> {
+pub fn self_test(graph: &ModelGraph, weights: &dyn WeightValues, ids: &[u32]) -> Result<SelfTest, EvalError> {
     let logits = Evaluator::new(graph, weights).feed_last(ids)?;
-    if let Some((id, value)) = logits
-        .iter()
-        .enumerate()
-        .find(|(_, logit)| !logit.is_finite())
-    {
+    if let Some((id, value)) = logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
         return Err(EvalError::NotFinite { id, value: *value });
     }
     let mut top_logits: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();

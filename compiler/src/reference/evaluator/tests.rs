@@ -4,8 +4,7 @@ use petgraph::graph::DiGraph;
 
 use super::*;
 use crate::graph::{
-    AttentionSpec, Binary, Dim, Layer, RopeId, RopeSpec, Shape, Span, StateDecl, Template,
-    WeightDecl, WeightRole,
+    AttentionSpec, Binary, Dim, Layer, RopeId, RopeSpec, Shape, Span, StateDecl, Template, WeightDecl, WeightRole,
 };
 use crate::reference::{MissingWeight, self_test};
 
@@ -44,10 +43,7 @@ impl Nodes {
     }
 
     fn section(self, output: NodeIndex) -> Section {
-        Section {
-            nodes: self.0,
-            output,
-        }
+        Section { nodes: self.0, output }
     }
 }
 
@@ -140,12 +136,7 @@ fn weights() -> HashMap<String, Vec<f32>> {
     };
     let mut weights = HashMap::from([("embed".to_string(), some(VOCAB * HIDDEN))]);
     for index in [3, 5] {
-        for (name, rows) in [
-            ("q", HEADS * WIDTH),
-            ("k", WIDTH),
-            ("v", WIDTH),
-            ("o", HEADS * WIDTH),
-        ] {
+        for (name, rows) in [("q", HEADS * WIDTH), ("k", WIDTH), ("v", WIDTH), ("o", HEADS * WIDTH)] {
             weights.insert(format!("layers.{index}.{name}"), some(rows * HIDDEN));
         }
     }
@@ -171,11 +162,7 @@ fn any_chunking_gives_the_same_logits() {
 #[test]
 fn a_window_forgets_and_no_window_remembers() {
     let weights = weights();
-    let last = |window, ids: &[u32]| {
-        Evaluator::new(&model(window), &weights)
-            .feed_last(ids)
-            .unwrap()
-    };
+    let last = |window, ids: &[u32]| Evaluator::new(&model(window), &weights).feed_last(ids).unwrap();
     let mut changed = IDS;
     changed[0] = 8;
     assert_ne!(last(None, &IDS), last(None, &changed));
@@ -200,9 +187,7 @@ fn rewinding_gives_what_a_fresh_run_gives() {
     evaluator.rewind(2);
     assert_eq!(evaluator.position(), 2);
     let again = evaluator.feed(&[7, 7]).unwrap();
-    let fresh = Evaluator::new(&graph, &weights)
-        .feed(&[3, 1, 7, 7])
-        .unwrap();
+    let fresh = Evaluator::new(&graph, &weights).feed(&[3, 1, 7, 7]).unwrap();
     assert_eq!(again, fresh[2..]);
 }
 
@@ -240,15 +225,9 @@ fn a_token_out_of_the_vocabulary_is_an_error_and_leaves_no_trace() {
     let mut evaluator = Evaluator::new(&graph, &weights);
     evaluator.feed(&IDS[..2]).unwrap();
     let error = evaluator.feed(&[1, 11]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "token id 11 is not in the vocabulary of 11 tokens"
-    );
+    assert_eq!(error.to_string(), "token id 11 is not in the vocabulary of 11 tokens");
     let rest = evaluator.feed(&IDS[2..]).unwrap();
-    assert_eq!(
-        rest,
-        Evaluator::new(&graph, &weights).feed(&IDS).unwrap()[2..]
-    );
+    assert_eq!(rest, Evaluator::new(&graph, &weights).feed(&IDS).unwrap()[2..]);
 }
 
 #[test]
@@ -266,10 +245,7 @@ fn a_missing_weight_is_named_and_the_step_can_be_repeated() {
     assert_eq!(error.to_string(), "weight layers.5.o: no such weight");
     broken.set(false);
     let repeated = evaluator.feed(&IDS).unwrap();
-    assert_eq!(
-        repeated,
-        Evaluator::new(&graph, &weights).feed(&IDS).unwrap()
-    );
+    assert_eq!(repeated, Evaluator::new(&graph, &weights).feed(&IDS).unwrap());
 }
 
 #[test]
@@ -277,10 +253,7 @@ fn a_weight_of_another_size_is_an_error() {
     let (graph, mut weights) = (model(None), weights());
     weights.get_mut("layers.3.k").unwrap().pop();
     let error = Evaluator::new(&graph, &weights).feed(&IDS).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "weight layers.3.k: expected 24 elements, found 23"
-    );
+    assert_eq!(error.to_string(), "weight layers.3.k: expected 24 elements, found 23");
 }
 
 #[test]
@@ -295,19 +268,11 @@ fn no_ids_no_logits() {
 fn a_self_test_keeps_the_largest_logits() {
     let (graph, weights) = (model(None), weights());
     let test = self_test(&graph, &weights, &IDS).unwrap();
-    let logits = Evaluator::new(&graph, &weights)
-        .feed(&IDS)
-        .unwrap()
-        .pop()
-        .unwrap();
+    let logits = Evaluator::new(&graph, &weights).feed(&IDS).unwrap().pop().unwrap();
     assert_eq!(test.ids, IDS);
     assert_eq!(test.top_logits.len(), VOCAB.min(20));
     assert!(test.top_logits.is_sorted_by(|a, b| a.1 >= b.1));
-    assert!(
-        test.top_logits
-            .iter()
-            .all(|&(id, logit)| logits[id as usize] == logit)
-    );
+    assert!(test.top_logits.iter().all(|&(id, logit)| logits[id as usize] == logit));
     let norm = logits.iter().map(|logit| logit * logit).sum::<f32>().sqrt();
     assert!((test.norm - norm).abs() < 1e-5 * norm);
 }
@@ -317,8 +282,5 @@ fn a_self_test_refuses_what_is_not_finite() {
     let (graph, mut weights) = (model(None), weights());
     weights.get_mut("embed").unwrap()[7 * HIDDEN] = f32::INFINITY;
     let error = self_test(&graph, &weights, &IDS).unwrap_err();
-    assert!(
-        matches!(error, EvalError::NotFinite { id: 7, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, EvalError::NotFinite { id: 7, .. }), "{error}");
 }
