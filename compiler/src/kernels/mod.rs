@@ -12,6 +12,7 @@ mod matvec;
 mod names;
 mod norm;
 mod pointwise;
+mod sampling;
 mod spec;
 mod weight;
 
@@ -28,6 +29,9 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Norm(spec) => norm::build(spec, variant),
         KernelSpec::Matvec(spec) => matvec::build(spec, variant),
         KernelSpec::Pointwise(spec) => pointwise::build(spec, variant),
+        KernelSpec::SampleThreshold { vocab } => sampling::threshold(*vocab, variant),
+        KernelSpec::SamplePartial { vocab, groups } => sampling::partial(*vocab, *groups, variant),
+        KernelSpec::SampleFinal { groups, slots } => sampling::last(*groups, *slots, variant),
         other => Err(KernelError::Unsupported {
             kernel: "?".to_string(),
             what: format!("no generator for {other:?} yet"),
