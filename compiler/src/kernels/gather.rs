@@ -58,7 +58,7 @@ fn body(b: &Builder, spec: &GatherSpec) {
                 let values = table.load(row, chunk, "").values();
                 for (i, value) in (0..).zip(values) {
                     let value = if spec.scale == 1.0 { value } else { value * spec.scale };
-                    out.store(token, chunk * quads + i, value, spec.width % table.chunk != 0);
+                    out.store(token, chunk * quads + i, value, !spec.width.is_multiple_of(table.chunk));
                 }
             },
         );

@@ -45,7 +45,7 @@ impl MatvecSpec {
                 "a workgroup of {} threads, expected a power of two from 32",
                 self.workgroup
             )
-        } else if glu && self.rows_per_workgroup % 2 != 0 {
+        } else if glu && !self.rows_per_workgroup.is_multiple_of(2) {
             format!(
                 "{} rows a workgroup with a gated unit, expected an even number",
                 self.rows_per_workgroup
