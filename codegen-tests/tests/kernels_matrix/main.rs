@@ -1,10 +1,12 @@
 //! Matrix and elementwise kernels against plain loops in f64, in every variant, odd sizes included.
 
 mod gather;
+mod gemm;
 mod matrix;
 mod matvec;
 mod norm;
 mod pointwise;
 mod product;
 mod scalar;
+mod snapshots;
 mod support;

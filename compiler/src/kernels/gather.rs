@@ -41,7 +41,7 @@ pub fn build(spec: &GatherSpec, variant: Variant) -> Result<KernelSource, Kernel
 fn body(b: &Builder, spec: &GatherSpec) {
     let table = Weight::bind(b, spec.format, spec.width, 1);
     let tokens = b.storage::<u32>("tokens", Access::Read);
-    b.storage::<u32>("step", Access::Read);
+    b.storage::<u32>("step_buffer", Access::Read);
     let out = Quads::bind(b, "out", spec.width, Access::ReadWrite);
 
     let token = b.group().x();
@@ -49,12 +49,18 @@ fn body(b: &Builder, spec: &GatherSpec) {
     let row = (tokens.load(token) - spec.first_row).named("row");
     let quads = table.chunk / 4;
     b.if_(row.lt(spec.rows), || {
-        b.range("chunk", b.thread(), table.chunks(spec.width), WORKGROUP, |chunk| {
-            let values = table.load(row, chunk).values();
-            for (i, value) in (0..).zip(values) {
-                let value = if spec.scale == 1.0 { value } else { value * spec.scale };
-                out.store(token, chunk * quads + i, value, spec.width % table.chunk != 0);
-            }
-        });
+        b.range(
+            "chunk",
+            b.thread(),
+            b.constant("CHUNKS", table.chunks(spec.width)),
+            WORKGROUP,
+            |chunk| {
+                let values = table.load(row, chunk, "").values();
+                for (i, value) in (0..).zip(values) {
+                    let value = if spec.scale == 1.0 { value } else { value * spec.scale };
+                    out.store(token, chunk * quads + i, value, !spec.width.is_multiple_of(table.chunk));
+                }
+            },
+        );
     });
 }

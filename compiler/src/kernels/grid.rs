@@ -59,13 +59,6 @@ impl AttentionPrefillSpec {
     pub const QUERIES: u32 = 16;
 }
 
-impl GemmSpec {
-    /// Weight rows (output columns) of one workgroup.
-    pub const TILE_ROWS: u32 = 64;
-    /// Tokens of one workgroup.
-    pub const TILE_TOKENS: u32 = 64;
-}
-
 impl PointwiseSpec {
     /// Threads, and elements, of one workgroup.
     pub const WORKGROUP: u32 = 256;

@@ -10,7 +10,7 @@ use kiln_bundle::{Access, StepWord};
 use super::builder::{Builder, F32, KernelError, KernelSource, Reduction, U32, Vec4};
 use super::epilogue::{self, Operands};
 use super::names::lettered;
-use super::weight::{Quads, Weight, needs_sum};
+use super::weight::{Quads, Weight, offset_sum};
 use super::{MatvecSpec, Prologue, Variant};
 
 impl MatvecSpec {
@@ -45,7 +45,7 @@ impl MatvecSpec {
                 "a workgroup of {} threads, expected a power of two from 32",
                 self.workgroup
             )
-        } else if glu && self.rows_per_workgroup % 2 != 0 {
+        } else if glu && !self.rows_per_workgroup.is_multiple_of(2) {
             format!(
                 "{} rows a workgroup with a gated unit, expected an even number",
                 self.rows_per_workgroup
@@ -80,7 +80,9 @@ fn body(b: &Builder, spec: &MatvecSpec) {
     };
     let weight = Weight::bind(b, spec.format, spec.cols, spec.lane_words);
     let operands = Operands::bind(b, &spec.epilogue, spec.rows);
-    let step = spec.row_from_step.then(|| b.storage::<u32>("step", Access::Read));
+    let step = spec
+        .row_from_step
+        .then(|| b.storage::<u32>("step_buffer", Access::Read));
     let tail = operands.output();
 
     let group = match spec.workgroups() {
@@ -108,27 +110,37 @@ fn body(b: &Builder, spec: &MatvecSpec) {
     let products: Vec<_> = (0..rows.len()).map(|i| b.variable(&lettered("sum", i), 0.0)).collect();
     let squares = norm_weight.map(|_| b.variable("squares", 0.0));
     let guarded = !spec.cols.is_multiple_of(weight.chunk);
-    b.range("chunk", b.thread(), weight.chunks(spec.cols), spec.workgroup, |chunk| {
-        let quads = weight.chunk / 4;
-        let loaded: Vec<_> = rows.iter().map(|&row| weight.load(row, chunk)).collect();
-        let numbers = (0..quads).map(|i| (chunk * quads + i, i));
-        let mut input: Vec<Vec4> = numbers
-            .clone()
-            .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
-            .collect();
-        if let (Some(norm_weight), Some(squares)) = (norm_weight, squares) {
-            let terms = input.iter().map(|&x| x.dot(x));
-            squares.add(terms.reduce(|sum, term| sum + term).expect("a chunk has elements"));
-            for (value, (quad, i)) in input.iter_mut().zip(numbers) {
-                *value = (*value * norm_factor(b, &spec.prologue, norm_weight, quad, guarded))
-                    .named(&lettered("normed", i as usize));
+    b.range(
+        "chunk",
+        b.thread(),
+        b.constant("CHUNKS", weight.chunks(spec.cols)),
+        spec.workgroup,
+        |chunk| {
+            let quads = weight.chunk / 4;
+            let loaded: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .map(|(i, &row)| weight.load(row, chunk, &lettered("", i)))
+                .collect();
+            let numbers = (0..quads).map(|i| (chunk * quads + i, i));
+            let mut input: Vec<Vec4> = numbers
+                .clone()
+                .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
+                .collect();
+            if let (Some(norm_weight), Some(squares)) = (norm_weight, squares) {
+                let terms = input.iter().map(|&x| x.dot(x));
+                squares.add(terms.reduce(|sum, term| sum + term).expect("a chunk has elements"));
+                for (value, (quad, i)) in input.iter_mut().zip(numbers) {
+                    *value = (*value * norm_factor(b, &spec.prologue, norm_weight, quad, guarded))
+                        .named(&lettered("normed", i as usize));
+                }
             }
-        }
-        let sum_x = needs_sum(spec.format).then(|| b.sum_of_components(&input).named("sum_x"));
-        for (product, chunk) in products.iter().zip(loaded) {
-            product.add(chunk.dot(&input, sum_x));
-        }
-    });
+            let offset_sum = offset_sum(spec.format, &input);
+            for (product, chunk) in products.iter().zip(loaded) {
+                product.add(chunk.dot(&input, offset_sum));
+            }
+        },
+    );
 
     let mut partial: Vec<F32> = products.iter().map(|product| product.load()).collect();
     partial.extend(squares.map(|squares| squares.load()));
@@ -137,7 +149,7 @@ fn body(b: &Builder, spec: &MatvecSpec) {
     let per_output = tail.rows_per_output();
     let outputs = spec.rows_per_workgroup / per_output;
     let output = first_row / per_output + b.thread();
-    let stored = b.thread().lt(outputs) & output.lt(tail.columns());
+    let stored = b.thread().lt(outputs) & output.lt(b.constant("OUTPUTS", tail.columns()));
     b.if_(stored, || {
         let scale = match spec.prologue {
             Prologue::Direct => None,

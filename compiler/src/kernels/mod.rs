@@ -7,6 +7,7 @@ mod activation;
 pub mod builder;
 mod epilogue;
 mod gather;
+mod gemm;
 mod grid;
 mod matvec;
 mod names;
@@ -28,6 +29,7 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Gather(spec) => gather::build(spec, variant),
         KernelSpec::Norm(spec) => norm::build(spec, variant),
         KernelSpec::Matvec(spec) => matvec::build(spec, variant),
+        KernelSpec::Gemm(spec) => gemm::build(spec, variant),
         KernelSpec::Pointwise(spec) => pointwise::build(spec, variant),
         KernelSpec::SampleThreshold { vocab } => sampling::threshold(*vocab, variant),
         KernelSpec::SamplePartial { vocab, groups } => sampling::partial(*vocab, *groups, variant),

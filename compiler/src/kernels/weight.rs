@@ -17,6 +17,7 @@ pub struct Weight<'b> {
     row_chunks: U32<'b>,
     /// Scale blocks in a row.
     row_blocks: U32<'b>,
+    even_row_blocks: bool,
 }
 
 /// The elements' binding, by the size of a chunk.
@@ -71,6 +72,7 @@ impl<'b> Weight<'b> {
                 Some(block) => b.constant("ROW_BLOCKS", row / block),
                 None => b.literal(0),
             },
+            even_row_blocks: format.block().is_some_and(|block| (row / block).is_multiple_of(2)),
         }
     }
 
@@ -79,22 +81,23 @@ impl<'b> Weight<'b> {
         cols.div_ceil(self.chunk)
     }
 
-    /// Loads chunk number `chunk` of `row`.
-    pub fn load(&self, row: U32<'b>, chunk: U32<'b>) -> Chunk<'b> {
+    /// Loads chunk number `chunk` of `row`; `label` ends the names in the text.
+    pub fn load(&self, row: U32<'b>, chunk: U32<'b>, label: &str) -> Chunk<'b> {
         let at = row * self.row_chunks + chunk;
+        let packed = format!("packed{label}");
         let raw = match self.words {
-            Words::One(array) => Raw::Words(vec![array.load(at).named("packed")]),
+            Words::One(array) => Raw::Words(vec![array.load(at).named(&packed)]),
             Words::Two(array) => {
-                let pair = array.load(at).named("packed");
+                let pair = array.load(at).named(&packed);
                 Raw::Words(vec![pair.x(), pair.y()])
             }
             Words::Four(array) => {
-                let four: UVec4 = array.load(at).named("packed");
+                let four: UVec4 = array.load(at).named(&packed);
                 Raw::Words((0..4).map(|word| four.component(word)).collect())
             }
             Words::Floats(array) => Raw::Floats(array.load(at).named("weights")),
         };
-        let scale = self.scales.map(|scales| self.load_scale(scales, row, chunk));
+        let scale = self.scales.map(|scales| self.load_scale(scales, row, chunk, label));
         Chunk {
             b: self.b,
             format: self.format,
@@ -103,28 +106,31 @@ impl<'b> Weight<'b> {
         }
     }
 
-    fn load_scale(&self, scales: Array<'b, u32>, row: U32<'b>, chunk: U32<'b>) -> (U32<'b>, U32<'b>) {
+    fn load_scale(&self, scales: Array<'b, u32>, row: U32<'b>, chunk: U32<'b>, label: &str) -> (U32<'b>, U32<'b>) {
         let block_chunks = self.format.block().expect("has scales") / self.chunk;
-        let block = row * self.row_blocks + chunk / block_chunks;
+        let block = chunk / block_chunks;
+        let number = (row * self.row_blocks + block).named(&format!("block{label}"));
+        let name = format!("scale_word{label}");
         match self.format {
-            WeightFormat::Q4 { min: true } => (scales.load(block).named("scale_word"), self.b.literal(0)),
+            WeightFormat::Q4 { min: true } => (scales.load(number).named(&name), self.b.literal(0)),
             _ => {
-                let block = block.named("block");
-                (scales.load(block >> 1).named("scale_word"), (block & 1) << 4)
+                // With an even number of blocks in a row, the half does not depend on the row.
+                let parity = if self.even_row_blocks { block } else { number };
+                (scales.load(number >> 1).named(&name), (parity & 1) << 4)
             }
         }
     }
 }
 
 impl<'b> Chunk<'b> {
-    /// `Σ w · x` over the chunk; `sum_x` must be the sum of `x` where [`needs_sum`] says so.
-    pub fn dot(&self, x: &[Vec4<'b>], sum_x: Option<F32<'b>>) -> F32<'b> {
+    /// `Σ w · x` over the chunk; `offset_sum` must be that of [`offset_sum`].
+    pub fn dot(&self, x: &[Vec4<'b>], offset_sum: Option<F32<'b>>) -> F32<'b> {
         let terms = self.quants().into_iter().zip(x).map(|(q, &x)| q.dot(x));
         let dot = terms.reduce(|sum, term| sum + term).expect("a chunk has elements");
-        match (self.scale_and_min(), sum_x) {
+        match (self.scale_and_min(), offset_sum) {
             ((None, _), _) => dot,
-            ((Some(scale), Some(min)), Some(sum_x)) => scale * dot + min * sum_x,
-            ((Some(scale), None), Some(sum_x)) => scale * (dot - sum_x * Q4_ZERO),
+            ((Some(scale), Some(min)), Some(sum)) => scale * dot + min * sum,
+            ((Some(scale), None), Some(zeros)) => scale * (dot - zeros),
             ((Some(scale), _), None) => scale * dot,
         }
     }
@@ -179,7 +185,8 @@ impl<'b> Chunk<'b> {
 
     /// Elements 0 to 3 are the low nibbles of the word's bytes, 4 to 7 the high ones.
     fn nibbles(&self, word: U32<'b>) -> [Vec4<'b>; 2] {
-        [word & LOW_NIBBLES, (word >> 4) & LOW_NIBBLES].map(|bytes| bytes.unpack4x_u8().cast())
+        let low_nibbles = self.b.constant("LOW_NIBBLES", 0x0f0f_0f0f);
+        [word & low_nibbles, (word >> 4) & low_nibbles].map(|bytes| bytes.unpack4x_u8().cast())
     }
 
     fn scale_and_min(&self) -> (Option<F32<'b>>, Option<F32<'b>>) {
@@ -194,13 +201,18 @@ impl<'b> Chunk<'b> {
     }
 }
 
-const LOW_NIBBLES: u32 = 0x0f0f_0f0f;
 /// The stored number that means zero in `Q4` without a minimum.
 const Q4_ZERO: f32 = 8.0;
 
-/// Whether dot products in this format need the sum of the other operand: its numbers have an offset.
-pub fn needs_sum(format: WeightFormat) -> bool {
-    matches!(format, WeightFormat::Q4 { .. })
+/// What a chunk's dot product with `x` needs beside it in formats whose numbers have an offset, the same for every
+/// row: the sum of `x`, times the offset where it is fixed.
+pub fn offset_sum<'b>(format: WeightFormat, x: &[Vec4<'b>]) -> Option<F32<'b>> {
+    let b = x.first()?.builder();
+    match format {
+        WeightFormat::Q4 { min: true } => Some(b.sum_of_components(x).named("sum_x")),
+        WeightFormat::Q4 { min: false } => Some((b.sum_of_components(x) * Q4_ZERO).named("zero_sum")),
+        _ => None,
+    }
 }
 
 /// An f32 activation matrix, read four columns at a time.
