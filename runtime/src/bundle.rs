@@ -13,12 +13,7 @@ pub trait BundleSource {
     fn size(&self, file: &str) -> impl Future<Output = std::io::Result<u64>>;
 
     /// Fills `buffer` from `offset`.
-    fn read(
-        &self,
-        file: &str,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> impl Future<Output = std::io::Result<()>>;
+    fn read(&self, file: &str, offset: u64, buffer: &mut [u8]) -> impl Future<Output = std::io::Result<()>>;
 }
 
 /// A source and its manifest, checked.
@@ -39,10 +34,7 @@ impl<S: BundleSource> Bundle<S> {
         let text = read_all(&source, MANIFEST_FILE).await?;
         let manifest = Manifest::from_json(&text, MANIFEST_FILE)?;
         let shards = manifest.shards.iter().map(|shard| &shard.file);
-        let kernels = manifest
-            .variants
-            .iter()
-            .flat_map(|variant| &variant.kernels);
+        let kernels = manifest.variants.iter().flat_map(|variant| &variant.kernels);
         for file in shards.chain(kernels.map(|kernel| &kernel.file)) {
             check_path(file)?;
         }
@@ -75,9 +67,7 @@ async fn read_all(source: &impl BundleSource, file: &str) -> Result<Vec<u8>, Err
     };
     let size = source.size(file).await.map_err(read)?;
     if size > MAX_TEXT_BYTES {
-        return Err(read(std::io::Error::other(format!(
-            "{size} bytes are too many"
-        ))));
+        return Err(read(std::io::Error::other(format!("{size} bytes are too many"))));
     }
     let mut bytes = vec![0; size as usize];
     source.read(file, 0, &mut bytes).await.map_err(read)?;
@@ -86,15 +76,11 @@ async fn read_all(source: &impl BundleSource, file: &str) -> Result<Vec<u8>, Err
 
 /// A path of the manifest must stay below the bundle's folder on every system.
 fn check_path(path: &str) -> Result<(), Error> {
-    let plain = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0'])
-    };
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
     if path.split('/').all(plain) {
         Ok(())
     } else {
-        Err(Error::UnsafePath {
-            path: path.to_string(),
-        })
+        Err(Error::UnsafePath { path: path.to_string() })
     }
 }
 
@@ -132,11 +118,7 @@ mod tests {
 
     #[test]
     fn paths_stay_inside() {
-        for good in [
-            "manifest.json",
-            "kernels/base/a.wgsl",
-            "weights-0.safetensors",
-        ] {
+        for good in ["manifest.json", "kernels/base/a.wgsl", "weights-0.safetensors"] {
             assert!(check_path(good).is_ok(), "{good}");
         }
         for bad in [

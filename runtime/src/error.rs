@@ -20,18 +20,10 @@ pub enum Error {
     #[error("{path:?} in the manifest leaves the bundle's folder; do not trust this bundle")]
     UnsafePath { path: String },
     /// A file has another size than the manifest says.
-    #[error(
-        "{file}: {found} bytes, the manifest says {expected}; copy or compile the bundle again"
-    )]
-    FileSize {
-        file: String,
-        expected: u64,
-        found: u64,
-    },
+    #[error("{file}: {found} bytes, the manifest says {expected}; copy or compile the bundle again")]
+    FileSize { file: String, expected: u64, found: u64 },
     /// A file is not what the compiler wrote.
-    #[error(
-        "{file}: SHA-256 is {found}, the manifest says {expected}; copy or compile the bundle again"
-    )]
+    #[error("{file}: SHA-256 is {found}, the manifest says {expected}; copy or compile the bundle again")]
     Checksum {
         file: String,
         expected: String,
@@ -48,10 +40,7 @@ pub enum Error {
     },
     /// The bundle has no variant of this name.
     #[error("the bundle has no variant {name:?}; it has {}", available.join(", "))]
-    UnknownVariant {
-        name: String,
-        available: Vec<String>,
-    },
+    UnknownVariant { name: String, available: Vec<String> },
     /// The adapter lacks what the variants need: (variant, what is missing).
     #[error(
         "{adapter} cannot run this bundle: {}; `run-model devices` lists other devices",
@@ -99,11 +88,7 @@ pub enum Error {
     #[error(
         "{tokens} tokens at position {position} do not fit the context of {context}; shorten the prompt, reset the session, or open it with a longer context"
     )]
-    ContextOverflow {
-        position: u32,
-        tokens: usize,
-        context: u32,
-    },
+    ContextOverflow { position: u32, tokens: usize, context: u32 },
     /// A token id that the model does not have. Nothing was run.
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     TokenOutOfRange { id: u32, vocab: u32 },
@@ -129,16 +114,11 @@ pub enum Error {
 
 fn no_adapter(wanted: Option<&str>, available: &[String]) -> String {
     match (wanted, available) {
-        (_, []) => {
-            "no GPU and no software device found; install a Vulkan, Metal or DirectX 12 driver \
+        (_, []) => "no GPU and no software device found; install a Vulkan, Metal or DirectX 12 driver \
                     (on Debian: apt install mesa-vulkan-drivers)"
-                .to_string()
-        }
+            .to_string(),
         (Some(wanted), available) => {
-            format!(
-                "no device is named like {wanted:?}; found: {}",
-                available.join(", ")
-            )
+            format!("no device is named like {wanted:?}; found: {}", available.join(", "))
         }
         (None, available) => format!("no device is usable; found: {}", available.join(", ")),
     }

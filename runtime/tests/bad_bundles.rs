@@ -4,9 +4,7 @@ mod common;
 
 use common::{Toy, variant};
 use kiln_bundle::{BufferKind, BundleError, Feature, Grid, MANIFEST_FILE, Manifest};
-use kiln_runtime::{
-    CancelToken, DeviceOptions, Error, LoadOptions, Missing, Model, Session, block_on,
-};
+use kiln_runtime::{CancelToken, DeviceOptions, Error, LoadOptions, Missing, Model, Session, block_on};
 
 fn refused(toy: &Toy) -> Error {
     match toy.load() {
@@ -36,10 +34,7 @@ fn assert_inconsistent(error: Error, part: &str) {
 fn a_folder_without_manifest_and_one_that_is_no_manifest() {
     let toy = Toy::new();
     std::fs::write(toy.file(MANIFEST_FILE), "{").unwrap();
-    assert!(matches!(
-        refused(&toy),
-        Error::Bundle(BundleError::Syntax { .. })
-    ));
+    assert!(matches!(refused(&toy), Error::Bundle(BundleError::Syntax { .. })));
     std::fs::remove_file(toy.file(MANIFEST_FILE)).unwrap();
     assert!(matches!(refused(&toy), Error::Read { file, .. } if file == MANIFEST_FILE));
 }
@@ -91,9 +86,7 @@ fn changed_missing_and_broken_kernels() {
     toy.set_kernel("mix", "fn mix( {");
     toy.save();
     match refused(&toy) {
-        Error::Kernel {
-            kernel, message, ..
-        } => {
+        Error::Kernel { kernel, message, .. } => {
             assert_eq!(kernel, "mix");
             assert!(!message.is_empty());
         }
@@ -130,19 +123,13 @@ fn manifests_that_contradict_themselves() {
     assert_inconsistent(changed(|m| m.weights[0].offset += 2), "table");
     assert_inconsistent(changed(|m| m.model.chunk = 0), "chunk");
     assert_inconsistent(changed(|m| m.variants.clear()), "variants");
-    assert_inconsistent(
-        changed(|m| m.variants[0].programs.decode[0].kernel = 9),
-        "kernel",
-    );
+    assert_inconsistent(changed(|m| m.variants[0].programs.decode[0].kernel = 9), "kernel");
     assert_inconsistent(
         changed(|m| m.variants[0].programs.head[0].bindings[0].buffer = 99),
         "99",
     );
     assert_inconsistent(
-        changed(|m| {
-            m.variants[0].programs.decode[2].bindings[1] =
-                m.variants[0].programs.decode[2].bindings[0]
-        }),
+        changed(|m| m.variants[0].programs.decode[2].bindings[1] = m.variants[0].programs.decode[2].bindings[0]),
         "reads and writes",
     );
     assert_inconsistent(
@@ -151,12 +138,7 @@ fn manifests_that_contradict_themselves() {
     );
     for per in [0, 1] {
         assert_inconsistent(
-            changed(|m| {
-                m.variants[0].programs.prefill[0].grid[1] = Grid::Tokens {
-                    per,
-                    times: u32::MAX,
-                }
-            }),
+            changed(|m| m.variants[0].programs.prefill[0].grid[1] = Grid::Tokens { per, times: u32::MAX }),
             "workgroups",
         );
     }
@@ -172,8 +154,7 @@ fn manifests_that_contradict_themselves() {
             "binding 3",
         );
     }
-    let set_buffer =
-        |index: usize, kind: BufferKind| changed(move |m| m.variants[0].buffers[index].kind = kind);
+    let set_buffer = |index: usize, kind: BufferKind| changed(move |m| m.variants[0].buffers[index].kind = kind);
     assert_inconsistent(set_buffer(3, BufferKind::Arena { bytes: 0 }), "mixed");
     assert_inconsistent(set_buffer(8, BufferKind::Logits { bytes: 8 }), "logits");
     assert_inconsistent(set_buffer(6, BufferKind::Output { slots: 0 }), "output");
@@ -208,9 +189,7 @@ fn a_state_too_large_says_how_long_a_context_may_be() {
 #[test]
 fn missing_limits_name_what_is_needed_and_found() {
     let error = changed(|manifest| {
-        manifest.variants[0]
-            .limits
-            .max_storage_buffers_per_shader_stage = 1_000_000_000;
+        manifest.variants[0].limits.max_storage_buffers_per_shader_stage = 1_000_000_000;
     });
     let Error::Unsupported { missing, .. } = &error else {
         panic!("{error}");
@@ -247,14 +226,8 @@ fn the_first_variant_that_runs_is_taken_or_the_one_asked_for() {
         toy.load_with(&options, LoadOptions::default())
     };
     assert_eq!(ask("base").unwrap().variant().name, "base");
-    assert!(matches!(
-        ask("greedy").err(),
-        Some(Error::Unsupported { .. })
-    ));
-    assert!(matches!(
-        ask("best").err(),
-        Some(Error::UnknownVariant { .. })
-    ));
+    assert!(matches!(ask("greedy").err(), Some(Error::Unsupported { .. })));
+    assert!(matches!(ask("best").err(), Some(Error::UnknownVariant { .. })));
 }
 
 #[test]

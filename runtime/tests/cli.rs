@@ -50,14 +50,7 @@ fn generate_prints_ids_or_json() {
     let toy = Toy::new();
     let prompt = ids_text(&PROMPT);
     let expected = reference::generate(&PROMPT, 10);
-    let arguments = [
-        "generate",
-        bundle(&toy),
-        "--ids",
-        &prompt,
-        "--max-tokens",
-        "10",
-    ];
+    let arguments = ["generate", bundle(&toy), "--ids", &prompt, "--max-tokens", "10"];
     assert_eq!(stdout(&arguments).trim(), ids_text(&expected));
 
     let arguments = [&arguments[..], &["--json", "--checked"]].concat();
@@ -73,14 +66,7 @@ fn generate_stops_at_an_end_token_unless_told_to_go_on() {
     let expected = reference::generate(&PROMPT, 8);
     let toy = Toy::with(|manifest| manifest.model.eos_token_ids = vec![expected[1]]);
     let prompt = ids_text(&PROMPT);
-    let arguments = [
-        "generate",
-        bundle(&toy),
-        "--ids",
-        &prompt,
-        "--max-tokens",
-        "8",
-    ];
+    let arguments = ["generate", bundle(&toy), "--ids", &prompt, "--max-tokens", "8"];
     let end = expected.iter().position(|id| *id == expected[1]).unwrap();
     assert_eq!(stdout(&arguments).trim(), ids_text(&expected[..=end]));
     let arguments = [&arguments[..], &["--ignore-eos"]].concat();
@@ -95,16 +81,7 @@ fn logits_writes_every_position() {
     let path = file.to_str().unwrap();
     for chunk in ["1", "3", "4"] {
         let prompt = ids_text(&PROMPT);
-        stdout(&[
-            "logits",
-            bundle(&toy),
-            "--ids",
-            &prompt,
-            "--chunk",
-            chunk,
-            "-o",
-            path,
-        ]);
+        stdout(&["logits", bundle(&toy), "--ids", &prompt, "--chunk", chunk, "-o", path]);
         let bytes = std::fs::read(&file).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let logits = tensors.tensor("logits").unwrap();
@@ -129,15 +106,9 @@ fn nothing_half_written_stays() {
     let file = folder.path().join("logits.safetensors");
     let path = file.to_str().unwrap();
     let error = stderr(1, &["logits", bundle(&toy), "--ids", "1,2,99", "-o", path]);
-    assert!(
-        error.contains("token id 99 is outside the vocabulary of 17"),
-        "{error}"
-    );
+    assert!(error.contains("token id 99 is outside the vocabulary of 17"), "{error}");
     assert!(names(folder.path()).is_empty());
-    let error = stderr(
-        1,
-        &["logits", bundle(&toy), "--ids", "1", "-o", "/nonexistent/x"],
-    );
+    let error = stderr(1, &["logits", bundle(&toy), "--ids", "1", "-o", "/nonexistent/x"]);
     assert!(error.contains("/nonexistent"), "{error}");
 }
 
@@ -162,10 +133,7 @@ fn verify_passes_and_fails() {
     wrong.set_kernel("head", &text.replace("* 0.25", "* 0.26"));
     wrong.save();
     let error = stderr(1, &["verify", bundle(&wrong)]);
-    assert!(
-        error.contains("1 of 1 variants are out of tolerance"),
-        "{error}"
-    );
+    assert!(error.contains("1 of 1 variants are out of tolerance"), "{error}");
 
     let without = Toy::with(|manifest| manifest.self_test = None);
     assert!(stderr(1, &["verify", bundle(&without)]).contains("no self-test"));
@@ -200,17 +168,9 @@ fn bench_measures() {
         "2",
         "--json",
     ];
-    let json: Value =
-        serde_json::from_str(&stdout(&[&["bench", bundle(&toy)], &sizes[..]].concat())).unwrap();
-    for measure in [
-        "prefill_tokens_per_s",
-        "decode_tokens_per_s",
-        "time_to_first_token_s",
-    ] {
-        assert!(
-            json[measure]["median"].as_f64().unwrap() > 0.0,
-            "{measure}: {json}"
-        );
+    let json: Value = serde_json::from_str(&stdout(&[&["bench", bundle(&toy)], &sizes[..]].concat())).unwrap();
+    for measure in ["prefill_tokens_per_s", "decode_tokens_per_s", "time_to_first_token_s"] {
+        assert!(json[measure]["median"].as_f64().unwrap() > 0.0, "{measure}: {json}");
     }
     assert_eq!(json["decode_dispatches"], 5);
     let arguments = ["bench", bundle(&toy), "--prefill", "100"];
@@ -227,10 +187,7 @@ fn wrong_input_is_told_with_its_exit_code() {
     );
     let error = stderr(1, &["generate", bundle(&toy), "--prompt", "hello"]);
     assert!(error.contains("no tokenizer"), "{error}");
-    let error = stderr(
-        1,
-        &["generate", bundle(&toy), "--ids", "1", "--variant", "f16"],
-    );
+    let error = stderr(1, &["generate", bundle(&toy), "--ids", "1", "--variant", "f16"]);
     assert!(error.contains("it has base"), "{error}");
     let error = stderr(1, &["chat", bundle(&toy)]);
     assert!(error.contains("no tokenizer"), "{error}");
@@ -238,14 +195,7 @@ fn wrong_input_is_told_with_its_exit_code() {
         &["generate", bundle(&toy)][..],
         &["generate", bundle(&toy), "--ids", "1", "--prompt", "x"],
         &["generate", bundle(&toy), "--ids", "1,x"],
-        &[
-            "generate",
-            bundle(&toy),
-            "--ids",
-            "1",
-            "--temperature",
-            "-1",
-        ],
+        &["generate", bundle(&toy), "--ids", "1", "--temperature", "-1"],
         &["generate", bundle(&toy), "--ids", "1", "--top-p", "nan"],
         &["logits", bundle(&toy), "--ids", "1"],
         &["unknown"],

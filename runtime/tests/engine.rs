@@ -42,11 +42,7 @@ fn generates_what_the_model_says_after_any_prompt() {
         feed(&mut session, &ids);
         assert_eq!(session.position(), length);
         let (found, stop) = generate(&mut session, options(12));
-        assert_eq!(
-            found,
-            reference::generate(&ids, 12),
-            "after {length} tokens"
-        );
+        assert_eq!(found, reference::generate(&ids, 12), "after {length} tokens");
         assert_eq!(stop, StopReason::MaxTokens);
         // The last token is not in the state yet.
         assert_eq!(session.position(), length + 11);
@@ -65,11 +61,7 @@ fn any_number_of_steps_in_flight_gives_the_same() {
             ..options(20)
         };
         let (found, _) = generate(&mut session, options);
-        assert_eq!(
-            found,
-            reference::generate(&prompt(5), 20),
-            "{steps_in_flight}"
-        );
+        assert_eq!(found, reference::generate(&prompt(5), 20), "{steps_in_flight}");
     }
 }
 
@@ -94,10 +86,7 @@ fn logits_of_every_row_and_chunking() {
     }
     assert_eq!(block_on(session.logits()).unwrap(), reference::logits(&ids));
     // Reading logits disturbs nothing.
-    assert_eq!(
-        generate(&mut session, options(6)).0,
-        reference::generate(&ids, 6)
-    );
+    assert_eq!(generate(&mut session, options(6)).0, reference::generate(&ids, 6));
 }
 
 #[test]
@@ -110,10 +99,7 @@ fn a_session_goes_on_where_a_stopped_generation_left_it() {
         let expected = reference::generate(&conversation, 8);
         // Steps past the stop token have run on the device by then.
         let stop_ids = Some(vec![expected[2]]);
-        let options = GenerateOptions {
-            stop_ids,
-            ..options(8)
-        };
+        let options = GenerateOptions { stop_ids, ..options(8) };
         let (ids, stop) = generate(&mut session, options);
         let end = expected.iter().position(|id| *id == expected[2]).unwrap();
         assert_eq!(ids, expected[..=end], "turn {turn}");
@@ -124,10 +110,7 @@ fn a_session_goes_on_where_a_stopped_generation_left_it() {
         let fed = block_on(session.feed_only_new(&conversation)).unwrap();
         assert_eq!(fed, 3, "the last token sampled and the two new ones");
     }
-    assert_eq!(
-        block_on(session.logits()).unwrap(),
-        reference::logits(&conversation)
-    );
+    assert_eq!(block_on(session.logits()).unwrap(), reference::logits(&conversation));
 }
 
 #[test]
@@ -158,23 +141,14 @@ fn rewinding_feeds_again_what_rings_have_lost() {
     assert_eq!(session.rewind(17).unwrap(), 17);
     let branch = [&ids[..17], &[1, 2, 3]].concat();
     assert_eq!(block_on(session.feed_only_new(&branch)).unwrap(), 3);
-    assert_eq!(
-        block_on(session.logits()).unwrap(),
-        reference::logits(&branch)
-    );
+    assert_eq!(block_on(session.logits()).unwrap(), reference::logits(&branch));
     // Beyond it.
     let branch = [&ids[..9], &[5]].concat();
     assert_eq!(block_on(session.feed_only_new(&branch)).unwrap(), 10);
-    assert_eq!(
-        block_on(session.logits()).unwrap(),
-        reference::logits(&branch)
-    );
+    assert_eq!(block_on(session.logits()).unwrap(), reference::logits(&branch));
     // The same prompt again: one token is fed for its logits.
     assert_eq!(block_on(session.feed_only_new(&branch)).unwrap(), 1);
-    assert_eq!(
-        block_on(session.logits()).unwrap(),
-        reference::logits(&branch)
-    );
+    assert_eq!(block_on(session.logits()).unwrap(), reference::logits(&branch));
     let ahead = session.rewind(11);
     assert!(matches!(
         ahead,
@@ -220,21 +194,12 @@ fn input_is_checked() {
     let toy = Toy::new();
     let mut session = toy.session(16);
     assert!(matches!(block_on(session.logits()), Err(Error::NothingFed)));
-    assert!(matches!(
-        session.generate(options(1)).err(),
-        Some(Error::NothingFed)
-    ));
+    assert!(matches!(session.generate(options(1)).err(), Some(Error::NothingFed)));
     let unknown = block_on(session.feed(&[1, 17]));
-    assert!(matches!(
-        unknown,
-        Err(Error::TokenOutOfRange { id: 17, vocab: 17 })
-    ));
+    assert!(matches!(unknown, Err(Error::TokenOutOfRange { id: 17, vocab: 17 })));
     let model = session.model().clone();
     let long = block_on(Session::new(model, Some(MAX_CONTEXT + 1)));
-    assert!(matches!(
-        long.err(),
-        Some(Error::ContextTooLong { asked: 41, max: 40 })
-    ));
+    assert!(matches!(long.err(), Some(Error::ContextTooLong { asked: 41, max: 40 })));
 }
 
 #[test]
@@ -328,20 +293,11 @@ fn kernels_are_timed_where_the_device_can() {
     feed(&mut session, &prompt(3));
     match block_on(session.profile(&[1, 2])) {
         Ok(times) => {
-            let mut counts: Vec<_> = times
-                .iter()
-                .map(|t| (t.kernel.as_str(), t.dispatches))
-                .collect();
+            let mut counts: Vec<_> = times.iter().map(|t| (t.kernel.as_str(), t.dispatches)).collect();
             counts.sort_unstable();
             assert_eq!(
                 counts,
-                [
-                    ("emit", 1),
-                    ("head", 1),
-                    ("mix", 1),
-                    ("pick", 1),
-                    ("remember", 1)
-                ]
+                [("emit", 1), ("head", 1), ("mix", 1), ("pick", 1), ("remember", 1)]
             );
         }
         Err(Error::NoTimestamps { .. }) => assert!(!timestamps),

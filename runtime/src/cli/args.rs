@@ -191,8 +191,7 @@ pub(super) struct InspectArgs {
 fn non_negative(text: &str) -> Result<f32, String> {
     let value: f32 = text.parse().map_err(|_| "not a number".to_string())?;
     let good = value.is_finite() && value >= 0.0;
-    good.then_some(value)
-        .ok_or_else(|| "must be 0 or more".to_string())
+    good.then_some(value).ok_or_else(|| "must be 0 or more".to_string())
 }
 
 fn probability(text: &str) -> Result<f32, String> {

@@ -307,17 +307,9 @@ fn show(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         max: first.max * 1e3,
     };
     line(out, "time to first token", "ms", &milliseconds)?;
-    let decode = format!(
-        "decode {} after {}",
-        report.decode_tokens, report.context_tokens
-    );
+    let decode = format!("decode {} after {}", report.decode_tokens, report.context_tokens);
     line(out, &decode, "tokens/s", &report.decode_tokens_per_s)?;
-    line(
-        out,
-        "CPU encoding a token",
-        "µs",
-        &report.cpu_encode_us_per_token,
-    )?;
+    line(out, "CPU encoding a token", "µs", &report.cpu_encode_us_per_token)?;
     if let Some(process) = &report.cpu_process_us_per_token {
         line(out, "CPU of the process a token", "µs", process)?;
     }
@@ -329,11 +321,7 @@ fn show(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     if let Some(bytes) = report.peak_host_bytes {
         writeln!(out, "host memory, peak: {:.1} MB", megabytes(bytes))?;
     }
-    writeln!(
-        out,
-        "device memory: {:.1} MB",
-        megabytes(report.device_bytes)
-    )?;
+    writeln!(out, "device memory: {:.1} MB", megabytes(report.device_bytes))?;
     table(out, "decode step", report.decode_kernel_times.as_deref())?;
     table(out, "prefill chunk", report.prefill_kernel_times.as_deref())
 }

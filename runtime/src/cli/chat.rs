@@ -18,10 +18,7 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     let mut input = Input::new()?;
     if input.is_terminal() {
         let name = &model.manifest().model.name;
-        eprintln!(
-            "{name} on {}. /reset starts anew, /exit leaves.",
-            model.device().name()
-        );
+        eprintln!("{name} on {}. /reset starts anew, /exit leaves.", model.device().name());
     }
     let mut session = Session::new(model, args.sampling.context).await?;
     session.set_cancel_token(cancel.clone());
@@ -49,9 +46,7 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
 fn report(error: anyhow::Error) -> anyhow::Result<()> {
     match error.downcast_ref() {
         Some(Error::ContextOverflow { .. }) => {
-            eprintln!(
-                "the conversation fills the context; /reset starts a new one, --context makes it longer"
-            );
+            eprintln!("the conversation fills the context; /reset starts a new one, --context makes it longer");
             Ok(())
         }
         Some(Error::Canceled) => Ok(()),
@@ -68,10 +63,7 @@ struct Chat<'a> {
 
 impl<'a> Chat<'a> {
     fn new(args: &'a ChatArgs, text: &'a TextModel) -> Self {
-        let system = args
-            .system
-            .iter()
-            .map(|system| Message::new("system", system));
+        let system = args.system.iter().map(|system| Message::new("system", system));
         Self {
             args,
             text,

@@ -25,11 +25,7 @@ fn show(out: &mut impl Write, adapter: &AdapterSummary) -> std::io::Result<()> {
     if adapter.timestamps {
         features.push("timestamp-query");
     }
-    writeln!(
-        out,
-        "{} - {}, {}",
-        adapter.name, adapter.kind, adapter.driver
-    )?;
+    writeln!(out, "{} - {}, {}", adapter.name, adapter.kind, adapter.driver)?;
     writeln!(out, "  features: {}", features.join(", "))?;
     let (smallest, largest) = adapter.subgroup_sizes;
     writeln!(out, "  subgroup sizes: {smallest} to {largest}")?;
@@ -38,10 +34,7 @@ fn show(out: &mut impl Write, adapter: &AdapterSummary) -> std::io::Result<()> {
             "maxStorageBuffersPerShaderStage",
             limits.max_storage_buffers_per_shader_stage.into(),
         ),
-        (
-            "maxStorageBufferBindingSize",
-            limits.max_storage_buffer_binding_size,
-        ),
+        ("maxStorageBufferBindingSize", limits.max_storage_buffer_binding_size),
         ("maxBufferSize", limits.max_buffer_size),
         (
             "maxComputeInvocationsPerWorkgroup",

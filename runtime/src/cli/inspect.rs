@@ -22,11 +22,7 @@ pub(super) async fn run(args: InspectArgs) -> anyhow::Result<ExitCode> {
 
 fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
     let model = &manifest.model;
-    writeln!(
-        out,
-        "{} ({}), by {}",
-        model.name, model.architecture, manifest.compiler
-    )?;
+    writeln!(out, "{} ({}), by {}", model.name, model.architecture, manifest.compiler)?;
     writeln!(
         out,
         "  {} parameters, {} layers, hidden {}, vocabulary {}",
@@ -61,17 +57,8 @@ fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
     writeln!(out, "  self-test: {test} tokens")
 }
 
-fn variant(
-    out: &mut impl Write,
-    manifest: &Manifest,
-    variant: &Variant,
-    kernel_bytes: u64,
-) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "variant {}: features {:?}",
-        variant.name, variant.features
-    )?;
+fn variant(out: &mut impl Write, manifest: &Manifest, variant: &Variant, kernel_bytes: u64) -> std::io::Result<()> {
+    writeln!(out, "variant {}: features {:?}", variant.name, variant.features)?;
     writeln!(
         out,
         "  {} kernels, {} of WGSL",
@@ -129,12 +116,7 @@ fn dispatches(out: &mut impl Write, variant: &Variant) -> std::io::Result<()> {
         writeln!(out, "  {name}:")?;
         for dispatch in program {
             let kernel = &variant.kernels[dispatch.kernel as usize].name;
-            writeln!(
-                out,
-                "    {:<36} {kernel} {}",
-                dispatch.label,
-                grid(dispatch)
-            )?;
+            writeln!(out, "    {:<36} {kernel} {}", dispatch.label, grid(dispatch))?;
         }
     }
     Ok(())

@@ -25,10 +25,7 @@ pub(super) async fn run(args: LogitsArgs, cancel: &CancelToken) -> anyhow::Resul
     let block = (BLOCK_BYTES / (vocab * 4)).max(1);
     let write = async {
         file.header(args.ids.len(), vocab)?;
-        for ids in args
-            .ids
-            .chunks(args.chunk.unwrap_or(chunk).min(chunk) as usize)
-        {
+        for ids in args.ids.chunks(args.chunk.unwrap_or(chunk).min(chunk) as usize) {
             session.feed(ids).await?;
             let rows = session.rows()?;
             for start in rows.clone().step_by(block) {
@@ -53,14 +50,10 @@ struct Pending {
 
 impl Pending {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let mut name = path
-            .file_name()
-            .context("the output needs a file name")?
-            .to_os_string();
+        let mut name = path.file_name().context("the output needs a file name")?.to_os_string();
         name.push(format!(".{}.partial", std::process::id()));
         let aside = path.with_file_name(name);
-        let file = File::create_new(&aside)
-            .with_context(|| format!("cannot write {}", aside.display()))?;
+        let file = File::create_new(&aside).with_context(|| format!("cannot write {}", aside.display()))?;
         Ok(Self {
             writer: Some(BufWriter::new(file)),
             aside,
@@ -71,8 +64,7 @@ impl Pending {
     /// The safetensors header of `logits` f32 `[tokens, vocab]`, padded to 8 bytes.
     fn header(&mut self, tokens: usize, vocab: usize) -> anyhow::Result<()> {
         let bytes = tokens as u64 * vocab as u64 * 4;
-        let tensor =
-            json!({ "dtype": "F32", "shape": [tokens, vocab], "data_offsets": [0, bytes] });
+        let tensor = json!({ "dtype": "F32", "shape": [tokens, vocab], "data_offsets": [0, bytes] });
         let mut header = json!({ "logits": tensor }).to_string();
         while !header.len().is_multiple_of(8) {
             header.push(' ');

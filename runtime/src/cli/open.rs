@@ -9,8 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::{ModelArgs, SamplingArgs};
 use crate::text::TextModel;
 use crate::{
-    Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions,
-    LoadOptions, Model, Sampling,
+    Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
 };
 
 pub(super) type FolderBundle = Bundle<DirectorySource>;
@@ -44,12 +43,7 @@ pub(super) async fn load(
     checked_shaders: bool,
     cancel: &CancelToken,
 ) -> Result<Arc<Model>, Error> {
-    let total = bundle
-        .manifest()
-        .shards
-        .iter()
-        .map(|shard| shard.bytes)
-        .sum();
+    let total = bundle.manifest().shards.iter().map(|shard| shard.bytes).sum();
     let template = "loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     let bar = ProgressBar::new(total);
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -80,24 +74,16 @@ pub(super) async fn text(bundle: &FolderBundle) -> anyhow::Result<Option<TextMod
         .with_context(|| format!("cannot read {}", files.tokenizer))
 }
 
-async fn optional_text(
-    bundle: &FolderBundle,
-    file: Option<&str>,
-) -> anyhow::Result<Option<String>> {
+async fn optional_text(bundle: &FolderBundle, file: Option<&str>) -> anyhow::Result<Option<String>> {
     let Some(file) = file else {
         return Ok(None);
     };
     let text = String::from_utf8(bundle.file(file).await?);
-    text.map(Some)
-        .with_context(|| format!("{file} is not UTF-8"))
+    text.map(Some).with_context(|| format!("{file} is not UTF-8"))
 }
 
 /// Options of a generation; `temperature` where the arguments give none.
-pub(super) fn generate_options(
-    model: &Model,
-    args: &SamplingArgs,
-    temperature: f32,
-) -> GenerateOptions {
+pub(super) fn generate_options(model: &Model, args: &SamplingArgs, temperature: f32) -> GenerateOptions {
     let defaults = model.manifest().model.sampling;
     GenerateOptions {
         max_tokens: args.max_tokens.unwrap_or(u32::MAX),

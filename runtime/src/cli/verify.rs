@@ -104,26 +104,14 @@ async fn check(
 fn largest_error(test: &SelfTest, logits: &[f32]) -> f32 {
     let size = (logits.len() as f32).sqrt();
     let scale = test.norm / size;
-    let norm = logits
-        .iter()
-        .map(|&logit| f64::from(logit).powi(2))
-        .sum::<f64>()
-        .sqrt() as f32;
+    let norm = logits.iter().map(|&logit| f64::from(logit).powi(2)).sum::<f64>().sqrt() as f32;
     let norm_error = (norm - test.norm).abs() / size;
     let differences = test.top_logits.iter().map(|&(id, expected)| {
         let found = logits.get(id as usize).copied().unwrap_or(f32::NAN);
         (found - expected).abs()
     });
     // `f32::max` would drop a NaN.
-    let largest = differences.fold(norm_error, |a, b| {
-        if a >= b {
-            a
-        } else if a.is_nan() {
-            a
-        } else {
-            b
-        }
-    });
+    let largest = differences.fold(norm_error, |a, b| if a >= b || a.is_nan() { a } else { b });
     largest / scale
 }
 
@@ -148,11 +136,7 @@ mod tests {
 
     #[test]
     fn nan_and_missing_ids_never_pass() {
-        for logits in [
-            &[3.0, f32::NAN, 4.0, 0.0][..],
-            &[f32::NAN, 0.0, 4.0, 0.0],
-            &[3.0, 4.0],
-        ] {
+        for logits in [&[3.0, f32::NAN, 4.0, 0.0][..], &[f32::NAN, 0.0, 4.0, 0.0], &[3.0, 4.0]] {
             assert!(largest_error(&test(), logits).is_nan(), "{logits:?}");
         }
     }

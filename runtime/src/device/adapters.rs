@@ -46,9 +46,7 @@ fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
             wgpu::DeviceType::Cpu => "software",
             wgpu::DeviceType::Other => "other",
         },
-        driver: format!("{} {}", info.driver, info.driver_info)
-            .trim()
-            .to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         features: known
             .iter()
             .filter(|(_, flag)| found.contains(*flag))

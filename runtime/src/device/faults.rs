@@ -43,9 +43,7 @@ impl Faults {
     pub(super) fn check(&self) -> Result<(), Error> {
         let state = self.state();
         if let Some(reason) = &state.lost {
-            return Err(Error::DeviceLost {
-                reason: reason.clone(),
-            });
+            return Err(Error::DeviceLost { reason: reason.clone() });
         }
         match &state.refused {
             Some(message) => Err(Error::Device {

@@ -48,9 +48,7 @@ impl Readback {
     pub(crate) fn request(&self, bytes: u64) {
         let mapped = self.mapped.clone();
         self.buffer()
-            .map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-                mapped.set(result)
-            });
+            .map_async(wgpu::MapMode::Read, ..bytes, move |result| mapped.set(result));
     }
 
     /// Waits for them and hands them to `read`.

@@ -133,9 +133,7 @@ impl Device {
 
     /// Whether kernels can be timed.
     pub fn has_timestamps(&self) -> bool {
-        self.gpu
-            .features()
-            .contains(wgpu::Features::TIMESTAMP_QUERY)
+        self.gpu.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// Browsers demand a line that naga refuses, so kernels are stored without it.
@@ -200,9 +198,7 @@ pub(crate) struct OwnedBuffer {
 
 impl Drop for OwnedBuffer {
     fn drop(&mut self) {
-        self.device
-            .allocated
-            .fetch_sub(self.buffer.size(), Ordering::Relaxed);
+        self.device.allocated.fetch_sub(self.buffer.size(), Ordering::Relaxed);
     }
 }
 

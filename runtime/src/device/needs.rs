@@ -21,11 +21,7 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Missing::Feature(name) => write!(f, "feature {name} (not found)"),
-            Missing::Limit {
-                name,
-                needed,
-                found,
-            } => write!(f, "{name} of {needed} (found {found})"),
+            Missing::Limit { name, needed, found } => write!(f, "{name} of {needed} (found {found})"),
         }
     }
 }
@@ -57,11 +53,7 @@ pub(crate) fn limits(needed: &Limits, found: &wgpu::Limits) -> [(&'static str, u
             needed.max_storage_buffer_binding_size,
             found.max_storage_buffer_binding_size,
         ),
-        (
-            "maxBufferSize",
-            needed.max_buffer_size,
-            found.max_buffer_size,
-        ),
+        ("maxBufferSize", needed.max_buffer_size, found.max_buffer_size),
         (
             "maxComputeInvocationsPerWorkgroup",
             needed.max_compute_invocations_per_workgroup.into(),
@@ -81,22 +73,14 @@ pub(crate) fn limits(needed: &Limits, found: &wgpu::Limits) -> [(&'static str, u
 }
 
 /// What the variant needs and the adapter lacks; empty: it runs.
-pub(crate) fn missing(
-    variant: &Variant,
-    features: wgpu::Features,
-    found: &wgpu::Limits,
-) -> Vec<Missing> {
+pub(crate) fn missing(variant: &Variant, features: wgpu::Features, found: &wgpu::Limits) -> Vec<Missing> {
     let lacking = variant.features.iter().map(|&wanted| feature(wanted));
     let lacking = lacking.filter(|(_, flag)| !features.contains(*flag));
     let short = limits(&variant.limits, found).into_iter();
     let short = short.filter(|(_, needed, found)| needed > found);
     lacking
         .map(|(name, _)| Missing::Feature(name))
-        .chain(short.map(|(name, needed, found)| Missing::Limit {
-            name,
-            needed,
-            found,
-        }))
+        .chain(short.map(|(name, needed, found)| Missing::Limit { name, needed, found }))
         .collect()
 }
 

@@ -24,8 +24,7 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), Error> {
         return Err(inconsistent("it has no variants"));
     }
     for weight in &manifest.weights {
-        if weight.bytes == 0 || !weight.bytes.is_multiple_of(4) || !weight.offset.is_multiple_of(4)
-        {
+        if weight.bytes == 0 || !weight.bytes.is_multiple_of(4) || !weight.offset.is_multiple_of(4) {
             return Err(inconsistent(format!(
                 "weight {} is not made of whole words",
                 weight.name
@@ -36,11 +35,7 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), Error> {
 }
 
 /// Sizes, aliases and grids of one variant on a device with these limits.
-pub(super) fn check_variant(
-    manifest: &Manifest,
-    variant: &Variant,
-    limits: &wgpu::Limits,
-) -> Result<(), Error> {
+pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgpu::Limits) -> Result<(), Error> {
     let model = &manifest.model;
     let has_weights = variant
         .buffers
@@ -75,12 +70,7 @@ pub(super) fn check_variant(
     ] {
         for dispatch in program {
             check_aliases(variant, dispatch)?;
-            check_grid(
-                variant,
-                dispatch,
-                tokens,
-                limits.max_compute_workgroups_per_dimension,
-            )?;
+            check_grid(variant, dispatch, tokens, limits.max_compute_workgroups_per_dimension)?;
         }
     }
     Ok(())
@@ -92,9 +82,7 @@ fn check_aliases(variant: &Variant, dispatch: &Dispatch) -> Result<(), Error> {
     let bound = || dispatch.bindings.iter().zip(accesses);
     let clash = bound()
         .filter(|(_, access)| **access == Access::ReadWrite)
-        .find(|(written, _)| {
-            bound().any(|(read, access)| *access == Access::Read && read.buffer == written.buffer)
-        });
+        .find(|(written, _)| bound().any(|(read, access)| *access == Access::Read && read.buffer == written.buffer));
     match clash {
         Some((binding, _)) => Err(inconsistent(format!(
             "variant {}: dispatch {} both reads and writes buffer {}",
@@ -107,9 +95,7 @@ fn check_aliases(variant: &Variant, dispatch: &Dispatch) -> Result<(), Error> {
 fn check_grid(variant: &Variant, dispatch: &Dispatch, tokens: u32, most: u32) -> Result<(), Error> {
     let fits = |grid: &Grid| match *grid {
         Grid::Fixed(count) => count <= most,
-        Grid::Tokens { per, times } => {
-            per > 0 && u64::from(times) * u64::from(tokens.div_ceil(per)) <= most.into()
-        }
+        Grid::Tokens { per, times } => per > 0 && u64::from(times) * u64::from(tokens.div_ceil(per)) <= most.into(),
     };
     if dispatch.grid.iter().all(fits) {
         return Ok(());

@@ -80,9 +80,10 @@ impl Model {
         let watch = Stopwatch::start();
         let manifest = bundle.manifest().clone();
         let device = Arc::new(device);
-        let variant = manifest.variants.get(device.variant()).ok_or_else(|| {
-            crate::error::inconsistent("the device was opened for another bundle")
-        })?;
+        let variant = manifest
+            .variants
+            .get(device.variant())
+            .ok_or_else(|| crate::error::inconsistent("the device was opened for another bundle"))?;
         let limits = device.gpu.limits();
         check::check_variant(&manifest, variant, &limits)?;
 
@@ -185,9 +186,7 @@ async fn allocate(
                 }
                 slot.clone()
             }
-            BufferKind::Arena { bytes } => {
-                Some(device.buffer(&buffer.name, bytes, usage).await?.into())
-            }
+            BufferKind::Arena { bytes } => Some(device.buffer(&buffer.name, bytes, usage).await?.into()),
             _ => None,
         });
     }

@@ -81,9 +81,7 @@ impl<S: BundleSource> Upload<'_, S> {
                 continue;
             };
             let tensor = &manifest.weights[*weight as usize];
-            if tensor.shard as usize == shard
-                && !std::mem::replace(&mut seen[*weight as usize], true)
-            {
+            if tensor.shard as usize == shard && !std::mem::replace(&mut seen[*weight as usize], true) {
                 targets.push(Target {
                     start: tensor.offset,
                     end: tensor.offset + tensor.bytes,
@@ -173,8 +171,6 @@ pub(super) fn used_bytes(manifest: &Manifest, variant: &Variant) -> u64 {
         }
     }
     let weights = manifest.weights.iter().zip(used);
-    let bytes = weights
-        .filter(|(_, used)| *used)
-        .map(|(weight, _)| weight.bytes);
+    let bytes = weights.filter(|(_, used)| *used).map(|(weight, _)| weight.bytes);
     bytes.fold(0, u64::saturating_add)
 }

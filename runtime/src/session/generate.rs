@@ -151,9 +151,7 @@ impl Session {
             .min(self.replay.output_slots)
             .max(1);
         Ok(Generation {
-            stop_ids: options
-                .stop_ids
-                .unwrap_or_else(|| facts.eos_token_ids.clone()),
+            stop_ids: options.stop_ids.unwrap_or_else(|| facts.eos_token_ids.clone()),
             limit,
             limit_reason,
             ahead: ahead as usize,
@@ -260,10 +258,7 @@ impl Generation<'_> {
             let position = session.position() + self.flights.len() as u32 + 1;
             session.written = session.written.max(position);
         }
-        self.flights.push_back(Flight {
-            readback,
-            submission,
-        });
+        self.flights.push_back(Flight { readback, submission });
         self.submitted += 1;
         self.report.steps = self.submitted;
         self.report.encoding += watch.elapsed();
@@ -271,10 +266,7 @@ impl Generation<'_> {
     }
 
     async fn land(&mut self, flight: Flight) -> Result<u32, Error> {
-        let Flight {
-            readback,
-            submission,
-        } = flight;
+        let Flight { readback, submission } = flight;
         let read = |bytes: &[u8]| bytemuck::pod_read_unaligned::<u32>(bytes);
         let device = &self.session.model.device;
         let id = readback.read(device, submission, 4, read).await?;

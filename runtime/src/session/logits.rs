@@ -47,12 +47,7 @@ impl Session {
         Ok(logits)
     }
 
-    async fn read_rows(
-        &mut self,
-        rows: &[u32],
-        row_bytes: u64,
-        to: &mut Vec<f32>,
-    ) -> Result<(), Error> {
+    async fn read_rows(&mut self, rows: &[u32], row_bytes: u64, to: &mut Vec<f32>) -> Result<(), Error> {
         let device = &self.model.device;
         let bytes = row_bytes * rows.len() as u64;
         let readback = match self.logits_readback.take() {
@@ -70,13 +65,7 @@ impl Session {
                 record(&self.model, &mut pass, &self.replay.head, 1);
             }
             let target = readback.buffer();
-            encoder.copy_buffer_to_buffer(
-                &self.replay.logits,
-                0,
-                target,
-                slot * row_bytes,
-                row_bytes,
-            );
+            encoder.copy_buffer_to_buffer(&self.replay.logits, 0, target, slot * row_bytes, row_bytes);
         }
         let submission = device.queue.submit([encoder.finish()]);
         readback.request(bytes);

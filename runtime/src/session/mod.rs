@@ -55,10 +55,7 @@ impl Session {
         let chunk = facts.chunk;
         let replay = Replay::new(&model, asked).await?;
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let row_numbers = model
-            .device
-            .buffer("row numbers", u64::from(chunk) * 4, usage)
-            .await?;
+        let row_numbers = model.device.buffer("row numbers", u64::from(chunk) * 4, usage).await?;
         let numbers: Vec<u32> = (0..chunk).collect();
         let target = &row_numbers.buffer;
         model
@@ -134,11 +131,7 @@ impl Session {
     /// # Errors
     /// A lost device, or an operation that it refused.
     pub async fn synchronize(&self) -> Result<(), Error> {
-        self.model
-            .device
-            .submit(None)
-            .wait(&self.model.device)
-            .await
+        self.model.device.submit(None).wait(&self.model.device).await
     }
 
     /// Forgets everything.
@@ -193,12 +186,7 @@ impl Session {
     /// # Errors
     /// As [`Session::feed`].
     pub async fn feed_only_new(&mut self, ids: &[u32]) -> Result<usize, Error> {
-        let common = self
-            .history
-            .iter()
-            .zip(ids)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let common = self.history.iter().zip(ids).take_while(|(a, b)| a == b).count();
         let keep = common.min(ids.len().saturating_sub(1));
         let kept = self.rewind(keep as u32)? as usize;
         self.feed(&ids[kept..]).await?;

@@ -41,23 +41,12 @@ impl Replay {
         let variant = model.variant();
         let buffers = allocate(model, context).await?;
         let calls = |program: &[Dispatch]| -> Result<Vec<Call>, Error> {
-            program
-                .iter()
-                .map(|dispatch| call(model, &buffers, dispatch))
-                .collect()
+            program.iter().map(|dispatch| call(model, &buffers, dispatch)).collect()
         };
-        let validation = model
-            .device
-            .gpu
-            .push_error_scope(wgpu::ErrorFilter::Validation);
+        let validation = model.device.gpu.push_error_scope(wgpu::ErrorFilter::Validation);
         let programs = &variant.programs;
-        let programs = [
-            &programs.prefill,
-            &programs.decode,
-            &programs.head,
-            &programs.sample,
-        ]
-        .map(|program| calls(program));
+        let programs =
+            [&programs.prefill, &programs.decode, &programs.head, &programs.sample].map(|program| calls(program));
         if let Some(error) = validation.pop().await {
             return Err(Error::Device {
                 message: error.to_string(),
@@ -73,13 +62,10 @@ impl Replay {
             BufferKind::Output { slots } => Some(slots),
             _ => None,
         });
-        let rings = variant
-            .buffers
-            .iter()
-            .filter_map(|buffer| match buffer.kind {
-                BufferKind::State { positions, .. } => positions,
-                _ => None,
-            });
+        let rings = variant.buffers.iter().filter_map(|buffer| match buffer.kind {
+            BufferKind::State { positions, .. } => positions,
+            _ => None,
+        });
         let states = variant.buffers.iter().zip(&buffers);
         let states = states.filter(|(buffer, _)| matches!(buffer.kind, BufferKind::State { .. }));
         Ok(Self {
@@ -100,12 +86,7 @@ impl Replay {
 }
 
 /// Records a program for a step of `tokens` tokens.
-pub(super) fn record(
-    model: &Model,
-    pass: &mut wgpu::ComputePass<'_>,
-    program: &[Call],
-    tokens: u32,
-) {
+pub(super) fn record(model: &Model, pass: &mut wgpu::ComputePass<'_>, program: &[Call], tokens: u32) {
     let mut current = None;
     for call in program {
         if current.replace(call.kernel) != Some(call.kernel) {
@@ -140,9 +121,7 @@ async fn allocate(model: &Model, context: u32) -> Result<Vec<Arc<OwnedBuffer>>, 
 async fn allocate_one(model: &Model, buffer: &Buffer, context: u32) -> Result<OwnedBuffer, Error> {
     let bytes = buffer_bytes(model.manifest(), &buffer.kind, context).unwrap_or(u64::MAX);
     let limits = model.device.gpu.limits();
-    let limit = limits
-        .max_buffer_size
-        .min(limits.max_storage_buffer_binding_size);
+    let limit = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
     if let BufferKind::State {
         bytes_per_position,
         positions: None,
@@ -156,8 +135,7 @@ async fn allocate_one(model: &Model, buffer: &Buffer, context: u32) -> Result<Ow
             longest: limit / bytes_per_position.max(1),
         });
     }
-    let usage =
-        wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
     model.device.buffer(&buffer.name, bytes, usage).await
 }
 
@@ -181,14 +159,11 @@ fn call(model: &Model, buffers: &[Arc<OwnedBuffer>], dispatch: &Dispatch) -> Res
             }),
         });
     }
-    let group = model
-        .device
-        .gpu
-        .create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &model.kernels[kernel].layout,
-            entries: &entries,
-        });
+    let group = model.device.gpu.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &model.kernels[kernel].layout,
+        entries: &entries,
+    });
     Ok(Call {
         kernel,
         group,

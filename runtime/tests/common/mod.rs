@@ -9,13 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_bundle::{
-    Access, Binding, Buffer, BufferKind, Dispatch, FORMAT_VERSION, Feature, Grid, Kernel, Limits,
-    MANIFEST_FILE, Manifest, Model as Facts, Programs, SelfTest, Shard, Variant, WeightTensor,
-    sha256_hex,
+    Access, Binding, Buffer, BufferKind, Dispatch, FORMAT_VERSION, Feature, Grid, Kernel, Limits, MANIFEST_FILE,
+    Manifest, Model as Facts, Programs, SelfTest, Shard, Variant, WeightTensor, sha256_hex,
 };
-use kiln_runtime::{
-    Bundle, Device, DeviceOptions, DirectorySource, Error, LoadOptions, Model, Session, block_on,
-};
+use kiln_runtime::{Bundle, Device, DeviceOptions, DirectorySource, Error, LoadOptions, Model, Session, block_on};
 
 pub const VOCAB: u32 = 17;
 pub const CHUNK: u32 = 4;
@@ -255,10 +252,7 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
         bindings: names
             .iter()
             .map(|name| Binding {
-                buffer: buffers
-                    .iter()
-                    .position(|(buffer, _)| buffer == name)
-                    .unwrap() as u32,
+                buffer: buffers.iter().position(|(buffer, _)| buffer == name).unwrap() as u32,
                 // The arena is used from its second 256 bytes on.
                 offset: if *name == "mixed" { 256 } else { 0 },
                 bytes: None,
@@ -295,16 +289,8 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
         programs: Programs {
             prefill: layers(Grid::Tokens { per: 1, times: 1 }),
             decode: layers(Grid::Fixed(1)),
-            head: vec![dispatch(
-                3,
-                &["hidden", "table", "step", "logits"],
-                Grid::Fixed(1),
-            )],
-            sample: vec![dispatch(
-                4,
-                &["logits", "step", "tokens", "output"],
-                Grid::Fixed(1),
-            )],
+            head: vec![dispatch(3, &["hidden", "table", "step", "logits"], Grid::Fixed(1))],
+            sample: vec![dispatch(4, &["logits", "step", "tokens", "output"], Grid::Fixed(1))],
         },
         buffers: buffers
             .into_iter()
