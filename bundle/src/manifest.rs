@@ -312,7 +312,8 @@ impl Variant {
                 return Err(format!("buffer {} names no weight", buffer.name));
             }
         }
-        let single: [(&str, fn(&BufferKind) -> bool); 5] = [
+        type Is = fn(&BufferKind) -> bool;
+        let single: [(&str, Is); 5] = [
             ("step", |kind| matches!(kind, BufferKind::Step)),
             ("tokens", |kind| matches!(kind, BufferKind::Tokens)),
             ("output", |kind| matches!(kind, BufferKind::Output { .. })),

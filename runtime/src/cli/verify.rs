@@ -111,15 +111,7 @@ fn largest_error(test: &SelfTest, logits: &[f32]) -> f32 {
         (found - expected).abs()
     });
     // `f32::max` would drop a NaN.
-    let largest = differences.fold(norm_error, |a, b| {
-        if a >= b {
-            a
-        } else if a.is_nan() {
-            a
-        } else {
-            b
-        }
-    });
+    let largest = differences.fold(norm_error, |a, b| if a >= b || a.is_nan() { a } else { b });
     largest / scale
 }
 
