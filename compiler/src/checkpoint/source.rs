@@ -106,7 +106,7 @@ impl SourceType {
     /// Bytes of `elements`; `None` if they are no whole number of blocks or too many to count.
     pub fn bytes(self, elements: usize) -> Option<usize> {
         let (per_block, bytes) = self.block()?;
-        if elements % per_block == 0 {
+        if elements.is_multiple_of(per_block) {
             (elements / per_block).checked_mul(bytes)
         } else {
             None

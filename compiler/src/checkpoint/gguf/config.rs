@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
-use super::parse::{self, Header};
-use super::{Family, rope};
+use super::parse::Header;
+use super::{Family, cursor, rope};
 use crate::checkpoint::CheckpointError;
 
 /// Base of the rotary embedding where a file names none, as in llama.cpp.
@@ -56,6 +56,11 @@ pub(super) fn translate(
     let Some(&[vocabulary, _]) = shape("token_embd.weight") else {
         return Err(metadata.damaged("tensor token_embd.weight is missing".to_string()));
     };
+    let tokens = metadata.texts("tokenizer.ggml.tokens")?;
+    if tokens.is_some_and(|tokens| tokens.len() > vocabulary) {
+        let what = format!("it has more tokens than the {vocabulary} rows of token_embd.weight");
+        return Err(metadata.damaged(what));
+    }
     let theta = metadata
         .number(&key("rope.freq_base"))?
         .unwrap_or(DEFAULT_THETA);
@@ -140,11 +145,11 @@ fn gemma3_layers(metadata: &Metadata<'_>, layers: u64) -> Result<Value, Checkpoi
         }
     };
     let kinds: Vec<&str> = match metadata.get(KEY) {
-        Some(parse::Value::Array(stated)) => {
+        Some(cursor::Value::Array(stated)) => {
             let stated = stated.values().into_iter().flatten();
             let kinds: Vec<&str> = stated
                 .filter_map(|value| match value {
-                    parse::Value::Bool(sliding) => Some(kind(sliding)),
+                    cursor::Value::Bool(sliding) => Some(kind(sliding)),
                     _ => None,
                 })
                 .collect();

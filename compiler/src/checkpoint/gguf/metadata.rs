@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::parse::{Array, Value};
+use super::cursor::{Array, Value};
 use crate::checkpoint::CheckpointError;
 
 /// Typed access to a file's metadata; errors name the file and the key.

@@ -71,7 +71,7 @@ pub(super) fn stored(
                 _ => heads,
             };
             let rows = tensor.shape.first().copied().unwrap_or(0);
-            if heads == 0 || rows as u64 % (2 * heads) != 0 {
+            if heads == 0 || !(rows as u64).is_multiple_of(2 * heads) {
                 let what = format!(
                     "tensor {} of shape {:?} cannot hold {heads} heads",
                     tensor.name, tensor.shape
