@@ -64,11 +64,7 @@ impl TensorSource for RandomWeights {
             });
         }
         let name_seed = mix(self.seed ^ fnv1a(name.as_bytes()));
-        let width = if info.source == SourceType::Bf16 {
-            2
-        } else {
-            4
-        };
+        let width = if info.source == SourceType::Bf16 { 2 } else { 4 };
         let mut bytes = vec![0; rows.len() * cols * width];
         let row_bytes = (cols * width).max(1);
         for (row, bytes) in rows.zip(bytes.chunks_mut(row_bytes)) {

@@ -71,9 +71,8 @@ pub trait TensorSource: Sync {
     /// # Errors
     /// There is no such tensor.
     fn expect(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
-        self.info(name).ok_or_else(|| CheckpointError::NoTensor {
-            name: name.to_string(),
-        })
+        self.info(name)
+            .ok_or_else(|| CheckpointError::NoTensor { name: name.to_string() })
     }
 }
 

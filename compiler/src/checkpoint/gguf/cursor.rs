@@ -72,20 +72,14 @@ impl<'a> Array<'a> {
     pub fn values(self) -> Option<impl Iterator<Item = Value<'a>>> {
         let size = self.element.size()? as usize;
         let element = self.element;
-        Some(
-            self.bytes
-                .chunks_exact(size)
-                .map(move |bytes| element.decode(bytes)),
-        )
+        Some(self.bytes.chunks_exact(size).map(move |bytes| element.decode(bytes)))
     }
 }
 
 impl Type {
     fn of(number: u32) -> Option<Self> {
         use Type::*;
-        let all = [
-            U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64,
-        ];
+        let all = [U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64];
         all.get(number as usize).copied()
     }
 
@@ -108,11 +102,7 @@ impl Type {
         let unsigned = u64::from_le_bytes(word);
         let unused_bits = 64 - 8 * size as u32;
         // Moves the value's own sign bit to the top and back.
-        let signed = |bits: u64| {
-            (bits as i64)
-                .wrapping_shl(unused_bits)
-                .wrapping_shr(unused_bits)
-        };
+        let signed = |bits: u64| (bits as i64).wrapping_shl(unused_bits).wrapping_shr(unused_bits);
         match self {
             Type::I8 | Type::I16 | Type::I32 | Type::I64 => Value::Signed(signed(unsigned)),
             Type::F32 => Value::F32(f32::from_bits(unsigned as u32)),
@@ -156,25 +146,18 @@ impl<'a> Cursor<'a> {
 
     pub fn u32(&mut self, what: &str) -> Result<u32, ParseError> {
         let bytes = self.take(4, what)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u32::from(byte)))
+        Ok(bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
     }
 
     pub fn u64(&mut self, what: &str) -> Result<u64, ParseError> {
         let bytes = self.take(8, what)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte)))
+        Ok(bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)))
     }
 
     pub fn text(&mut self, what: &str) -> Result<&'a str, ParseError> {
         let size = self.u64(what)?;
         let bytes = self.take(size, what)?;
-        std::str::from_utf8(bytes)
-            .map_err(|_| ParseError::Damaged(format!("{what} is not UTF-8 text")))
+        std::str::from_utf8(bytes).map_err(|_| ParseError::Damaged(format!("{what} is not UTF-8 text")))
     }
 
     pub fn value(&mut self, key: &str) -> Result<Value<'a>, ParseError> {
@@ -191,9 +174,7 @@ impl<'a> Cursor<'a> {
 
     fn value_type(&mut self, key: &str) -> Result<Type, ParseError> {
         let number = self.u32(key)?;
-        Type::of(number).ok_or_else(|| {
-            ParseError::Damaged(format!("metadata {key} has the unknown type {number}"))
-        })
+        Type::of(number).ok_or_else(|| ParseError::Damaged(format!("metadata {key} has the unknown type {number}")))
     }
 
     fn array(&mut self, key: &str, depth: u32) -> Result<Array<'a>, ParseError> {
@@ -205,9 +186,7 @@ impl<'a> Cursor<'a> {
                 self.take(size.saturating_mul(len), key)?;
             }
             None if depth >= MAX_NESTING => {
-                return Err(ParseError::Damaged(format!(
-                    "metadata {key} is nested too deeply"
-                )));
+                return Err(ParseError::Damaged(format!("metadata {key} is nested too deeply")));
             }
             None => {
                 for _ in 0..len {

@@ -35,9 +35,7 @@ impl<'a> Header<'a> {
     pub fn read(file: &'a [u8]) -> Result<Self, ParseError> {
         let mut at = Cursor::new(file);
         if at.take(4, "the magic number")? != MAGIC {
-            return Err(ParseError::Damaged(
-                "it does not begin with GGUF".to_string(),
-            ));
+            return Err(ParseError::Damaged("it does not begin with GGUF".to_string()));
         }
         match at.u32("the version")? {
             2 | 3 => {}
@@ -67,10 +65,7 @@ impl<'a> Header<'a> {
         for _ in 0..tensor_count {
             let entry = TensorEntry::read(&mut at)?;
             if !names.insert(entry.name) {
-                return Err(ParseError::Damaged(format!(
-                    "tensor {} occurs twice",
-                    entry.name
-                )));
+                return Err(ParseError::Damaged(format!("tensor {} occurs twice", entry.name)));
             }
             entries.push(entry);
         }
@@ -128,13 +123,7 @@ fn locate<'a>(
     let unknown: Vec<String> = entries
         .iter()
         .filter(|entry| source_type(entry.type_number).is_none())
-        .map(|entry| {
-            format!(
-                "tensor {} has type {}",
-                entry.name,
-                type_name(entry.type_number)
-            )
-        })
+        .map(|entry| format!("tensor {} has type {}", entry.name, type_name(entry.type_number)))
         .collect();
     if let Some(first) = unknown.first() {
         return Err(ParseError::Unsupported(format!(
@@ -150,18 +139,12 @@ fn locate<'a>(
             continue;
         };
         let damaged = |what: String| ParseError::Damaged(format!("tensor {} {what}", entry.name));
-        let elements = entry
-            .shape
-            .iter()
-            .try_fold(1usize, |n, &size| n.checked_mul(size));
+        let elements = entry.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         let row = entry.shape.last().copied().unwrap_or(1);
         // Rows must be whole blocks, so that they can be read one by one.
         let bytes = elements.and_then(|n| source.bytes(row).and_then(|_| source.bytes(n)));
         let Some(bytes) = bytes.filter(|&bytes| bytes > 0) else {
-            return Err(damaged(format!(
-                "cannot be {source} of shape {:?}",
-                entry.shape
-            )));
+            return Err(damaged(format!("cannot be {source} of shape {:?}", entry.shape)));
         };
         if !entry.offset.is_multiple_of(alignment) {
             return Err(damaged(format!("is not aligned to {alignment} bytes")));

@@ -26,9 +26,7 @@ pub(super) fn respell_spaces<'a>(tokens: &[&'a str]) -> Vec<Cow<'a, str>> {
 }
 
 pub(super) fn gemma<'a>(vocabulary: &'a Vocabulary<'a>) -> Pipeline<'a> {
-    let order = (0..vocabulary.tokens.len())
-        .map(|id| -(id as f32))
-        .collect::<Vec<_>>();
+    let order = (0..vocabulary.tokens.len()).map(|id| -(id as f32)).collect::<Vec<_>>();
     Pipeline {
         normalizer: spaces_to_underscores(),
         pre_tokenizer: json!({
@@ -59,9 +57,7 @@ pub(super) fn llama<'a>(
     if scores.len() != vocabulary.tokens.len() {
         return Err(metadata.mistyped(SCORES, "one number for each token"));
     }
-    let prefix = metadata
-        .bool("tokenizer.ggml.add_space_prefix")?
-        .unwrap_or(true);
+    let prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let normalizer = if prefix {
         let prepend = json!({ "type": "Prepend", "prepend": "▁" });
         json!({ "type": "Sequence", "normalizers": [prepend, spaces_to_underscores()] })
@@ -109,24 +105,14 @@ fn model<'a>(vocabulary: &'a Vocabulary<'a>, scores: &[f32]) -> Bpe<'a> {
 /// right part, and the order of the pieces.
 fn merges<'a>(tokens: &[&'a str], scores: &[f32]) -> Vec<[&'a str; 2]> {
     // Only looked up, never walked: its order does not matter.
-    let ids: HashMap<&str, usize> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, &token)| (token, id))
-        .collect();
+    let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, &token)| (token, id)).collect();
     let mut merges = Vec::new();
     for (id, &token) in tokens.iter().enumerate() {
         for (cut, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(cut);
             if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
                 let lengths = (left.chars().count(), right.chars().count());
-                merges.push((
-                    scores[id],
-                    Reverse(lengths),
-                    id,
-                    (left_id, right_id),
-                    [left, right],
-                ));
+                merges.push((scores[id], Reverse(lengths), id, (left_id, right_id), [left, right]));
             }
         }
     }

@@ -79,10 +79,7 @@ impl Serialize for Ids<'_> {
 }
 
 /// `None` for a file without a tokenizer.
-pub(super) fn translate(
-    family: Family,
-    metadata: &Metadata<'_>,
-) -> Result<Option<TextAssets>, CheckpointError> {
+pub(super) fn translate(family: Family, metadata: &Metadata<'_>) -> Result<Option<TextAssets>, CheckpointError> {
     let Some(model) = metadata.text("tokenizer.ggml.model")? else {
         return Ok(None);
     };
@@ -117,9 +114,7 @@ pub(super) fn translate(
     let (bos, eos) = (special("bos")?, special("eos")?);
     let add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?;
     let add_bos = add_bos.unwrap_or(pipeline.bos_by_default);
-    let add_eos = metadata
-        .bool("tokenizer.ggml.add_eos_token")?
-        .unwrap_or(false);
+    let add_eos = metadata.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
     let frame = (bos.filter(|_| add_bos), eos.filter(|_| add_eos));
     let tokenizer = TokenizerFile {
         version: "1.0",
@@ -132,8 +127,7 @@ pub(super) fn translate(
         decoder: pipeline.decoder,
         model: pipeline.model,
     };
-    let tokenizer_json =
-        serde_json::to_string(&tokenizer).map_err(|e| metadata.damaged(e.to_string()))?;
+    let tokenizer_json = serde_json::to_string(&tokenizer).map_err(|e| metadata.damaged(e.to_string()))?;
     let mut config = Map::new();
     let named = [
         ("bos", bos),
@@ -152,9 +146,7 @@ pub(super) fn translate(
     Ok(Some(TextAssets {
         tokenizer_json,
         tokenizer_config_json: Some(Value::Object(config).to_string()),
-        chat_template: metadata
-            .text("tokenizer.chat_template")?
-            .map(str::to_string),
+        chat_template: metadata.text("tokenizer.chat_template")?.map(str::to_string),
     }))
 }
 
@@ -182,9 +174,9 @@ pub(super) fn end_tokens(metadata: &Metadata<'_>) -> Result<Vec<u32>, Checkpoint
 impl<'a> Vocabulary<'a> {
     fn read(metadata: &Metadata<'a>) -> Result<Self, CheckpointError> {
         const KINDS: &str = "tokenizer.ggml.token_type";
-        let tokens = metadata.texts("tokenizer.ggml.tokens")?.ok_or_else(|| {
-            metadata.damaged("metadata tokenizer.ggml.tokens is missing".to_string())
-        })?;
+        let tokens = metadata
+            .texts("tokenizer.ggml.tokens")?
+            .ok_or_else(|| metadata.damaged("metadata tokenizer.ggml.tokens is missing".to_string()))?;
         let kind = |value| match value {
             Stored::Signed(2 | 3) | Stored::Unsigned(2 | 3) => Kind::Control,
             Stored::Signed(4) | Stored::Unsigned(4) => Kind::UserDefined,
