@@ -224,6 +224,20 @@ fn lies_are_named() {
             .contains("eos_token_id 4294967295 is beyond the vocabulary"),
         "{error}"
     );
+    // Behind the types and the length of the array, and the first string's length.
+    let error = patched("llama-bpe", b"tokenizer.ggml.merges", 24, b"zz").unwrap_err();
+    assert!(
+        error.to_string().contains("does not join two tokens to a third"),
+        "{error}"
+    );
+    let error = patched("llama-bpe", b"token_embd.weight", 12, &[9]).unwrap_err();
+    assert!(error.to_string().contains("more tokens than the 265 rows"), "{error}");
+    assert!(
+        open_bytes(&[])
+            .unwrap_err()
+            .to_string()
+            .contains("it ends within the magic number")
+    );
     let error = patched("llama-bpe", b"tokenizer.ggml.tokens", 8, &huge).unwrap_err();
     assert!(error.to_string().contains("it ends within"), "{error}");
 }

@@ -86,16 +86,8 @@ pub fn for_each_run(source: SourceType, bytes: &[u8], mut visit: impl FnMut(Run<
                 });
             }
         }
-        SourceType::Q4K => bytes
-            .as_chunks::<144>()
-            .0
-            .iter()
-            .for_each(|b| q4_k(b, &mut visit)),
-        SourceType::Q6K => bytes
-            .as_chunks::<210>()
-            .0
-            .iter()
-            .for_each(|b| q6_k(b, &mut visit)),
+        SourceType::Q4K => bytes.as_chunks::<144>().0.iter().for_each(|b| q4_k(b, &mut visit)),
+        SourceType::Q6K => bytes.as_chunks::<210>().0.iter().for_each(|b| q6_k(b, &mut visit)),
         SourceType::F32 | SourceType::F16 | SourceType::Bf16 | SourceType::Other(_) => {}
     }
 }
@@ -109,10 +101,7 @@ fn q4_k(block: &[u8; 144], visit: &mut impl FnMut(Run<'_>)) {
             (packed[run] & 63, packed[run + 4] & 63)
         } else {
             let (low, scale_high, min_high) = (packed[run + 4], packed[run - 4], packed[run]);
-            (
-                low & 15 | scale_high >> 6 << 4,
-                low >> 4 | min_high >> 6 << 4,
-            )
+            (low & 15 | scale_high >> 6 << 4, low >> 4 | min_high >> 6 << 4)
         };
         // Two runs share 32 bytes: the even one in the low nibbles, the odd one in the high.
         let start = 16 + run / 2 * 32;
@@ -145,11 +134,7 @@ fn q6_k(block: &[u8; 210], visit: &mut impl FnMut(Run<'_>)) {
             let pair = block[high + i] >> (quarter * 2) & 3;
             *q = (nibble | pair << 4) as i8 - 32;
         }
-        visit(Run {
-            q: &q,
-            scale,
-            min: 0.0,
-        });
+        visit(Run { q: &q, scale, min: 0.0 });
     }
 }
 

@@ -16,9 +16,7 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
-    #[error(
-        "{path}: not a checkpoint; give a Hugging Face directory, a config.json or a .gguf file"
-    )]
+    #[error("{path}: not a checkpoint; give a Hugging Face directory, a config.json or a .gguf file")]
     NotACheckpoint { path: String },
     #[error("{file}: not the JSON that is expected there: {source}")]
     Json {
@@ -97,10 +95,7 @@ impl fmt::Display for TensorProblem {
                 expected,
                 found,
                 file,
-            } => write!(
-                f,
-                "tensor {name}: expected {expected:?}, found {found:?} in {file}"
-            ),
+            } => write!(f, "tensor {name}: expected {expected:?}, found {found:?} in {file}"),
             TensorProblem::Surplus { name, found, file } => {
                 write!(f, "tensor {name}: expected none, found {found:?} in {file}")
             }

@@ -30,11 +30,7 @@ impl GenerationDefaults {
         };
         let setting = |key: &str| generation.and_then(|generation| generation.get(key));
         let sampled = setting("do_sample").and_then(Value::as_bool) == Some(true);
-        let number = |key: &str| {
-            setting(key)
-                .and_then(Value::as_f64)
-                .map(|value| value as f32)
-        };
+        let number = |key: &str| setting(key).and_then(Value::as_f64).map(|value| value as f32);
         let top_k = match setting("top_k") {
             None => Some(50),
             Some(value) => value.as_u64().and_then(|k| u32::try_from(k).ok()),
@@ -70,8 +66,7 @@ mod tests {
     #[test]
     fn greedy_unless_asked_to_sample() {
         let config = json!({ "eos_token_id": 2, "bos_token_id": 1 });
-        let greedy =
-            json!({ "eos_token_id": [2, 7], "temperature": 0.6, "top_k": 20, "top_p": 0.9 });
+        let greedy = json!({ "eos_token_id": [2, 7], "temperature": 0.6, "top_k": 20, "top_p": 0.9 });
         let read = GenerationDefaults::read(Some(&greedy), &config);
         let expected = GenerationDefaults {
             eos_token_ids: vec![2, 7],
@@ -82,9 +77,6 @@ mod tests {
         let sampled = json!({ "do_sample": true, "temperature": 0.6, "top_p": 0.9 });
         let read = GenerationDefaults::read(Some(&sampled), &config);
         assert_eq!(read.eos_token_ids, [2]);
-        assert_eq!(
-            (read.temperature, read.top_k, read.top_p),
-            (0.6, Some(50), Some(0.9))
-        );
+        assert_eq!((read.temperature, read.top_k, read.top_p), (0.6, Some(50), Some(0.9)));
     }
 }

@@ -29,8 +29,7 @@ pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError>
 }
 
 pub(super) fn open_config(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let config = read_json(path)?
-        .ok_or_else(|| CheckpointError::io(path, std::io::ErrorKind::NotFound.into()))?;
+    let config = read_json(path)?.ok_or_else(|| CheckpointError::io(path, std::io::ErrorKind::NotFound.into()))?;
     Ok(Checkpoint {
         name: model_name(path),
         generation: GenerationDefaults::read(None, &config),

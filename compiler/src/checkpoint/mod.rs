@@ -119,8 +119,5 @@ fn model_name(path: &Path) -> String {
     } else {
         path.file_stem()
     };
-    named.map_or_else(
-        || "model".to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    named.map_or_else(|| "model".to_string(), |name| name.to_string_lossy().into_owned())
 }

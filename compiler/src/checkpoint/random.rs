@@ -64,22 +64,20 @@ impl TensorSource for RandomWeights {
             });
         }
         let name_seed = mix(self.seed ^ fnv1a(name.as_bytes()));
-        let mut bytes = Vec::with_capacity(rows.len() * cols * 4);
-        for row in rows {
+        let width = if info.source == SourceType::Bf16 { 2 } else { 4 };
+        let mut bytes = vec![0; rows.len() * cols * width];
+        let row_bytes = (cols * width).max(1);
+        for (row, bytes) in rows.zip(bytes.chunks_mut(row_bytes)) {
             let mut normal = NormalStream::new(name_seed.wrapping_add(mix(row as u64)));
-            match info.source {
-                SourceType::Bf16 => {
-                    let deviation = 1.0 / (cols as f32).sqrt();
-                    for _ in 0..cols {
-                        let value = bf16::from_f32(deviation * normal.next());
-                        bytes.extend_from_slice(&value.to_le_bytes());
-                    }
+            if info.source == SourceType::Bf16 {
+                let deviation = 1.0 / (cols as f32).sqrt();
+                for slot in bytes.as_chunks_mut::<2>().0 {
+                    *slot = bf16::from_f32(deviation * normal.next()).to_le_bytes();
                 }
-                _ => {
-                    let mean = if name.ends_with("bias") { 0.0 } else { 1.0 };
-                    for _ in 0..cols {
-                        bytes.extend_from_slice(&(mean + 0.05 * normal.next()).to_le_bytes());
-                    }
+            } else {
+                let mean = if name.ends_with("bias") { 0.0 } else { 1.0 };
+                for slot in bytes.as_chunks_mut::<4>().0 {
+                    *slot = (mean + 0.05 * normal.next()).to_le_bytes();
                 }
             }
         }

@@ -34,11 +34,10 @@ struct ShardIndex {
 fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
     let path = directory.join(INDEX);
     let text = std::fs::read(&path).map_err(|e| CheckpointError::io(&path, e))?;
-    let ShardIndex { weight_map } =
-        serde_json::from_slice(&text).map_err(|source| CheckpointError::Json {
-            file: INDEX.to_string(),
-            source,
-        })?;
+    let ShardIndex { weight_map } = serde_json::from_slice(&text).map_err(|source| CheckpointError::Json {
+        file: INDEX.to_string(),
+        source,
+    })?;
     let damaged = |what| CheckpointError::Damaged {
         file: INDEX.to_string(),
         what,
@@ -52,9 +51,7 @@ fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
     for shard in shards {
         // A shard lies beside its index: a path that leads elsewhere is not followed.
         if Path::new(shard).components().count() != 1 || shard.starts_with("..") {
-            return Err(damaged(format!(
-                "shard name {shard:?} is no plain file name"
-            )));
+            return Err(damaged(format!("shard name {shard:?} is no plain file name")));
         }
         let file = MappedFile::open(&directory.join(shard))?;
         let mut found = index(&file, files.len())?;
@@ -73,13 +70,9 @@ fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
     }
 }
 
-fn index(
-    file: &MappedFile,
-    number: usize,
-) -> Result<BTreeMap<String, StoredTensor>, CheckpointError> {
+fn index(file: &MappedFile, number: usize) -> Result<BTreeMap<String, StoredTensor>, CheckpointError> {
     let bytes = file.bytes();
-    let (header, metadata) =
-        SafeTensors::read_metadata(bytes).map_err(|e| file.damaged(e.to_string()))?;
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| file.damaged(e.to_string()))?;
     let data = header + size_of::<u64>();
     let mut tensors = BTreeMap::new();
     for (name, tensor) in metadata.tensors() {

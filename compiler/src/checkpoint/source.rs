@@ -71,9 +71,8 @@ pub trait TensorSource: Sync {
     /// # Errors
     /// There is no such tensor.
     fn expect(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
-        self.info(name).ok_or_else(|| CheckpointError::NoTensor {
-            name: name.to_string(),
-        })
+        self.info(name)
+            .ok_or_else(|| CheckpointError::NoTensor { name: name.to_string() })
     }
 }
 
@@ -106,7 +105,7 @@ impl SourceType {
     /// Bytes of `elements`; `None` if they are no whole number of blocks or too many to count.
     pub fn bytes(self, elements: usize) -> Option<usize> {
         let (per_block, bytes) = self.block()?;
-        if elements % per_block == 0 {
+        if elements.is_multiple_of(per_block) {
             (elements / per_block).checked_mul(bytes)
         } else {
             None

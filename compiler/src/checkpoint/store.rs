@@ -90,17 +90,11 @@ impl TensorStore {
         self.tensors.get(name).map(|tensor| &tensor.info)
     }
 
-    pub fn read_rows(
-        &self,
-        name: &str,
-        rows: Range<usize>,
-    ) -> Result<Cow<'_, [u8]>, CheckpointError> {
+    pub fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, CheckpointError> {
         let tensor = self
             .tensors
             .get(name)
-            .ok_or_else(|| CheckpointError::NoTensor {
-                name: name.to_string(),
-            })?;
+            .ok_or_else(|| CheckpointError::NoTensor { name: name.to_string() })?;
         if let SourceType::Other(_) = tensor.info.source {
             return Err(CheckpointError::TensorType {
                 name: name.to_string(),

@@ -26,10 +26,7 @@ const NOT_WEIGHTS: &[&str] = &[
 /// # Errors
 /// [`CheckpointError::Tensors`] with everything that is missing, misshapen, surplus or of a type
 /// that cannot be read.
-pub fn validate(
-    source: &dyn TensorSource,
-    expected: &[ExpectedTensor],
-) -> Result<(), CheckpointError> {
+pub fn validate(source: &dyn TensorSource, expected: &[ExpectedTensor]) -> Result<(), CheckpointError> {
     let mut problems = Vec::new();
     let wanted: BTreeMap<&str, &[usize]> = expected
         .iter()

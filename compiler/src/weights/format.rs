@@ -52,9 +52,7 @@ impl WeightFormat {
     pub fn scale_bytes(self, rows: u64, cols: u64) -> u64 {
         match (self, self.block()) {
             (_, None) => 0,
-            (WeightFormat::Q4 { min: true }, Some(block)) => {
-                rows * padded(cols) / u64::from(block) * 4
-            }
+            (WeightFormat::Q4 { min: true }, Some(block)) => rows * padded(cols) / u64::from(block) * 4,
             (_, Some(block)) => (rows * padded(cols) / u64::from(block)).div_ceil(2) * 4,
         }
     }

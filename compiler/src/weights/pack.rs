@@ -38,11 +38,7 @@ pub enum PackError {
 /// # Errors
 /// The source cannot be read, or holds values that `format` cannot: infinite, not a number, or
 /// too large for f16.
-pub fn pack(
-    source: &dyn TensorSource,
-    name: &str,
-    format: WeightFormat,
-) -> Result<PackedMatrix, PackError> {
+pub fn pack(source: &dyn TensorSource, name: &str, format: WeightFormat) -> Result<PackedMatrix, PackError> {
     let info = source.expect(name)?;
     let (rows, cols) = info.matrix();
     let mut matrix = PackedMatrix::zeroed(format, rows, cols);
@@ -52,36 +48,29 @@ pub fn pack(
     // Scales are absent in some formats, so they are cut by hand, in step with the elements.
     let mut tasks = Vec::new();
     let mut scales_left = matrix.scales.as_mut_slice();
-    for (task, data) in matrix
-        .data
-        .chunks_mut((rows_per_task * data_row).max(1))
-        .enumerate()
-    {
+    for (task, data) in matrix.data.chunks_mut((rows_per_task * data_row).max(1)).enumerate() {
         let start = task * rows_per_task;
         let end = (start + rows_per_task).min(rows);
         let (scales, rest) = scales_left.split_at_mut((end - start) * scale_row);
         scales_left = rest;
         tasks.push((start..end, data, scales));
     }
-    let encode =
-        |(rows, data, scales): (Range<usize>, &mut [u8], &mut [u8])| -> Result<(), PackError> {
-            let bytes = source.read_rows(name, rows.clone())?;
-            let row_bytes = bytes.len() / rows.len().max(1);
-            let mut scratch = Vec::new();
-            for (i, row) in rows.enumerate() {
-                let from = &bytes[i * row_bytes..(i + 1) * row_bytes];
-                let data = &mut data[i * data_row..(i + 1) * data_row];
-                let scales = &mut scales[i * scale_row..(i + 1) * scale_row];
-                encode_row(info.source, from, format, data, scales, &mut scratch).map_err(
-                    |problem| PackError::Value {
-                        name: name.to_string(),
-                        row,
-                        problem,
-                    },
-                )?;
-            }
-            Ok(())
-        };
+    let encode = |(rows, data, scales): (Range<usize>, &mut [u8], &mut [u8])| -> Result<(), PackError> {
+        let bytes = source.read_rows(name, rows.clone())?;
+        let row_bytes = bytes.len() / rows.len().max(1);
+        let mut scratch = Vec::new();
+        for (i, row) in rows.enumerate() {
+            let from = &bytes[i * row_bytes..(i + 1) * row_bytes];
+            let data = &mut data[i * data_row..(i + 1) * data_row];
+            let scales = &mut scales[i * scale_row..(i + 1) * scale_row];
+            encode_row(info.source, from, format, data, scales, &mut scratch).map_err(|problem| PackError::Value {
+                name: name.to_string(),
+                row,
+                problem,
+            })?;
+        }
+        Ok(())
+    };
     tasks.into_par_iter().try_for_each(encode)?;
     Ok(matrix)
 }

@@ -32,14 +32,10 @@ pub fn format_for(source: SourceType, quant: Quant) -> WeightFormat {
         (Quant::Keep, SourceType::F32 | SourceType::Other(_)) => WeightFormat::F32,
         (Quant::Keep, SourceType::F16) => WeightFormat::F16,
         (Quant::Keep, SourceType::Bf16) => WeightFormat::Bf16,
-        (Quant::Keep | Quant::Q8, SourceType::Q8_0 | SourceType::Q5_0) => {
-            WeightFormat::Q8 { block: 32 }
-        }
+        (Quant::Keep | Quant::Q8, SourceType::Q8_0 | SourceType::Q5_0) => WeightFormat::Q8 { block: 32 },
         (Quant::Keep | Quant::Q8, SourceType::Q6K) => WeightFormat::Q8 { block: 16 },
         (Quant::Keep | Quant::Q4, SourceType::Q4_0) => WeightFormat::Q4 { min: false },
-        (Quant::Keep | Quant::Q4, SourceType::Q4_1 | SourceType::Q4K) => {
-            WeightFormat::Q4 { min: true }
-        }
+        (Quant::Keep | Quant::Q4, SourceType::Q4_1 | SourceType::Q4K) => WeightFormat::Q4 { min: true },
         (Quant::Q8, _) => WeightFormat::Q8 { block: 32 },
         (Quant::Q4, _) => WeightFormat::Q4 { min: false },
     }

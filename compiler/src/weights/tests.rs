@@ -38,10 +38,7 @@ impl OneTensor {
     }
 
     fn f32(rows: usize, cols: usize, values: &[f32]) -> Self {
-        let bytes = values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self::new(SourceType::F32, [rows, cols], bytes)
     }
 }
@@ -80,9 +77,7 @@ fn allowed_error(format: WeightFormat, block: &[f32]) -> f32 {
         WeightFormat::Q8 { .. } => largest / 127.0 * (0.5 + 127.0 * half),
         // The side that does not hold the largest value ends at 7 steps: a whole step there.
         WeightFormat::Q4 { min: false } => largest / 8.0 * (1.0 + 8.0 * half),
-        WeightFormat::Q4 { min: true } => {
-            (greatest - smallest) / 15.0 * (0.5 + 15.0 * half) + largest * half
-        }
+        WeightFormat::Q4 { min: true } => (greatest - smallest) / 15.0 * (0.5 + 15.0 * half) + largest * half,
     }
 }
 
@@ -99,17 +94,12 @@ fn packing_keeps_values_within_the_format_s_rounding() {
                 for (values, back) in values.chunks(block).zip(back.chunks(block)) {
                     // A block cut short by the row's end is symmetric.
                     let format = match format {
-                        WeightFormat::Q4 { .. } if values.len() < 32 => {
-                            WeightFormat::Q4 { min: false }
-                        }
+                        WeightFormat::Q4 { .. } if values.len() < 32 => WeightFormat::Q4 { min: false },
                         format => format,
                     };
                     let allowed = allowed_error(format, values);
                     for (a, b) in values.iter().zip(back) {
-                        assert!(
-                            (a - b).abs() <= allowed,
-                            "{format} [{rows}, {cols}] row {row}: {a} {b}"
-                        );
+                        assert!((a - b).abs() <= allowed, "{format} [{rows}, {cols}] row {row}: {a} {b}");
                     }
                 }
             }
@@ -137,12 +127,7 @@ fn padding_is_zero_in_every_format() {
 fn tensors_have_the_documented_sizes() {
     for format in FORMATS {
         for (rows, cols) in [(1, 32), (3, 37), (5, 96)] {
-            let packed = pack(
-                &OneTensor::f32(rows, cols, &random(rows, cols, 1)),
-                "w",
-                format,
-            )
-            .unwrap();
+            let packed = pack(&OneTensor::f32(rows, cols, &random(rows, cols, 1)), "w", format).unwrap();
             let (data, scales) = packed.into_tensors();
             let (rows, cols) = (rows as u64, cols as u64);
             assert_eq!(data.len() as u64, format.data_bytes(rows, cols));
@@ -160,12 +145,7 @@ fn q4_words_are_laid_out_as_documented() {
     for (i, value) in values.iter_mut().take(8).enumerate() {
         *value = i as f32 - 8.0;
     }
-    let packed = pack(
-        &OneTensor::f32(1, 32, &values),
-        "w",
-        WeightFormat::Q4 { min: false },
-    )
-    .unwrap();
+    let packed = pack(&OneTensor::f32(1, 32, &values), "w", WeightFormat::Q4 { min: false }).unwrap();
     assert_eq!(packed.data[..4], [0x40, 0x51, 0x62, 0x73]);
     assert_eq!(packed.data[4..], [0x88; 12]);
     assert_eq!(packed.scales, half::f16::ONE.to_le_bytes());
@@ -195,10 +175,7 @@ fn blocks_of_the_same_kind_are_repacked_without_loss() {
 /// The K types keep their integers; only the product of their two levels of scales is rounded.
 #[test]
 fn k_blocks_are_repacked_with_scales_rounded_to_f16() {
-    for (source, bytes, halves) in [
-        (SourceType::Q4K, 144, [0, 2]),
-        (SourceType::Q6K, 210, [208, 208]),
-    ] {
+    for (source, bytes, halves) in [(SourceType::Q4K, 144, [0, 2]), (SourceType::Q6K, 210, [208, 208])] {
         let mut block: Vec<u8> = (0..bytes).map(|i| (i * 89 + 5) as u8).collect();
         for at in halves {
             block[at..at + 2].copy_from_slice(&half::f16::from_f32(0.0011).to_le_bytes());
@@ -235,11 +212,7 @@ fn quantized_sources_keep_their_blocks_under_the_same_number_of_bits() {
         (Q6K, Quant::F16, "f16"),
     ];
     for (source, quant, format) in cases {
-        assert_eq!(
-            format_for(source, quant).to_string(),
-            format,
-            "{source} {quant}"
-        );
+        assert_eq!(format_for(source, quant).to_string(), format, "{source} {quant}");
     }
     assert_eq!("q4".parse(), Ok(Quant::Q4));
     assert!(
@@ -257,19 +230,13 @@ fn what_a_format_cannot_hold_is_an_error_that_names_it() {
     values[40] = 1e6;
     let tensor = OneTensor::f32(2, 32, &values);
     let message = |format| pack(&tensor, "w", format).unwrap_err().to_string();
-    assert!(
-        message(WeightFormat::F16)
-            .contains("tensor w, row 1: a value or scale is too large for f16")
-    );
+    assert!(message(WeightFormat::F16).contains("tensor w, row 1: a value or scale is too large for f16"));
     assert!(pack(&tensor, "w", WeightFormat::F32).is_ok());
     values[40] = f32::NAN;
     let tensor = OneTensor::f32(2, 32, &values);
     for format in FORMATS {
         let error = pack(&tensor, "w", format).unwrap_err();
-        assert!(
-            matches!(error, PackError::Value { row: 1, .. }),
-            "{format}: {error}"
-        );
+        assert!(matches!(error, PackError::Value { row: 1, .. }), "{format}: {error}");
     }
     assert!(matches!(
         pack(&tensor, "v", WeightFormat::F32),
@@ -279,23 +246,10 @@ fn what_a_format_cannot_hold_is_an_error_that_names_it() {
 
 #[test]
 fn unlike_matrices_are_not_put_together() {
-    let matrix = |rows, cols, format| {
-        pack(
-            &OneTensor::f32(rows, cols, &random(rows, cols, 1)),
-            "w",
-            format,
-        )
-        .unwrap()
-    };
+    let matrix = |rows, cols, format| pack(&OneTensor::f32(rows, cols, &random(rows, cols, 1)), "w", format).unwrap();
     let a = matrix(2, 32, WeightFormat::F32);
-    for b in [
-        matrix(2, 64, WeightFormat::F32),
-        matrix(2, 32, WeightFormat::F16),
-    ] {
-        assert!(matches!(
-            PackedMatrix::concat(&[&a, &b]),
-            Err(PackError::Unlike { .. })
-        ));
+    for b in [matrix(2, 64, WeightFormat::F32), matrix(2, 32, WeightFormat::F16)] {
+        assert!(matches!(PackedMatrix::concat(&[&a, &b]), Err(PackError::Unlike { .. })));
         assert!(PackedMatrix::interleave(&a, &b).is_err());
     }
     assert!(PackedMatrix::interleave(&a, &matrix(3, 32, WeightFormat::F32)).is_err());
@@ -357,25 +311,14 @@ fn random_weights_are_sensible_and_independent_of_order() {
     let moments = |values: &[f32]| {
         let n = values.len() as f32;
         let mean = values.iter().sum::<f32>() / n;
-        (
-            mean,
-            values
-                .iter()
-                .map(|value| (value - mean).powi(2))
-                .sum::<f32>()
-                / n,
-        )
+        (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / n)
     };
     let (mean, variance) = moments(&first["a.weight"]);
     assert!(
         mean.abs() < 1e-3 && (variance * 200.0 - 1.0).abs() < 0.03,
         "{mean} {variance}"
     );
-    assert!(
-        first["norm.weight"]
-            .iter()
-            .all(|value| (value - 1.0).abs() < 0.2)
-    );
+    assert!(first["norm.weight"].iter().all(|value| (value - 1.0).abs() < 0.2));
     assert!(first["a.bias"].iter().all(|value| value.abs() < 0.2));
     let source = RandomWeights::new(&weights, 5);
     let rows = source.read_rows("a.weight", 7..9).unwrap();

@@ -17,20 +17,15 @@ pub fn unpack(matrix: &PackedMatrix) -> Vec<f32> {
 
 /// The value in `column` of a row.
 fn element(format: WeightFormat, data: &[u8], scales: &[u8], column: usize) -> f32 {
-    let half =
-        |bytes: &[u8], i: usize| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32();
+    let half = |bytes: &[u8], i: usize| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32();
     match format {
         WeightFormat::F32 => {
             let word = &data[4 * column..4 * column + 4];
             f32::from_le_bytes([word[0], word[1], word[2], word[3]])
         }
         WeightFormat::F16 => half(data, column),
-        WeightFormat::Bf16 => {
-            bf16::from_le_bytes([data[2 * column], data[2 * column + 1]]).to_f32()
-        }
-        WeightFormat::Q8 { block } => {
-            half(scales, column / block as usize) * f32::from(data[column] as i8)
-        }
+        WeightFormat::Bf16 => bf16::from_le_bytes([data[2 * column], data[2 * column + 1]]).to_f32(),
+        WeightFormat::Q8 { block } => half(scales, column / block as usize) * f32::from(data[column] as i8),
         WeightFormat::Q4 { min } => {
             let (block, within) = (column / 32, column % 32);
             // Word of 8 elements, byte in the word, low or high nibble.

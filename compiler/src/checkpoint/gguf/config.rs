@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
-use super::parse::{self, Header};
-use super::{Family, rope};
+use super::parse::Header;
+use super::{Family, cursor, rope};
 use crate::checkpoint::CheckpointError;
 
 /// Base of the rotary embedding where a file names none, as in llama.cpp.
@@ -39,16 +39,11 @@ pub(super) fn translate(
         return Err(metadata.damaged(format!("it has no tensors for {layers} layers")));
     }
     let heads = size("attention.head_count")?;
-    let kv_heads = metadata
-        .size(&key("attention.head_count_kv"))?
-        .unwrap_or(heads);
+    let kv_heads = metadata.size(&key("attention.head_count_kv"))?.unwrap_or(heads);
     let even = hidden.checked_div(heads).unwrap_or(0);
     let head_dim = metadata.size(&key("attention.key_length"))?.unwrap_or(even);
     for name in ["attention.value_length", "rope.dimension_count"] {
-        if metadata
-            .size(&key(name))?
-            .is_some_and(|found| found != head_dim)
-        {
+        if metadata.size(&key(name))?.is_some_and(|found| found != head_dim) {
             let what = format!("{} is not the head size {head_dim}", key(name));
             return Err(metadata.unsupported(what));
         }
@@ -56,9 +51,12 @@ pub(super) fn translate(
     let Some(&[vocabulary, _]) = shape("token_embd.weight") else {
         return Err(metadata.damaged("tensor token_embd.weight is missing".to_string()));
     };
-    let theta = metadata
-        .number(&key("rope.freq_base"))?
-        .unwrap_or(DEFAULT_THETA);
+    let tokens = metadata.texts("tokenizer.ggml.tokens")?;
+    if tokens.is_some_and(|tokens| tokens.len() > vocabulary) {
+        let what = format!("it has more tokens than the {vocabulary} rows of token_embd.weight");
+        return Err(metadata.damaged(what));
+    }
+    let theta = metadata.number(&key("rope.freq_base"))?.unwrap_or(DEFAULT_THETA);
     let scaled = rope::parameters(metadata, header, file, architecture, theta, head_dim)?;
 
     let mut config = Map::new();
@@ -80,14 +78,8 @@ pub(super) fn translate(
     set("max_position_embeddings", json!(size("context_length")?));
     let epsilon = metadata.require_number(&key("attention.layer_norm_rms_epsilon"))?;
     set("rms_norm_eps", json!(epsilon));
-    set(
-        "tie_word_embeddings",
-        json!(shape("output.weight").is_none()),
-    );
-    set(
-        "attention_bias",
-        json!(shape("blk.0.attn_q.bias").is_some()),
-    );
+    set("tie_word_embeddings", json!(shape("output.weight").is_none()));
+    set("attention_bias", json!(shape("blk.0.attn_q.bias").is_some()));
     for name in ["bos", "eos", "padding"] {
         if let Some(id) = metadata.size(&format!("tokenizer.ggml.{name}_token_id"))? {
             let name = if name == "padding" { "pad" } else { name };
@@ -107,11 +99,7 @@ pub(super) fn translate(
         }
         Family::Gemma3 => {
             set("hidden_activation", json!("gelu_pytorch_tanh"));
-            let scalar = if layers == GEMMA3_27B_LAYERS {
-                even
-            } else {
-                head_dim
-            };
+            let scalar = if layers == GEMMA3_27B_LAYERS { even } else { head_dim };
             set("query_pre_attn_scalar", json!(scalar));
             set("sliding_window", json!(size("attention.sliding_window")?));
             set("layer_types", gemma3_layers(metadata, layers)?);
@@ -133,18 +121,14 @@ pub(super) fn translate(
 fn gemma3_layers(metadata: &Metadata<'_>, layers: u64) -> Result<Value, CheckpointError> {
     const KEY: &str = "gemma3.attention.sliding_window_pattern";
     let kind = |sliding| {
-        if sliding {
-            "sliding_attention"
-        } else {
-            "full_attention"
-        }
+        if sliding { "sliding_attention" } else { "full_attention" }
     };
     let kinds: Vec<&str> = match metadata.get(KEY) {
-        Some(parse::Value::Array(stated)) => {
+        Some(cursor::Value::Array(stated)) => {
             let stated = stated.values().into_iter().flatten();
             let kinds: Vec<&str> = stated
                 .filter_map(|value| match value {
-                    parse::Value::Bool(sliding) => Some(kind(sliding)),
+                    cursor::Value::Bool(sliding) => Some(kind(sliding)),
                     _ => None,
                 })
                 .collect();
@@ -155,9 +139,7 @@ fn gemma3_layers(metadata: &Metadata<'_>, layers: u64) -> Result<Value, Checkpoi
         }
         _ => {
             let period = metadata.size(KEY)?.unwrap_or(GEMMA3_PATTERN).max(1);
-            (1..=layers)
-                .map(|layer| kind(layer % period != 0))
-                .collect()
+            (1..=layers).map(|layer| kind(layer % period != 0)).collect()
         }
     };
     Ok(json!(kinds))

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::parse::{Array, Value};
+use super::cursor::{Array, Value};
 use crate::checkpoint::CheckpointError;
 
 /// Typed access to a file's metadata; errors name the file and the key.
@@ -95,9 +95,7 @@ impl<'a> Metadata<'a> {
         let Some(array) = self.array(key)? else {
             return Ok(None);
         };
-        let texts = array
-            .texts()
-            .ok_or_else(|| self.mistyped(key, "an array of strings"))?;
+        let texts = array.texts().ok_or_else(|| self.mistyped(key, "an array of strings"))?;
         Ok(Some(texts.collect()))
     }
 
@@ -109,9 +107,7 @@ impl<'a> Metadata<'a> {
     ) -> Result<Option<T>, CheckpointError> {
         match self.get(key) {
             None => Ok(None),
-            Some(value) => read(value)
-                .map(Some)
-                .ok_or_else(|| self.mistyped(key, wanted)),
+            Some(value) => read(value).map(Some).ok_or_else(|| self.mistyped(key, wanted)),
         }
     }
 

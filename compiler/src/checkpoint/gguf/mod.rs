@@ -3,7 +3,9 @@
 //! [`parse`] reads the container without trusting it; [`config`], [`names`] and [`tokenizer`]
 //! translate to Hugging Face terms.
 
+mod byte_level;
 mod config;
+mod cursor;
 mod metadata;
 mod names;
 mod parse;

@@ -54,33 +54,25 @@ fn layer_name(family: Family, name: &str) -> Option<String> {
 }
 
 /// What the converter did to the tensor, to be undone when it is read.
-pub(super) fn stored(
-    family: Family,
-    metadata: &Metadata<'_>,
-    tensor: &Tensor<'_>,
-) -> Result<Stored, CheckpointError> {
+pub(super) fn stored(family: Family, metadata: &Metadata<'_>, tensor: &Tensor<'_>) -> Result<Stored, CheckpointError> {
     let part = tensor.name.rsplit('.').nth(1).unwrap_or_default();
     match family {
         // Rotary pairs are interleaved for `LLAMA_ROPE_TYPE_NORM`, which only llama uses here.
         Family::Llama if matches!(part, "attn_q" | "attn_k") => {
             let heads = metadata.require_size("llama.attention.head_count")?;
             let heads = match part {
-                "attn_k" => metadata
-                    .size("llama.attention.head_count_kv")?
-                    .unwrap_or(heads),
+                "attn_k" => metadata.size("llama.attention.head_count_kv")?.unwrap_or(heads),
                 _ => heads,
             };
             let rows = tensor.shape.first().copied().unwrap_or(0);
-            if heads == 0 || rows as u64 % (2 * heads) != 0 {
+            if heads == 0 || !(rows as u64).is_multiple_of(2 * heads) {
                 let what = format!(
                     "tensor {} of shape {:?} cannot hold {heads} heads",
                     tensor.name, tensor.shape
                 );
                 return Err(metadata.damaged(what));
             }
-            Ok(Stored::RotaryPairs {
-                heads: heads as usize,
-            })
+            Ok(Stored::RotaryPairs { heads: heads as usize })
         }
         // Gemma's norms multiply by 1 + w; the converter stores the sum.
         Family::Gemma3 if part.ends_with("norm") => match tensor.source {

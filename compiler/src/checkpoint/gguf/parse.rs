@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::checkpoint::{CheckpointError, SourceType};
+use super::cursor::{Cursor, ParseError, Value};
+use crate::checkpoint::SourceType;
 
 const MAGIC: &[u8] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// ggml's own limit.
 const MAX_DIMENSIONS: u32 = 4;
-const MAX_NESTING: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Header<'a> {
@@ -31,64 +31,11 @@ pub(super) struct Tensor<'a> {
     pub bytes: Range<usize>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'a> {
-    Unsigned(u64),
-    Signed(i64),
-    F32(f32),
-    F64(f64),
-    Bool(bool),
-    Text(&'a str),
-    Array(Array<'a>),
-}
-
-/// An array whose elements have been checked but not collected.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Array<'a> {
-    element: Type,
-    bytes: &'a [u8],
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum ParseError {
-    Damaged(String),
-    Unsupported(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Type {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    F32,
-    Bool,
-    Text,
-    Array,
-    U64,
-    I64,
-    F64,
-}
-
-impl ParseError {
-    pub fn in_file(self, file: &str) -> CheckpointError {
-        let file = file.to_string();
-        match self {
-            ParseError::Damaged(what) => CheckpointError::Damaged { file, what },
-            ParseError::Unsupported(what) => CheckpointError::Unsupported { file, what },
-        }
-    }
-}
-
 impl<'a> Header<'a> {
     pub fn read(file: &'a [u8]) -> Result<Self, ParseError> {
-        let mut at = Cursor { file, position: 0 };
+        let mut at = Cursor::new(file);
         if at.take(4, "the magic number")? != MAGIC {
-            return Err(ParseError::Damaged(
-                "it does not begin with GGUF".to_string(),
-            ));
+            return Err(ParseError::Damaged("it does not begin with GGUF".to_string()));
         }
         match at.u32("the version")? {
             2 | 3 => {}
@@ -118,10 +65,7 @@ impl<'a> Header<'a> {
         for _ in 0..tensor_count {
             let entry = TensorEntry::read(&mut at)?;
             if !names.insert(entry.name) {
-                return Err(ParseError::Damaged(format!(
-                    "tensor {} occurs twice",
-                    entry.name
-                )));
+                return Err(ParseError::Damaged(format!("tensor {} occurs twice", entry.name)));
             }
             entries.push(entry);
         }
@@ -133,7 +77,7 @@ impl<'a> Header<'a> {
                 return Err(ParseError::Damaged(what));
             }
         };
-        let tensors = locate(&entries, at.position as u64, alignment, file.len() as u64)?;
+        let tensors = locate(&entries, at.position() as u64, alignment, file.len() as u64)?;
         Ok(Header { metadata, tensors })
     }
 }
@@ -179,13 +123,7 @@ fn locate<'a>(
     let unknown: Vec<String> = entries
         .iter()
         .filter(|entry| source_type(entry.type_number).is_none())
-        .map(|entry| {
-            format!(
-                "tensor {} has type {}",
-                entry.name,
-                type_name(entry.type_number)
-            )
-        })
+        .map(|entry| format!("tensor {} has type {}", entry.name, type_name(entry.type_number)))
         .collect();
     if let Some(first) = unknown.first() {
         return Err(ParseError::Unsupported(format!(
@@ -201,20 +139,14 @@ fn locate<'a>(
             continue;
         };
         let damaged = |what: String| ParseError::Damaged(format!("tensor {} {what}", entry.name));
-        let elements = entry
-            .shape
-            .iter()
-            .try_fold(1usize, |n, &size| n.checked_mul(size));
+        let elements = entry.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         let row = entry.shape.last().copied().unwrap_or(1);
         // Rows must be whole blocks, so that they can be read one by one.
         let bytes = elements.and_then(|n| source.bytes(row).and_then(|_| source.bytes(n)));
         let Some(bytes) = bytes.filter(|&bytes| bytes > 0) else {
-            return Err(damaged(format!(
-                "cannot be {source} of shape {:?}",
-                entry.shape
-            )));
+            return Err(damaged(format!("cannot be {source} of shape {:?}", entry.shape)));
         };
-        if entry.offset % alignment != 0 {
+        if !entry.offset.is_multiple_of(alignment) {
             return Err(damaged(format!("is not aligned to {alignment} bytes")));
         }
         let start = data.and_then(|data| data.checked_add(entry.offset));
@@ -281,168 +213,4 @@ fn type_name(number: u32) -> String {
         other => return format!("number {other}"),
     };
     name.to_string()
-}
-
-impl<'a> Array<'a> {
-    /// The elements, if they are strings.
-    pub fn texts(self) -> Option<impl Iterator<Item = &'a str> + Clone> {
-        let at = Cursor {
-            file: self.bytes,
-            position: 0,
-        };
-        // Checked when the header was read: the walk ends after `len` elements.
-        let walk = std::iter::successors(Some((at, None)), |(at, _)| {
-            let mut at = at.clone();
-            let text = at.text("").ok()?;
-            Some((at, Some(text)))
-        });
-        (self.element == Type::Text).then(|| walk.filter_map(|(_, text)| text))
-    }
-
-    /// The elements, if they are numbers or truth values.
-    pub fn values(self) -> Option<impl Iterator<Item = Value<'a>>> {
-        let size = self.element.size()? as usize;
-        let element = self.element;
-        Some(
-            self.bytes
-                .chunks_exact(size)
-                .map(move |bytes| element.decode(bytes)),
-        )
-    }
-}
-
-impl Type {
-    fn of(number: u32) -> Option<Self> {
-        use Type::*;
-        let all = [
-            U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64,
-        ];
-        all.get(number as usize).copied()
-    }
-
-    /// Bytes of a value; `None` where that varies.
-    fn size(self) -> Option<u64> {
-        match self {
-            Type::U8 | Type::I8 | Type::Bool => Some(1),
-            Type::U16 | Type::I16 => Some(2),
-            Type::U32 | Type::I32 | Type::F32 => Some(4),
-            Type::U64 | Type::I64 | Type::F64 => Some(8),
-            Type::Text | Type::Array => None,
-        }
-    }
-
-    /// A value from its [`Type::size`] bytes.
-    fn decode<'a>(self, bytes: &[u8]) -> Value<'a> {
-        let mut word = [0; 8];
-        let size = bytes.len().min(8);
-        word[..size].copy_from_slice(&bytes[..size]);
-        let unsigned = u64::from_le_bytes(word);
-        let unused_bits = 64 - 8 * size as u32;
-        // Moves the value's own sign bit to the top and back.
-        let signed = |bits: u64| {
-            (bits as i64)
-                .wrapping_shl(unused_bits)
-                .wrapping_shr(unused_bits)
-        };
-        match self {
-            Type::I8 | Type::I16 | Type::I32 | Type::I64 => Value::Signed(signed(unsigned)),
-            Type::F32 => Value::F32(f32::from_bits(unsigned as u32)),
-            Type::F64 => Value::F64(f64::from_bits(unsigned)),
-            Type::Bool => Value::Bool(unsigned != 0),
-            _ => Value::Unsigned(unsigned),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Cursor<'a> {
-    file: &'a [u8],
-    position: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, size: u64, what: &str) -> Result<&'a [u8], ParseError> {
-        let end = usize::try_from(size)
-            .ok()
-            .and_then(|size| self.position.checked_add(size));
-        let bytes = end.and_then(|end| self.file.get(self.position..end));
-        let Some(bytes) = bytes else {
-            return Err(ParseError::Damaged(format!(
-                "it ends within {what} of {size} bytes at byte {}",
-                self.position
-            )));
-        };
-        self.position += bytes.len();
-        Ok(bytes)
-    }
-
-    fn u32(&mut self, what: &str) -> Result<u32, ParseError> {
-        let bytes = self.take(4, what)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u32::from(byte)))
-    }
-
-    fn u64(&mut self, what: &str) -> Result<u64, ParseError> {
-        let bytes = self.take(8, what)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte)))
-    }
-
-    fn text(&mut self, what: &str) -> Result<&'a str, ParseError> {
-        let size = self.u64(what)?;
-        let bytes = self.take(size, what)?;
-        std::str::from_utf8(bytes)
-            .map_err(|_| ParseError::Damaged(format!("{what} is not UTF-8 text")))
-    }
-
-    fn value(&mut self, key: &str) -> Result<Value<'a>, ParseError> {
-        let element = self.value_type(key)?;
-        match element {
-            Type::Text => Ok(Value::Text(self.text(key)?)),
-            Type::Array => Ok(Value::Array(self.array(key, 1)?)),
-            number => {
-                let size = number.size().unwrap_or(0);
-                Ok(number.decode(self.take(size, key)?))
-            }
-        }
-    }
-
-    fn value_type(&mut self, key: &str) -> Result<Type, ParseError> {
-        let number = self.u32(key)?;
-        Type::of(number).ok_or_else(|| {
-            ParseError::Damaged(format!("metadata {key} has the unknown type {number}"))
-        })
-    }
-
-    fn array(&mut self, key: &str, depth: u32) -> Result<Array<'a>, ParseError> {
-        let element = self.value_type(key)?;
-        let len = self.u64(key)?;
-        let start = self.position;
-        match element.size() {
-            Some(size) => {
-                self.take(size.saturating_mul(len), key)?;
-            }
-            None if depth >= MAX_NESTING => {
-                return Err(ParseError::Damaged(format!(
-                    "metadata {key} is nested too deeply"
-                )));
-            }
-            None => {
-                for _ in 0..len {
-                    match element {
-                        Type::Array => drop(self.array(key, depth + 1)?),
-                        _ => drop(self.text(key)?),
-                    }
-                }
-            }
-        }
-        Ok(Array {
-            element,
-            bytes: &self.file[start..self.position],
-        })
-    }
 }

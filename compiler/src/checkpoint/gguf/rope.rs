@@ -16,11 +16,7 @@ pub(super) fn parameters(
     theta: f64,
     head_dim: u64,
 ) -> Result<Value, CheckpointError> {
-    if let Some(tensor) = header
-        .tensors
-        .iter()
-        .find(|tensor| tensor.name == ROPE_FACTORS)
-    {
+    if let Some(tensor) = header.tensors.iter().find(|tensor| tensor.name == ROPE_FACTORS) {
         let mut factors = Vec::new();
         if tensor.source == SourceType::F32 {
             decode(tensor.source, &file[tensor.bytes.clone()], &mut factors);
@@ -61,8 +57,8 @@ fn llama3(factors: &[f32], theta: f64, head_dim: u64) -> Option<Value> {
         } else if wavelength > ORIGINAL_CONTEXT / LOW_FREQUENCY_FACTOR {
             factor
         } else {
-            let smooth = (ORIGINAL_CONTEXT / wavelength - LOW_FREQUENCY_FACTOR)
-                / (HIGH_FREQUENCY_FACTOR - LOW_FREQUENCY_FACTOR);
+            let smooth =
+                (ORIGINAL_CONTEXT / wavelength - LOW_FREQUENCY_FACTOR) / (HIGH_FREQUENCY_FACTOR - LOW_FREQUENCY_FACTOR);
             1.0 / ((1.0 - smooth) / factor + smooth)
         }
     };

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use super::cursor::Value as Stored;
 use super::metadata::Metadata;
-use super::parse::Value as Stored;
-use super::tokenizer::{Pipeline, Vocabulary};
+use super::tokenizer::{Bpe, Ids, Pipeline, Vocabulary};
 use crate::checkpoint::CheckpointError;
 
 /// Runs of two and more spaces, which the file spells as such, as they reach the model: `▁▁`.
@@ -25,10 +25,8 @@ pub(super) fn respell_spaces<'a>(tokens: &[&'a str]) -> Vec<Cow<'a, str>> {
     tokens.iter().map(respell).collect()
 }
 
-pub(super) fn gemma(vocabulary: &Vocabulary<'_>) -> Pipeline {
-    let order = (0..vocabulary.tokens.len())
-        .map(|id| -(id as f32))
-        .collect::<Vec<_>>();
+pub(super) fn gemma<'a>(vocabulary: &'a Vocabulary<'a>) -> Pipeline<'a> {
+    let order = (0..vocabulary.tokens.len()).map(|id| -(id as f32)).collect::<Vec<_>>();
     Pipeline {
         normalizer: spaces_to_underscores(),
         pre_tokenizer: json!({
@@ -43,10 +41,10 @@ pub(super) fn gemma(vocabulary: &Vocabulary<'_>) -> Pipeline {
     }
 }
 
-pub(super) fn llama(
+pub(super) fn llama<'a>(
     metadata: &Metadata<'_>,
-    vocabulary: &Vocabulary<'_>,
-) -> Result<Pipeline, CheckpointError> {
+    vocabulary: &'a Vocabulary<'a>,
+) -> Result<Pipeline<'a>, CheckpointError> {
     const SCORES: &str = "tokenizer.ggml.scores";
     let array = metadata.array(SCORES)?;
     let values = array.and_then(|array| array.values()).into_iter().flatten();
@@ -59,9 +57,7 @@ pub(super) fn llama(
     if scores.len() != vocabulary.tokens.len() {
         return Err(metadata.mistyped(SCORES, "one number for each token"));
     }
-    let prefix = metadata
-        .bool("tokenizer.ggml.add_space_prefix")?
-        .unwrap_or(true);
+    let prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let normalizer = if prefix {
         let prepend = json!({ "type": "Prepend", "prepend": "▁" });
         json!({ "type": "Sequence", "normalizers": [prepend, spaces_to_underscores()] })
@@ -93,46 +89,30 @@ fn decoder(strip_prefix: bool) -> Value {
     json!({ "type": "Sequence", "decoders": steps })
 }
 
-fn model(vocabulary: &Vocabulary<'_>, scores: &[f32]) -> Value {
-    let unknown = ["<unk>"]
-        .into_iter()
-        .find(|token| vocabulary.tokens.contains(token));
-    json!({
-        "type": "BPE",
-        "dropout": null,
-        "unk_token": unknown,
-        "continuing_subword_prefix": null,
-        "end_of_word_suffix": null,
-        "fuse_unk": true,
-        "byte_fallback": true,
-        "ignore_merges": false,
-        "vocab": vocabulary.ids(),
-        "merges": merges(&vocabulary.tokens, scores),
-    })
+fn model<'a>(vocabulary: &'a Vocabulary<'a>, scores: &[f32]) -> Bpe<'a> {
+    let unknown = vocabulary.tokens.iter().find(|token| **token == "<unk>");
+    Bpe {
+        unk_token: unknown.copied(),
+        fuse_unk: true,
+        byte_fallback: true,
+        ignore_merges: false,
+        vocab: Ids(&vocabulary.tokens),
+        merges: merges(&vocabulary.tokens, scores),
+    }
 }
 
 /// All pairs of pieces that make a piece: best score first, then the longer left part, the longer
 /// right part, and the order of the pieces.
 fn merges<'a>(tokens: &[&'a str], scores: &[f32]) -> Vec<[&'a str; 2]> {
     // Only looked up, never walked: its order does not matter.
-    let ids: HashMap<&str, usize> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, &token)| (token, id))
-        .collect();
+    let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, &token)| (token, id)).collect();
     let mut merges = Vec::new();
     for (id, &token) in tokens.iter().enumerate() {
         for (cut, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(cut);
             if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
                 let lengths = (left.chars().count(), right.chars().count());
-                merges.push((
-                    scores[id],
-                    Reverse(lengths),
-                    id,
-                    (left_id, right_id),
-                    [left, right],
-                ));
+                merges.push((scores[id], Reverse(lengths), id, (left_id, right_id), [left, right]));
             }
         }
     }

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use super::cursor::Value as Stored;
 use super::metadata::Metadata;
-use super::parse::Value as Stored;
-use super::{Family, sentencepiece};
+use super::{Family, byte_level, sentencepiece};
 use crate::checkpoint::{CheckpointError, TextAssets};
 
 /// Ends of a turn by name: a chat stops there even where the file names only an end of text.
@@ -32,28 +33,60 @@ pub(super) struct Vocabulary<'a> {
     pub kinds: Vec<Kind>,
 }
 
+/// A `tokenizer.json`.
+#[derive(Serialize)]
+struct TokenizerFile<'a> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<Value>,
+    normalizer: Value,
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+    model: Bpe<'a>,
+}
+
 /// The parts of a `tokenizer.json` that differ between kinds of tokenizer.
-pub(super) struct Pipeline {
+pub(super) struct Pipeline<'a> {
     pub normalizer: Value,
     pub pre_tokenizer: Value,
     pub decoder: Value,
-    pub model: Value,
+    pub model: Bpe<'a>,
     /// Whether text starts with the beginning-of-sequence token where the file says nothing.
     pub bos_by_default: bool,
 }
 
+/// The `model` of a `tokenizer.json`. Borrows its strings: there may be a million of them.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "BPE")]
+pub(super) struct Bpe<'a> {
+    pub unk_token: Option<&'a str>,
+    pub fuse_unk: bool,
+    pub byte_fallback: bool,
+    pub ignore_merges: bool,
+    pub vocab: Ids<'a>,
+    pub merges: Vec<[&'a str; 2]>,
+}
+
+/// Tokens in the order of their ids; written as a map to them.
+pub(super) struct Ids<'a>(pub &'a [&'a str]);
+
+impl Serialize for Ids<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().enumerate().map(|(id, token)| (token, id)))
+    }
+}
+
 /// `None` for a file without a tokenizer.
-pub(super) fn translate(
-    family: Family,
-    metadata: &Metadata<'_>,
-) -> Result<Option<TextAssets>, CheckpointError> {
+pub(super) fn translate(family: Family, metadata: &Metadata<'_>) -> Result<Option<TextAssets>, CheckpointError> {
     let Some(model) = metadata.text("tokenizer.ggml.model")? else {
         return Ok(None);
     };
     let mut vocabulary = Vocabulary::read(metadata)?;
     let respelled;
     let pipeline = match (model, family) {
-        ("gpt2", _) => byte_level(metadata, &vocabulary)?,
+        ("gpt2", _) => byte_level::translate(metadata, &vocabulary)?,
         ("llama", Family::Gemma3) => {
             respelled = sentencepiece::respell_spaces(&vocabulary.tokens);
             vocabulary.tokens = respelled.iter().map(|token| token.as_ref()).collect();
@@ -81,21 +114,20 @@ pub(super) fn translate(
     let (bos, eos) = (special("bos")?, special("eos")?);
     let add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?;
     let add_bos = add_bos.unwrap_or(pipeline.bos_by_default);
-    let add_eos = metadata
-        .bool("tokenizer.ggml.add_eos_token")?
-        .unwrap_or(false);
+    let add_eos = metadata.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
     let frame = (bos.filter(|_| add_bos), eos.filter(|_| add_eos));
-    let tokenizer = json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": vocabulary.added_tokens(),
-        "normalizer": pipeline.normalizer,
-        "pre_tokenizer": pipeline.pre_tokenizer,
-        "post_processor": post_processor(frame.0, frame.1),
-        "decoder": pipeline.decoder,
-        "model": pipeline.model,
-    });
+    let tokenizer = TokenizerFile {
+        version: "1.0",
+        truncation: (),
+        padding: (),
+        added_tokens: vocabulary.added_tokens(),
+        normalizer: pipeline.normalizer,
+        pre_tokenizer: pipeline.pre_tokenizer,
+        post_processor: post_processor(frame.0, frame.1),
+        decoder: pipeline.decoder,
+        model: pipeline.model,
+    };
+    let tokenizer_json = serde_json::to_string(&tokenizer).map_err(|e| metadata.damaged(e.to_string()))?;
     let mut config = Map::new();
     let named = [
         ("bos", bos),
@@ -112,11 +144,9 @@ pub(super) fn translate(
     config.insert("add_eos_token".to_string(), json!(add_eos));
     config.insert("clean_up_tokenization_spaces".to_string(), json!(false));
     Ok(Some(TextAssets {
-        tokenizer_json: tokenizer.to_string(),
+        tokenizer_json,
         tokenizer_config_json: Some(Value::Object(config).to_string()),
-        chat_template: metadata
-            .text("tokenizer.chat_template")?
-            .map(str::to_string),
+        chat_template: metadata.text("tokenizer.chat_template")?.map(str::to_string),
     }))
 }
 
@@ -144,9 +174,9 @@ pub(super) fn end_tokens(metadata: &Metadata<'_>) -> Result<Vec<u32>, Checkpoint
 impl<'a> Vocabulary<'a> {
     fn read(metadata: &Metadata<'a>) -> Result<Self, CheckpointError> {
         const KINDS: &str = "tokenizer.ggml.token_type";
-        let tokens = metadata.texts("tokenizer.ggml.tokens")?.ok_or_else(|| {
-            metadata.damaged("metadata tokenizer.ggml.tokens is missing".to_string())
-        })?;
+        let tokens = metadata
+            .texts("tokenizer.ggml.tokens")?
+            .ok_or_else(|| metadata.damaged("metadata tokenizer.ggml.tokens is missing".to_string()))?;
         let kind = |value| match value {
             Stored::Signed(2 | 3) | Stored::Unsigned(2 | 3) => Kind::Control,
             Stored::Signed(4) | Stored::Unsigned(4) => Kind::UserDefined,
@@ -160,13 +190,6 @@ impl<'a> Vocabulary<'a> {
             return Err(metadata.mistyped(KINDS, "one number for each token"));
         }
         Ok(Vocabulary { tokens, kinds })
-    }
-
-    /// `vocab` of a `tokenizer.json` model.
-    pub fn ids(&self) -> Map<String, Value> {
-        let ids = self.tokens.iter().enumerate();
-        ids.map(|(id, token)| (token.to_string(), json!(id)))
-            .collect()
     }
 
     fn added_tokens(&self) -> Vec<Value> {
@@ -222,78 +245,5 @@ fn post_processor(bos: Option<(u64, &str)>, eos: Option<(u64, &str)>) -> Value {
         "single": part("A", 0),
         "pair": pair,
         "special_tokens": tokens,
-    })
-}
-
-/// Byte-level BPE as in GPT-2, with the pre-tokenizer that `tokenizer.ggml.pre` names.
-fn byte_level(
-    metadata: &Metadata<'_>,
-    vocabulary: &Vocabulary<'_>,
-) -> Result<Pipeline, CheckpointError> {
-    /// One regular expression for both families, but for the digits in a token.
-    fn split(digits: &str) -> Value {
-        let pattern = format!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        );
-        let split = json!({
-            "type": "Split",
-            "pattern": { "Regex": pattern },
-            "behavior": "Isolated",
-            "invert": false,
-        });
-        json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] })
-    }
-    fn bytes(use_regex: bool) -> Value {
-        json!({
-            "type": "ByteLevel",
-            "add_prefix_space": false,
-            "trim_offsets": false,
-            "use_regex": use_regex,
-        })
-    }
-    let pre = metadata.text("tokenizer.ggml.pre")?.unwrap_or("default");
-    let llama3 = matches!(pre, "llama-bpe" | "llama3" | "llama-v3");
-    let (normalizer, pre_tokenizer) = match pre {
-        "gpt-2" => (Value::Null, bytes(true)),
-        "smollm" => {
-            let digits = json!({ "type": "Digits", "individual_digits": true });
-            let both = json!({ "type": "Sequence", "pretokenizers": [digits, bytes(true)] });
-            (Value::Null, both)
-        }
-        "qwen2" => (json!({ "type": "NFC" }), split(r"\p{N}")),
-        _ if llama3 => (Value::Null, split(r"\p{N}{1,3}")),
-        other => {
-            let what = format!(
-                "pre-tokenizer {other:?} cannot be translated, only gpt-2, smollm, llama-bpe and \
-                 qwen2; use the model's Hugging Face directory"
-            );
-            return Err(metadata.unsupported(what));
-        }
-    };
-    let lines = metadata.texts("tokenizer.ggml.merges")?.unwrap_or_default();
-    let mut merges = Vec::with_capacity(lines.len());
-    for line in lines {
-        match line.split_once(' ') {
-            Some(pair) => merges.push(json!([pair.0, pair.1])),
-            None => return Err(metadata.damaged(format!("merge {line:?} is no pair"))),
-        }
-    }
-    Ok(Pipeline {
-        normalizer,
-        pre_tokenizer,
-        decoder: bytes(true),
-        model: json!({
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "",
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": llama3,
-            "vocab": vocabulary.ids(),
-            "merges": merges,
-        }),
-        bos_by_default: llama3,
     })
 }
