@@ -1,22 +1,237 @@
-//! Definitions become graphs.
+//! Definitions become graphs, or errors at the author's line.
 
 use kiln_compiler::architectures::Registry;
-use kiln_compiler::graph::ModelGraph;
-use serde_json::Value;
+use kiln_compiler::dsl::*;
+use kiln_compiler::graph::{ModelGraph, Op};
+use serde_json::{Value, json};
 
-fn config(name: &str) -> Value {
-    let path = format!("{}/tests/configs/{name}.json", env!("CARGO_MANIFEST_DIR"));
+/// The config.json of a reference case.
+fn fixture(case: &str, file: &str) -> Value {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../codegen-tests/fixtures");
+    let path = format!("{fixtures}/{case}/{file}");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_str(&text).unwrap()
 }
 
+fn build(config: &Value) -> Result<ModelGraph, DefineError> {
+    Registry::default().for_config(config).unwrap().build(config)
+}
+
 fn graph(config: &Value) -> ModelGraph {
-    let registry = Registry::default();
-    let architecture = registry.for_config(config).unwrap();
-    architecture.build(config).unwrap_or_else(|error| panic!("{error}"))
+    build(config).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
-fn llama() {
-    insta::assert_snapshot!(graph(&config("llama")));
+fn graphs_of_the_shipped_architectures() {
+    for (name, case) in [
+        ("llama", "llama-A-bf16"),
+        ("qwen3", "qwen3-A-bf16"),
+        ("gemma3", "gemma3-A-bf16"),
+    ] {
+        insta::assert_snapshot!(name, graph(&fixture(case, "config.json")));
+    }
+}
+
+#[test]
+fn both_spellings_of_a_config_give_the_same_graph() {
+    for case in [
+        "llama-A-bf16",
+        "llama-B-bf16",
+        "qwen3-A-bf16",
+        "qwen3-B-bf16",
+        "gemma3-A-bf16",
+        "gemma3-B-bf16",
+    ] {
+        let [new, old] = ["config.json", "config.v4.json"].map(|file| graph(&fixture(case, file)));
+        assert_eq!(format!("{new:?}"), format!("{old:?}"), "{case}");
+    }
+}
+
+#[test]
+fn biases_are_honoured_where_the_config_asks_for_them() {
+    let names = |config: &Value| -> Vec<String> {
+        let biases = graph(config).weights.into_iter().map(|weight| weight.name);
+        biases.filter(|name| name.ends_with(".bias")).collect()
+    };
+    let attention = ["q", "k", "v", "o"].map(|of| format!("model.layers.{{}}.self_attn.{of}_proj.bias"));
+    let mlp = ["gate", "up", "down"].map(|of| format!("model.layers.{{}}.mlp.{of}_proj.bias"));
+
+    let mut llama = fixture("llama-A-bf16", "config.json");
+    assert!(names(&llama).is_empty());
+    llama["attention_bias"] = json!(true);
+    llama["mlp_bias"] = json!(true);
+    assert_eq!(names(&llama), [attention.to_vec(), mlp.to_vec()].concat());
+
+    let mut qwen3 = fixture("qwen3-A-bf16", "config.json");
+    qwen3["attention_bias"] = json!(true);
+    assert_eq!(names(&qwen3), attention);
+    let template = &graph(&qwen3).templates[0].section;
+    let linears = template
+        .nodes
+        .node_indices()
+        .filter(|node| template.nodes[*node].op == Op::Linear);
+    let biased = linears.filter(|node| template.operands(*node).len() == 3);
+    assert_eq!(biased.count(), 4);
+}
+
+#[test]
+fn qwen3_slides_from_a_layer_on_if_it_does() {
+    let mut config = fixture("qwen3-A-bf16", "config.json");
+    config.as_object_mut().unwrap().remove("layer_types");
+    config["sliding_window"] = json!(5);
+    config["max_window_layers"] = json!(1);
+    let windows =
+        |graph: &ModelGraph| -> Vec<Option<usize>> { graph.states.iter().map(|state| state.window).collect() };
+    assert_eq!(windows(&graph(&config)), [None], "use_sliding_window is false");
+
+    config["use_sliding_window"] = json!(true);
+    let graph = graph(&config);
+    assert_eq!(windows(&graph), [None, Some(5)]);
+    let templates: Vec<usize> = graph.layers.iter().map(|layer| layer.template).collect();
+    assert_eq!(templates, [0, 1]);
+}
+
+#[test]
+fn gemma3_caps_its_logits_if_asked() {
+    let mut config = fixture("gemma3-A-bf16", "config.json");
+    config["final_logit_softcapping"] = json!(30.0);
+    let epilogue = graph(&config).epilogue;
+    assert_eq!(epilogue.nodes[epilogue.output].op, Op::Softcap(30.0));
+}
+
+#[test]
+fn an_untied_head_is_a_weight_of_its_own() {
+    let mut config = fixture("llama-A-bf16", "config.json");
+    config["tie_word_embeddings"] = json!(false);
+    let weights = graph(&config).weights;
+    assert_eq!(
+        weights.last().map(|weight| weight.name.as_str()),
+        Some("lm_head.weight")
+    );
+}
+
+#[test]
+fn what_a_definition_cannot_use_is_refused() {
+    let message = |case: &str, changes: &[(&str, Value)]| {
+        let mut config = fixture(case, "config.json");
+        for (key, value) in changes {
+            config[*key] = value.clone();
+        }
+        build(&config).unwrap_err().to_string()
+    };
+    let llama = |key: &str, value: Value| message("llama-A-bf16", &[(key, value)]);
+    let seen = [
+        llama("hidden_size", Value::Null),
+        llama("hidden_size", json!("wide")),
+        llama("hidden_size", json!(0)),
+        llama("num_hidden_layers", json!(20_000)),
+        llama("hidden_act", json!("mish")),
+        llama("rope_parameters", json!({ "rope_type": "spiral", "rope_theta": 1e4 })),
+        llama("rope_parameters", json!({ "rope_type": "linear", "rope_theta": 1e4 })),
+        llama("rope_parameters", json!({ "rope_type": "default", "rope_theta": -1 })),
+        llama("rope_parameters", json!([])),
+        llama("num_key_value_heads", json!(3)),
+        llama("head_dim", json!(33)),
+        message("gemma3-A-bf16", &[("use_bidirectional_attention", json!(true))]),
+        message("gemma3-A-bf16", &[("num_hidden_layers", json!(5))]),
+        message("gemma3-A-bf16", &[("sliding_window", json!(0))]),
+        message("gemma3-A-bf16", &[("layer_types", json!(vec!["linear_attention"; 6]))]),
+        message(
+            "gemma3-A-bf16",
+            &[("rope_parameters", json!({ "full_attention": { "rope_theta": 1e6 } }))],
+        ),
+    ];
+    insta::assert_snapshot!(seen.join("\n\n"));
+}
+
+#[derive(Config)]
+pub struct SmallConfig {
+    pub vocab_size: Dim,
+    pub hidden_size: Dim,
+    pub num_hidden_layers: Dim,
+    pub num_heads: Dim,
+    pub head_dim: Dim,
+}
+
+/// The numbers agree: 32 = 4 * 8.
+fn small_config() -> Value {
+    json!({
+        "vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 8,
+    })
+}
+
+#[architecture("WrongForCausalLM")]
+fn wrong(c: &SmallConfig, w: Weights, tokens: Tokens) -> Logits {
+    let embedding = w.matrix("embed", c.vocab_size, c.hidden_size);
+    let _unused = w.vector("unused", c.hidden_size);
+    let mut x = gather(embedding, tokens);
+    let outside = x * 2.0;
+    for layer in w.layers("layers", c.num_hidden_layers) {
+        let heads = x.heads(c.num_heads, c.head_dim);
+        let h = rms_norm(x, layer.vector("norm", c.head_dim), 1e-5);
+        let projected = linear(h, layer.matrix("proj", c.hidden_size, c.num_heads * c.head_dim));
+        let other = linear(x, layer.matrix("proj", c.hidden_size, c.hidden_size));
+        let attended = attention(heads, layer.cache(heads, x), Attention::causal());
+        x += projected + outside * attended + other;
+    }
+    linear(x, w.matrix("head", c.vocab_size, c.vocab_size))
+}
+
+#[test]
+fn all_mistakes_of_a_definition_are_reported_at_the_authors_lines() {
+    insta::assert_snapshot!(wrong().build(&small_config()).unwrap_err());
+}
+
+#[architecture("NamesForCausalLM")]
+fn names(c: &SmallConfig, w: Weights, tokens: Tokens) -> Logits {
+    let embedding = w.matrix("embed", c.vocab_size, c.hidden_size);
+    let mut x = gather(embedding, tokens);
+    for layer in w.layers("layers", c.num_hidden_layers) {
+        let square = layer.matrix("proj", c.hidden_size, c.hidden_size);
+        let mut h = x;
+        for _ in 0..2 {
+            h = silu(linear(h, square));
+        }
+        let gated = {
+            let gate = activate(Activation::Sigmoid, h);
+            gate * h
+        };
+        x = gated - x;
+    }
+    linear(x, embedding)
+}
+
+#[test]
+fn values_keep_the_authors_names_and_lines() {
+    let graph = names().build(&small_config()).unwrap();
+    let first = graph.prologue.nodes[graph.prologue.output].span.line;
+    let named: Vec<(String, &str, u32)> = (graph.templates[0].section.nodes.node_weights())
+        .filter_map(|node| Some((node.name.clone()?, node.op.name(), node.span.line - first)))
+        .collect();
+    let expected = [
+        ("x", "layer_input", 1),
+        ("h", "silu", 5),
+        ("h", "silu", 5),
+        ("gate", "sigmoid", 8),
+        ("gated", "mul", 9),
+        ("x", "sub", 11),
+    ];
+    assert_eq!(named, expected.map(|(name, op, line)| (name.to_string(), op, line)));
+    let file = graph.epilogue.nodes.node_weights().next().unwrap().span.file;
+    assert!(file.ends_with("definitions.rs"), "{file}");
+}
+
+#[test]
+fn a_definition_is_traced_once_for_each_kind_of_layer() {
+    let graph = graph(&fixture("gemma3-A-bf16", "config.json"));
+    let kinds: Vec<&str> = graph.templates.iter().map(|template| template.kind.as_str()).collect();
+    assert_eq!(kinds, ["sliding_attention", "full_attention"]);
+    let templates: Vec<usize> = graph.layers.iter().map(|layer| layer.template).collect();
+    assert_eq!(templates, [0, 0, 0, 0, 0, 1]);
+    assert_eq!(graph.ropes.len(), 2);
+}
+
+#[test]
+fn mistakes_that_the_macros_find_point_at_the_authors_line() {
+    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }

@@ -1,5 +1,5 @@
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
@@ -176,20 +176,22 @@ fn explicit_loop(each: &ExprForLoop, carried: &Ident) -> Stmt {
     let ExprForLoop {
         attrs, pat, expr, body, ..
     } = each;
-    let hidden = |name| Ident::new(name, Span::mixed_site());
-    let (stack, input) = (hidden("stack"), hidden("input"));
-    // The calls that may find mistakes carry the author's spans.
-    let enter = Ident::new("enter", each.for_token.span);
-    let output = Ident::new("output", carried.span());
+    let stack = Ident::new("stack", Span::mixed_site());
+    let input = Ident::new("input", Span::mixed_site().located_at(carried.span()));
+    // What may be wrong carries the author's spans.
+    let enter = quote_spanned!(each.for_token.span=> .enter(#carried));
+    let assign = quote_spanned!(carried.span()=> #carried = #input);
+    let output = quote_spanned!(carried.span()=> #stack.output(#carried));
+    let leave = quote_spanned!(carried.span()=> #carried = #stack.leave());
     parse_quote! {
         #(#attrs)* {
-            let mut #stack = #expr.#enter(#carried);
+            let mut #stack = #expr #enter;
             while let ::core::option::Option::Some((#pat, #input)) = #stack.next_template() {
-                #carried = #input;
+                #assign;
                 #body
-                #stack.#output(#carried);
+                #output;
             }
-            #carried = #stack.leave();
+            #leave;
         }
     }
 }

@@ -1,6 +1,7 @@
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Expr, Field, Fields, Ident, LitStr, Result, Token};
 
 pub fn expand(input: DeriveInput) -> Result<TokenStream> {
@@ -24,10 +25,10 @@ pub fn expand(input: DeriveInput) -> Result<TokenStream> {
         let (options, ty, symbol) = (Options::of(field)?, &field.ty, name.to_string());
         let key = options.rename.unwrap_or(symbol.clone());
         reads.push(match options.default {
-            Some(default) => quote! {
+            Some(default) => quote_spanned! {ty.span()=>
                 let #name: #ty = #reader.field_or(#key, #symbol, || #default)?;
             },
-            None => quote!(let #name: #ty = #reader.field(#key, #symbol)?;),
+            None => quote_spanned!(ty.span()=> let #name: #ty = #reader.field(#key, #symbol)?;),
         });
         names.push(name);
     }

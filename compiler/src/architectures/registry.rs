@@ -107,3 +107,36 @@ fn edit_distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest_known_one() {
+        let registry = Registry::default();
+        let error = registry.lookup("LLamaForCausalLm").unwrap_err();
+        assert_eq!(error.nearest.as_deref(), Some("LlamaForCausalLM"));
+        assert_eq!(
+            error.to_string(),
+            "unknown architecture `LLamaForCausalLm` (did you mean `LlamaForCausalLM`?); \
+             known are Gemma3ForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM"
+        );
+        assert_eq!(
+            registry.lookup("Qwen2ForCausalLM").unwrap_err().nearest.as_deref(),
+            Some("Qwen3ForCausalLM")
+        );
+        assert_eq!(registry.lookup("T5").unwrap_err().nearest, None);
+        assert_eq!(registry.for_config(&json!({})).unwrap_err().name, None);
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("", "abc"), 3);
+        assert_eq!(edit_distance("abc", ""), 3);
+        assert_eq!(edit_distance("abc", "abc"), 0);
+    }
+}

@@ -32,6 +32,19 @@ pub(super) struct State {
     pub(super) problems: Vec<Problem>,
 }
 
+impl State {
+    /// Once, where the body of the loop makes the same mistake for several kinds of layer.
+    fn complain(&mut self, at: &'static Location<'static>, message: String) {
+        let problem = Problem {
+            span: Span::from(at),
+            message,
+        };
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+}
+
 /// The section that is being traced.
 #[derive(Default)]
 struct Scope {
@@ -119,8 +132,7 @@ impl Builder {
     }
 
     pub(super) fn problem(&self, at: &'static Location<'static>, message: String) {
-        let span = Span::from(at);
-        self.state_mut().problems.push(Problem { span, message });
+        self.state_mut().complain(at, message);
     }
 
     /// Adds an operator to the open section.
@@ -185,8 +197,7 @@ impl Builder {
                     known.role,
                     Shape::fixed(known.shape.iter().copied()),
                 );
-                let span = Span::from(at);
-                state.problems.push(Problem { span, message });
+                state.complain(at, message);
             }
             return WeightId(id);
         }
@@ -262,6 +273,10 @@ impl Builder {
             Some(name) => format!("`{name}`"),
             None => format!("the {} at {}", node.op.name(), node.span),
         })
+    }
+
+    pub(super) fn name(&self, tensor: Tensor<'_>) -> Option<String> {
+        self.node(tensor, |node| node.name.clone())
     }
 
     pub(super) fn set_name(&self, tensor: Tensor<'_>, name: &str) {

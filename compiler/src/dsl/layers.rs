@@ -49,6 +49,8 @@ pub struct Stack<'g, K> {
     /// Distinct kinds that are still to be traced, last first.
     rest: Vec<K>,
     shape: Shape,
+    /// The author's name for what goes from layer to layer.
+    name: Option<String>,
     at: &'static Location<'static>,
 }
 
@@ -79,7 +81,7 @@ impl<'g, K: LayerKind> Layers<'g, K> {
             self.builder.problem(at, "the model has no layers".to_string());
         }
         let carried = self.builder.adopt(carried, Some(at));
-        let shape = carried.shape();
+        let (shape, name) = (carried.shape(), self.builder.name(carried));
         self.builder.close(carried);
         self.builder.state_mut().layers = layers;
         distinct.reverse();
@@ -88,6 +90,7 @@ impl<'g, K: LayerKind> Layers<'g, K> {
             path: self.path,
             rest: distinct,
             shape,
+            name,
             at,
         }
     }
@@ -97,7 +100,7 @@ impl<'g, K: LayerKind> Stack<'g, K> {
     /// The next kind of layer to define, and what enters a layer.
     pub fn next_template(&mut self) -> Option<(Layer<'g, K>, Tensor<'g>)> {
         let kind = self.rest.pop()?;
-        let input = self.builder.enter(Some(kind.name()), self.shape.clone(), self.at);
+        let input = self.enter(Some(kind.name()));
         let layer = Layer {
             builder: self.builder,
             path: format!("{}.{{}}", self.path),
@@ -125,7 +128,15 @@ impl<'g, K: LayerKind> Stack<'g, K> {
 
     /// Starts the epilogue: what leaves the last layer.
     pub fn leave(self) -> Tensor<'g> {
-        self.builder.enter(None, self.shape, self.at)
+        self.enter(None)
+    }
+
+    fn enter(&self, kind: Option<String>) -> Tensor<'g> {
+        let input = self.builder.enter(kind, self.shape.clone(), self.at);
+        if let Some(name) = &self.name {
+            self.builder.set_name(input, name);
+        }
+        input
     }
 }
 

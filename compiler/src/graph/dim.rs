@@ -137,3 +137,37 @@ impl fmt::Debug for Dim {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_means_equal_symbols() {
+        let [hidden, heads, width] =
+            [("hidden_size", 576), ("heads", 9), ("width", 64)].map(|(name, value)| Dim::symbol(name, value));
+        assert_eq!(hidden.value(), (heads * width).value());
+        assert_ne!(hidden, heads * width);
+        assert_ne!(hidden, Dim::constant(576));
+        assert_eq!(heads * width, width * heads);
+        assert_eq!(heads * (width + hidden), hidden * heads + heads * width);
+        assert_eq!(2 * heads + heads, heads * 3.into());
+    }
+
+    #[test]
+    fn text_has_symbols_and_value() {
+        let [heads, width] = [("heads", 9), ("width", 64)].map(|(name, value)| Dim::symbol(name, value));
+        assert_eq!((2 * heads * width + 3.into()).to_string(), "3 + 2 * heads * width");
+        assert_eq!(format!("{:?}", heads * width), "heads * width = 576");
+        assert_eq!(format!("{:?}", Dim::constant(7)), "7");
+        assert_eq!(format!("{:?}", width / heads), "(width / heads) = 7");
+    }
+
+    #[test]
+    fn damaged_configs_do_not_overflow() {
+        let large = Dim::symbol("large", usize::MAX / 2);
+        assert_eq!((large * large + large).value(), usize::MAX);
+        assert_eq!((usize::MAX * large * Dim::constant(usize::MAX)).value(), usize::MAX);
+        assert_eq!((large / Dim::constant(0)).value(), 0);
+    }
+}

@@ -10,7 +10,7 @@ use petgraph::algo::is_cyclic_directed;
 use thiserror::Error;
 
 use self::shapes::{Checker, Kind, value_kind};
-use super::{Dim, ModelGraph, Node, Op, Section, Shape, WeightRole};
+use super::{Dim, ModelGraph, Node, Op, Section, Shape, WeightDecl, WeightRole};
 
 /// A graph that breaks its own rules.
 #[derive(Debug, Error)]

@@ -242,4 +242,3 @@ impl<'a> Checker<'a> {
             .ok_or_else(|| format!("state {id} is not declared"))
     }
 }
-

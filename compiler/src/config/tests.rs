@@ -1,0 +1,149 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn normal(config: Value) -> Value {
+    normalize(&config).unwrap()
+}
+
+#[test]
+fn old_spellings_become_the_new_one() {
+    let seen = normal(json!({
+        "torch_dtype": "float16",
+        "rope_theta": 5e5,
+        "partial_rotary_factor": 0.5,
+        "rope_scaling": { "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0 },
+        "max_position_embeddings": 4096,
+        "head_dim": null,
+    }));
+    let expected = json!({
+        "dtype": "float16",
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 4096, "rope_theta": 5e5, "partial_rotary_factor": 0.5,
+        },
+    });
+    assert_eq!(seen, expected);
+    assert_eq!(normal(seen), expected, "normalizing twice changes nothing");
+}
+
+#[test]
+fn a_config_without_rope_gets_transformers_base() {
+    let seen = normal(json!({ "rope_scaling": null }));
+    assert_eq!(
+        seen["rope_parameters"],
+        json!({ "rope_type": "default", "rope_theta": 1e4 })
+    );
+}
+
+#[test]
+fn gemma_gets_its_layers_and_both_bases() {
+    let seen = normal(json!({
+        "model_type": "gemma3_text", "num_hidden_layers": 4, "sliding_window_pattern": 2,
+        "rope_theta": 5e5, "rope_scaling": { "rope_type": "linear", "factor": 8.0 },
+    }));
+    assert_eq!(
+        seen["layer_types"],
+        json!([
+            "sliding_attention",
+            "full_attention",
+            "sliding_attention",
+            "full_attention"
+        ])
+    );
+    assert_eq!(
+        seen["rope_parameters"],
+        json!({
+            "full_attention": { "rope_type": "linear", "factor": 8.0, "rope_theta": 5e5 },
+            "sliding_attention": { "rope_type": "default", "rope_theta": 1e4 },
+        })
+    );
+}
+
+#[test]
+fn damaged_configs_are_errors() {
+    for config in [
+        json!([]),
+        json!({ "layer_types": "full_attention" }),
+        json!({ "layer_types": ["full_attention"], "num_hidden_layers": 2 }),
+        json!({ "sliding_window_pattern": 0, "num_hidden_layers": 2 }),
+        json!({ "num_hidden_layers": u64::MAX }),
+        json!({ "rope_scaling": 8.0 }),
+    ] {
+        assert!(normalize(&config).is_err(), "{config}");
+    }
+}
+
+#[test]
+fn facts_of_a_model() {
+    let mut config = json!({
+        "vocab_size": 256, "hidden_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 512,
+        "eos_token_id": [2, 7], "bos_token_id": 1,
+    });
+    let facts = ModelFacts::read(&config).unwrap();
+    assert_eq!(
+        (facts.vocab_size, facts.hidden_size, facts.layers, facts.max_context),
+        (256, 128, 2, 512)
+    );
+    assert_eq!((facts.eos_token_ids, facts.bos_token_id), (vec![2, 7], Some(1)));
+
+    config["eos_token_id"] = json!(2);
+    config["bos_token_id"] = Value::Null;
+    let facts = ModelFacts::read(&config).unwrap();
+    assert_eq!((facts.eos_token_ids, facts.bos_token_id), (vec![2], None));
+
+    config["eos_token_id"] = json!("</s>");
+    let error = ModelFacts::read(&config).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "config.json: `eos_token_id` should be a whole number below 2^31, found \"</s>\""
+    );
+}
+
+/// Llama 3.1's scaling keeps short wavelengths, divides long ones by the factor, and does some of both
+/// between.
+#[test]
+fn llama3_scaling_has_three_ranges() {
+    let value = json!({
+        "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+    });
+    let plain = json!({ "rope_type": "default", "rope_theta": 5e5 });
+    let frequencies = |value: &Value| {
+        let field = Field {
+            key: "rope_parameters",
+            symbol: "rope",
+            value,
+        };
+        Rope::from_config(field).unwrap().spec(None, 64).unwrap().inv_freq
+    };
+    let mut seen = [0; 3];
+    for (scaled, plain) in frequencies(&value).into_iter().zip(frequencies(&plain)) {
+        let wavelength = std::f32::consts::TAU / plain;
+        if wavelength < 8192.0 / 4.0 {
+            assert_eq!(scaled, plain);
+            seen[0] += 1;
+        } else if wavelength > 8192.0 {
+            assert_eq!(scaled, plain / 8.0);
+            seen[1] += 1;
+        } else {
+            assert!(plain / 8.0 < scaled && scaled < plain);
+            seen[2] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+#[test]
+fn a_share_of_a_head_is_rotated() {
+    let value = json!({ "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25 });
+    let field = Field {
+        key: "rope_parameters",
+        symbol: "rope",
+        value: &value,
+    };
+    let rope = Rope::from_config(field).unwrap();
+    assert_eq!(rope.spec(None, 64).unwrap().rotary(), 16);
+    assert!(rope.spec(None, 3).is_err());
+}

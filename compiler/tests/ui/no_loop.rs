@@ -1,0 +1,16 @@
+use kiln_compiler::dsl::*;
+
+#[derive(Config)]
+pub struct C {
+    pub vocab_size: Dim,
+    pub hidden_size: Dim,
+    pub num_hidden_layers: Dim,
+}
+
+#[architecture("ModelForCausalLM")]
+pub fn model(c: &C, w: Weights, tokens: Tokens) -> Logits {
+    let embedding = w.matrix("embed", c.vocab_size, c.hidden_size);
+    linear(gather(embedding, tokens), embedding)
+}
+
+fn main() {}

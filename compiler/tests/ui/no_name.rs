@@ -1,0 +1,15 @@
+use kiln_compiler::dsl::*;
+
+#[derive(Config)]
+pub struct C {
+    pub vocab_size: Dim,
+    pub hidden_size: Dim,
+    pub num_hidden_layers: Dim,
+}
+
+#[architecture]
+pub fn model(c: &C, w: Weights, tokens: Tokens) -> Logits {
+    gather(w.matrix("embed", c.vocab_size, c.hidden_size), tokens)
+}
+
+fn main() {}
