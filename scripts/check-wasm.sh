@@ -8,7 +8,14 @@ target=wasm32-unknown-unknown
 check=(build --locked --lib -p kiln-runtime --no-default-features --target $target)
 
 has_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; }
-has_sources() { [ -x /usr/bin/rustc ] && [ -e /usr/lib/rustlib/src/rust/library ]; }
+# Debian's compiler with the matching sources, new enough for this workspace.
+has_sources() {
+    local oldest found
+    [ -x /usr/bin/rustc ] && [ -e /usr/lib/rustlib/src/rust/library ] || return 1
+    oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    found=$(/usr/bin/rustc --version | cut -d ' ' -f 2)
+    printf '%s\n' "$oldest" "$found" | sort --version-sort --check=quiet
+}
 
 if [ "${1:-}" = --install ] && ! has_target && ! has_sources; then
     timeout 120 rustup target add $target || (install_packages rustc-web rust-web-src) || true
