@@ -320,22 +320,13 @@ impl Variant {
             ("logits", |kind| matches!(kind, BufferKind::Logits { .. })),
         ];
         for (name, is) in single {
-            let count = self
-                .buffers
-                .iter()
-                .filter(|buffer| is(&buffer.kind))
-                .count();
+            let count = self.buffers.iter().filter(|buffer| is(&buffer.kind)).count();
             if count != 1 {
                 return Err(format!("{count} {name} buffers, expected 1"));
             }
         }
         let programs = &self.programs;
-        let all = [
-            &programs.prefill,
-            &programs.decode,
-            &programs.head,
-            &programs.sample,
-        ];
+        let all = [&programs.prefill, &programs.decode, &programs.head, &programs.sample];
         for dispatch in all.into_iter().flatten() {
             let Some(kernel) = self.kernels.get(dispatch.kernel as usize) else {
                 return Err(format!("dispatch {} names no kernel", dispatch.label));
@@ -354,10 +345,7 @@ impl Variant {
                 .iter()
                 .find(|binding| binding.buffer as usize >= self.buffers.len())
             {
-                return Err(format!(
-                    "dispatch {}: no buffer {}",
-                    dispatch.label, bad.buffer
-                ));
+                return Err(format!("dispatch {}: no buffer {}", dispatch.label, bad.buffer));
             }
         }
         Ok(())

@@ -55,9 +55,7 @@ impl Device {
         let adapter = adapters
             .into_iter()
             .find(|adapter| adapter.get_info().name.contains(&wanted))
-            .expect(
-                "a Vulkan, Metal or DX12 adapter (Mesa's llvmpipe will do), see KILN_TEST_ADAPTER",
-            );
+            .expect("a Vulkan, Metal or DX12 adapter (Mesa's llvmpipe will do), see KILN_TEST_ADAPTER");
         let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
         let descriptor = wgpu::DeviceDescriptor {
             required_features: features,
@@ -114,10 +112,7 @@ impl Device {
         );
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let bound: Vec<wgpu::Buffer> = buffers.iter().map(|data| self.upload(data)).collect();
-        let read_back: Vec<wgpu::Buffer> = buffers
-            .iter()
-            .map(|data| self.read_back_buffer(data))
-            .collect();
+        let read_back: Vec<wgpu::Buffer> = buffers.iter().map(|data| self.read_back_buffer(data)).collect();
         let (pipeline, group) = self.pipeline(kernel, &bound);
 
         let mut encoder = self.device.create_command_encoder(&Default::default());
@@ -135,9 +130,7 @@ impl Device {
             panic!("{}: {error}\n{}", kernel.name, kernel.wgsl);
         }
         for buffer in &read_back {
-            buffer.map_async(wgpu::MapMode::Read, .., |result| {
-                result.expect("mapping for reading")
-            });
+            buffer.map_async(wgpu::MapMode::Read, .., |result| result.expect("mapping for reading"));
         }
         self.device
             .poll(wgpu::PollType::wait_indefinitely())
@@ -147,23 +140,17 @@ impl Device {
     }
 
     /// As [`Device::run`]; the last buffer, as numbers.
-    pub fn run_for_output<T: bytemuck::Pod>(
-        &self,
-        kernel: &KernelSource,
-        buffers: &[Data],
-        grid: [u32; 3],
-    ) -> Vec<T> {
+    pub fn run_for_output<T: bytemuck::Pod>(&self, kernel: &KernelSource, buffers: &[Data], grid: [u32; 3]) -> Vec<T> {
         let outputs = self.run(kernel, buffers, grid);
         bytemuck::pod_collect_to_vec(outputs.last().expect("a kernel has an output"))
     }
 
     fn upload(&self, data: &Data) -> wgpu::Buffer {
-        self.device
-            .create_buffer_init(&wgpu::util::BufferInitDescriptor {
-                label: None,
-                contents: &data.0,
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-            })
+        self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents: &data.0,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+        })
     }
 
     fn read_back_buffer(&self, data: &Data) -> wgpu::Buffer {
@@ -175,11 +162,7 @@ impl Device {
         })
     }
 
-    fn pipeline(
-        &self,
-        kernel: &KernelSource,
-        buffers: &[wgpu::Buffer],
-    ) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
+    fn pipeline(&self, kernel: &KernelSource, buffers: &[wgpu::Buffer]) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
         let device = &self.device;
         let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..)
             .zip(&kernel.bindings)

@@ -127,5 +127,8 @@ fn rows(tensors: &SafeTensors, name: &str) -> Vec<Vec<f32>> {
     assert_eq!(view.dtype(), Dtype::F32, "{name}");
     let (words, _) = view.data().as_chunks::<4>();
     let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    values.chunks(values.len() / view.shape()[0]).map(<[f32]>::to_vec).collect()
+    values
+        .chunks(values.len() / view.shape()[0])
+        .map(<[f32]>::to_vec)
+        .collect()
 }

@@ -57,7 +57,9 @@ pub fn load(bundle: &Path, variant: &str) -> Option<Arc<Model>> {
             }
             Err(error) => panic!("variant {variant}: {error}"),
         };
-        let model = Model::load(device, &bundle, LoadOptions::default()).await.expect("a model");
+        let model = Model::load(device, &bundle, LoadOptions::default())
+            .await
+            .expect("a model");
         Some(Arc::new(model))
     })
 }

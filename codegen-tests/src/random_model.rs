@@ -50,11 +50,7 @@ impl RandomModel {
         std::fs::write(folder.path().join("config.json"), text).expect("a written config");
         write(&folder.path().join("model.safetensors"), &tensors);
         let weights = tensors.into_iter().map(|(name, (_, values))| (name, values)).collect();
-        RandomModel {
-            folder,
-            graph,
-            weights,
-        }
+        RandomModel { folder, graph, weights }
     }
 }
 
@@ -99,7 +95,11 @@ fn values(decl: &WeightDecl, grid: Grid, norms_add_one: bool, random: &mut Rando
         WeightRole::Vector => (0..count).map(|_| 0.2 * random.normal()).collect(),
         WeightRole::Matrix => {
             let columns = decl.shape.last().expect("a matrix has columns").value();
-            let deviation = if decl.name.contains("embed") { 0.4 } else { 1.3 / (columns as f32).sqrt() };
+            let deviation = if decl.name.contains("embed") {
+                0.4
+            } else {
+                1.3 / (columns as f32).sqrt()
+            };
             let row = |_| (0..columns).map(|_| deviation * random.normal()).collect();
             let mut rows: Vec<Vec<f32>> = (0..count / columns).map(row).collect();
             for block in rows.iter_mut().flat_map(|row| row.chunks_mut(32)) {

@@ -39,7 +39,11 @@ fn any_chunking_of_the_prompt_gives_the_same_logits() {
             let mut pieces = Vec::new();
             while !rest.is_empty() {
                 // One by one in the first round, then any pieces, also longer than a step.
-                let piece = if round == 0 { 1 } else { (1 + random.below(13)).min(rest.len()) };
+                let piece = if round == 0 {
+                    1
+                } else {
+                    (1 + random.below(13)).min(rest.len())
+                };
                 logits.extend(feed(&mut session, &rest[..piece]));
                 rest = &rest[piece..];
                 pieces.push(piece);
@@ -129,7 +133,9 @@ fn check_random(config: Value, grid: Grid, tokens: usize, seed: u64) {
     let random_model = RandomModel::new(&config, grid, seed);
     let vocab = config["vocab_size"].as_u64().expect("a vocabulary") as usize;
     let ids = Random(seed).ids(tokens, vocab);
-    let expected = Evaluator::new(&random_model.graph, &random_model.weights).feed(&ids).expect("logits");
+    let expected = Evaluator::new(&random_model.graph, &random_model.weights)
+        .feed(&ids)
+        .expect("logits");
     let quant = match grid {
         Grid::F32 => Quant::Keep,
         Grid::Q8 => Quant::Q8,
@@ -152,7 +158,10 @@ fn check_random(config: Value, grid: Grid, tokens: usize, seed: u64) {
             }
             let error = worst_relative_error(&logits, &expected);
             println!("{level:?} {variant}: {error:.1e}");
-            assert!(error < tolerance(variant), "{level:?} {variant}: {error:.1e}, config {config}");
+            assert!(
+                error < tolerance(variant),
+                "{level:?} {variant}: {error:.1e}, config {config}"
+            );
             if variant == "base" {
                 by_level.push(logits);
             }

@@ -75,7 +75,10 @@ fn reference(name: &str) -> Reference {
 
 fn check(gguf: &Path, reference: &Reference) {
     let compiled = Compiled::new(gguf, |options| options.no_self_test = true);
-    let model = compiled.load("subgroups").or_else(|| compiled.load("base")).expect("every device runs base");
+    let model = compiled
+        .load("subgroups")
+        .or_else(|| compiled.load("base"))
+        .expect("every device runs base");
     let text = text_model(&compiled.bundle(), &model);
     for encoding in &reference.tokenizer {
         let ids = text.encode(&encoding.text, false).expect("ids");
@@ -91,7 +94,12 @@ fn text_model(bundle: &Path, model: &Model) -> TextModel {
     let read = |name: &String| std::fs::read_to_string(bundle.join(name)).expect("a file of the bundle");
     let config = files.tokenizer_config.as_ref().map(read);
     let template = files.chat_template.as_ref().map(read);
-    TextModel::load(read(&files.tokenizer).as_bytes(), config.as_deref(), template.as_deref()).expect("a tokenizer")
+    TextModel::load(
+        read(&files.tokenizer).as_bytes(),
+        config.as_deref(),
+        template.as_deref(),
+    )
+    .expect("a tokenizer")
 }
 
 fn check_prompt(prompt: &Prompt, text: &TextModel, model: &Arc<Model>) {
@@ -108,13 +116,24 @@ fn check_prompt(prompt: &Prompt, text: &TextModel, model: &Arc<Model>) {
     let logits = feed(&mut session_of_reference, &fed).split_off(prompt.ids.len() - 1);
     for (id, expected) in prompt.last_logits_top20_ids.iter().zip(&prompt.last_logits_top20) {
         let found = logits[0][*id as usize];
-        assert!((found - expected).abs() < CLOSE, "{:?}: logit of {id}: {found}, expected {expected}", prompt.text);
+        assert!(
+            (found - expected).abs() < CLOSE,
+            "{:?}: logit of {id}: {found}, expected {expected}",
+            prompt.text
+        );
     }
     let mut first_close = compared;
     for (step, (logits, &expected)) in logits.iter().zip(&prompt.greedy_ids).enumerate() {
-        let best_other = (0..).zip(logits).filter(|(id, _)| *id != expected).map(|(_, logit)| *logit);
+        let best_other = (0..)
+            .zip(logits)
+            .filter(|(id, _)| *id != expected)
+            .map(|(_, logit)| *logit);
         let gap = logits[expected as usize] - best_other.fold(f32::NEG_INFINITY, f32::max);
-        assert!(gap > -CLOSE, "{:?}, step {step}: {expected} is {gap} below the largest", prompt.text);
+        assert!(
+            gap > -CLOSE,
+            "{:?}, step {step}: {expected} is {gap} below the largest",
+            prompt.text
+        );
         if gap < CLOSE {
             first_close = first_close.min(step);
         }
@@ -124,7 +143,12 @@ fn check_prompt(prompt: &Prompt, text: &TextModel, model: &Arc<Model>) {
     feed(&mut session, &prompt.ids);
     let answer = greedy(&mut session, compared);
     println!("{:?}: {:?}", prompt.text, text.decode(&answer, false));
-    assert_eq!(answer[..first_close], prompt.greedy_ids[..first_close], "{:?}", prompt.text);
+    assert_eq!(
+        answer[..first_close],
+        prompt.greedy_ids[..first_close],
+        "{:?}",
+        prompt.text
+    );
     if first_close == prompt.greedy_ids.len() {
         assert_eq!(text.decode(&answer, false).expect("text"), prompt.greedy_text);
     }

@@ -52,11 +52,7 @@ fn tensors_equal_the_gguf_package_s() {
             let bytes = checkpoint.read_rows(tensor_name, part.clone()).unwrap();
             let all = checkpoint.read_rows(tensor_name, 0..rows).unwrap();
             let row = all.len() / rows;
-            assert_eq!(
-                *bytes,
-                all[part.start * row..part.end * row],
-                "{name} {tensor_name}"
-            );
+            assert_eq!(*bytes, all[part.start * row..part.end * row], "{name} {tensor_name}");
         }
     }
 }
@@ -106,15 +102,9 @@ fn tokenizers_give_the_reference_s_ids() {
         let cases: Vec<Value> = serde_json::from_str(&cases).unwrap();
         for case in cases {
             let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
-            let encoded = tokenizer
-                .encode(case["text"].as_str().unwrap(), false)
-                .unwrap();
+            let encoded = tokenizer.encode(case["text"].as_str().unwrap(), false).unwrap();
             assert_eq!(encoded.get_ids(), ids, "{name}: {}", case["text"]);
-            assert_eq!(
-                tokenizer.decode(&ids, false).unwrap(),
-                case["decoded"],
-                "{name}"
-            );
+            assert_eq!(tokenizer.decode(&ids, false).unwrap(), case["decoded"], "{name}");
         }
     }
 }
@@ -132,12 +122,7 @@ fn special_tokens_are_added_and_ends_of_turns_found() {
     assert_eq!(first_id("sentencepiece"), "<s>");
     let llama = open("llama-bpe");
     let ends = &llama.generation().eos_token_ids;
-    let config = llama
-        .text()
-        .unwrap()
-        .tokenizer_config_json
-        .as_ref()
-        .unwrap();
+    let config = llama.text().unwrap().tokenizer_config_json.as_ref().unwrap();
     let config: Value = serde_json::from_str(config).unwrap();
     assert_eq!(config["eos_token"], "<|end|>");
     assert_eq!(
@@ -147,17 +132,9 @@ fn special_tokens_are_added_and_ends_of_turns_found() {
 }
 
 /// A copy of a fixture with `bytes` written `skip` bytes behind the first `needle`.
-fn patched(
-    name: &str,
-    needle: &[u8],
-    skip: usize,
-    bytes: &[u8],
-) -> Result<Checkpoint, CheckpointError> {
+fn patched(name: &str, needle: &[u8], skip: usize, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
     let mut file = std::fs::read(fixture(&format!("{name}.gguf"))).unwrap();
-    let at = file
-        .windows(needle.len())
-        .position(|window| window == needle)
-        .unwrap();
+    let at = file.windows(needle.len()).position(|window| window == needle).unwrap();
     let at = at + needle.len() + skip;
     file[at..at + bytes.len()].copy_from_slice(bytes);
     open_bytes(&file)
@@ -205,12 +182,7 @@ fn lies_are_named() {
             b"grape",
             "cannot translate GGUF architecture \"grape\"",
         ),
-        (
-            b"llama.block_count",
-            4,
-            &[255; 4],
-            "no tensors for 4294967295 layers",
-        ),
+        (b"llama.block_count", 4, &[255; 4], "no tensors for 4294967295 layers"),
         (
             b"llama.block_count",
             0,
@@ -235,18 +207,11 @@ fn lies_are_named() {
             &[10],
             "tensor token_embd.weight has type Q2_K",
         ),
-        (
-            b"token_embd.weight",
-            24,
-            &large,
-            "lies beyond the file's end",
-        ),
+        (b"token_embd.weight", 24, &large, "lies beyond the file's end"),
         (b"token_embd.weight", 24, &[1], "not aligned to 32 bytes"),
     ];
     for (needle, skip, bytes, says) in cases {
-        let error = patched("types", needle, skip, bytes)
-            .unwrap_err()
-            .to_string();
+        let error = patched("types", needle, skip, bytes).unwrap_err().to_string();
         assert!(
             error.starts_with("m.gguf: ") && error.contains(says),
             "{error}\nexpected: {says}"

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use kiln_compiler::checkpoint::{
-    Checkpoint, CheckpointError, ExpectedTensor, SourceType, TensorSource, validate,
-};
+use kiln_compiler::checkpoint::{Checkpoint, CheckpointError, ExpectedTensor, SourceType, TensorSource, validate};
 use proptest::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
@@ -18,9 +16,7 @@ fn weights(tensors: &[(&str, &[usize])]) -> Vec<u8> {
         .iter()
         .map(|(_, shape)| {
             let elements = shape.iter().product::<usize>();
-            (0..elements)
-                .flat_map(|i| (i as f32).to_le_bytes())
-                .collect()
+            (0..elements).flat_map(|i| (i as f32).to_le_bytes()).collect()
         })
         .collect();
     let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
@@ -56,21 +52,14 @@ fn expected(tensors: &[(&str, &[usize])]) -> Vec<ExpectedTensor> {
 #[test]
 fn a_single_file_is_read() {
     let file = weights(&[("b", &[2, 3]), ("a", &[4])]);
-    let checkpoint = open(&[
-        ("config.json", CONFIG.as_bytes()),
-        ("model.safetensors", &file),
-    ])
-    .unwrap();
+    let checkpoint = open(&[("config.json", CONFIG.as_bytes()), ("model.safetensors", &file)]).unwrap();
     assert_eq!(checkpoint.names(), ["a", "b"]);
     let info = checkpoint.info("b").unwrap();
     assert_eq!(
         (info.shape.as_slice(), info.source, info.bytes),
         (&[2, 3][..], SourceType::F32, 24)
     );
-    assert_eq!(
-        checkpoint.read_f32("b").unwrap(),
-        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-    );
+    assert_eq!(checkpoint.read_f32("b").unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     assert_eq!(
         *checkpoint.read_rows("b", 1..2).unwrap(),
         [3f32, 4.0, 5.0].map(f32::to_le_bytes).concat()
@@ -90,8 +79,7 @@ fn a_single_file_is_read() {
 #[test]
 fn shards_are_found_through_their_index() {
     let (first, second) = (weights(&[("a", &[4])]), weights(&[("b", &[2, 3])]));
-    let index =
-        json!({ "metadata": {}, "weight_map": { "a": "m-1.safetensors", "b": "m-2.safetensors" } });
+    let index = json!({ "metadata": {}, "weight_map": { "a": "m-1.safetensors", "b": "m-2.safetensors" } });
     let files = |index: &Value| {
         let index = index.to_string();
         open(&[
@@ -114,10 +102,7 @@ fn shards_are_found_through_their_index() {
     assert!(wrong("b", "m-1.safetensors").contains("b is not in m-1.safetensors"));
     assert!(wrong("b", "m-3.safetensors").contains("m-3.safetensors: No such file"));
     for shard in ["../m-1.safetensors", "/etc/passwd", "..", ""] {
-        assert!(
-            wrong("b", shard).contains("is no plain file name"),
-            "{shard}"
-        );
+        assert!(wrong("b", shard).contains("is no plain file name"), "{shard}");
     }
     let checkpoint = files(&json!({ "weight_map": 3 }));
     assert!(matches!(checkpoint, Err(CheckpointError::Json { .. })));
@@ -132,15 +117,8 @@ fn everything_that_does_not_fit_is_reported_at_once() {
         ("lm_head.weight", &[5, 4]),
         ("model.layers.0.self_attn.rotary_emb.inv_freq", &[8]),
     ]);
-    let checkpoint = open(&[
-        ("config.json", CONFIG.as_bytes()),
-        ("model.safetensors", &file),
-    ])
-    .unwrap();
-    let error = validate(
-        &checkpoint,
-        &expected(&[("a", &[4]), ("b", &[2, 4]), ("c", &[7, 1])]),
-    );
+    let checkpoint = open(&[("config.json", CONFIG.as_bytes()), ("model.safetensors", &file)]).unwrap();
+    let error = validate(&checkpoint, &expected(&[("a", &[4]), ("b", &[2, 4]), ("c", &[7, 1])]));
     assert_eq!(
         error.unwrap_err().to_string(),
         "the checkpoint does not fit the model (3 tensors); is it another model's config.json?\n  \
@@ -156,11 +134,7 @@ fn everything_that_does_not_fit_is_reported_at_once() {
 fn types_without_a_meaning_as_weights_are_reported() {
     let view = TensorView::new(Dtype::I64, vec![2], &[0; 16]).unwrap();
     let file = serialize([("a", view)], None).unwrap();
-    let checkpoint = open(&[
-        ("config.json", CONFIG.as_bytes()),
-        ("model.safetensors", &file),
-    ])
-    .unwrap();
+    let checkpoint = open(&[("config.json", CONFIG.as_bytes()), ("model.safetensors", &file)]).unwrap();
     let error = validate(&checkpoint, &expected(&[("a", &[2])]))
         .unwrap_err()
         .to_string();
@@ -202,10 +176,7 @@ fn text_files_are_read_from_either_place() {
 
 #[test]
 fn a_bare_config_has_no_tensors() {
-    let folder = directory(&[
-        ("llama-3.2-1b.json", CONFIG.as_bytes()),
-        ("config.json", b"{"),
-    ]);
+    let folder = directory(&[("llama-3.2-1b.json", CONFIG.as_bytes()), ("config.json", b"{")]);
     let checkpoint = Checkpoint::open(&folder.path().join("llama-3.2-1b.json")).unwrap();
     assert!(!checkpoint.has_tensors());
     assert_eq!(checkpoint.name(), "llama-3.2-1b");
@@ -226,10 +197,7 @@ fn what_is_no_checkpoint_is_named() {
     assert!(message(&folder.path().join("notes.txt")).contains("give a Hugging Face directory"));
     assert!(message(&folder.path().join("absent.gguf")).contains("absent.gguf: No such file"));
     assert!(message(folder.path()).contains("config.json: "));
-    let pickled = open(&[
-        ("config.json", CONFIG.as_bytes()),
-        ("pytorch_model.bin", b""),
-    ]);
+    let pickled = open(&[("config.json", CONFIG.as_bytes()), ("pytorch_model.bin", b"")]);
     assert!(
         pickled
             .unwrap_err()

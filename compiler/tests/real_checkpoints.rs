@@ -22,19 +22,13 @@ fn model(name: &str) -> Option<Checkpoint> {
     if path.exists() {
         Some(Checkpoint::open(&path).unwrap())
     } else {
-        eprintln!(
-            "SKIPPED: no {}; set KILN_MODELS to its folder",
-            path.display()
-        );
+        eprintln!("SKIPPED: no {}; set KILN_MODELS to its folder", path.display());
         None
     }
 }
 
 fn reference(name: &str) -> Value {
-    let path = format!(
-        "{}/tests/fixtures/real/{name}.text.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/tests/fixtures/real/{name}.text.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -60,9 +54,7 @@ fn check_tokenizer(checkpoint: &Checkpoint, reference: &Value) {
         let special = prompt["messages"].is_null();
         let encoded = encode(&prompt["text"], special);
         assert_eq!(encoded.get_ids(), ids(&prompt["ids"]), "{}", prompt["text"]);
-        let decoded = tokenizer
-            .decode(&ids(&prompt["greedy_ids"]), false)
-            .unwrap();
+        let decoded = tokenizer.decode(&ids(&prompt["greedy_ids"]), false).unwrap();
         assert_eq!(decoded, prompt["greedy_text"].as_str().unwrap());
     }
 }
@@ -98,9 +90,7 @@ fn smollm2_reads_as_its_hugging_face_checkpoint() {
     assert_eq!(checkpoint.generation().bos_token_id, Some(1));
     let names = checkpoint.names();
     assert_eq!(names.len(), 272);
-    let info = checkpoint
-        .info("model.layers.29.mlp.down_proj.weight")
-        .unwrap();
+    let info = checkpoint.info("model.layers.29.mlp.down_proj.weight").unwrap();
     assert_eq!(
         (info.shape.as_slice(), info.source),
         (&[576, 1536][..], SourceType::Q4_1)
@@ -146,9 +136,7 @@ fn gemma3_reads_as_its_hugging_face_checkpoint() {
         assert_eq!(&config[key], value, "{key}");
     }
     let kinds = config["layer_types"].as_array().unwrap();
-    let full: Vec<usize> = (0..18)
-        .filter(|&layer| kinds[layer] == "full_attention")
-        .collect();
+    let full: Vec<usize> = (0..18).filter(|&layer| kinds[layer] == "full_attention").collect();
     assert_eq!((kinds.len(), full), (18, vec![5, 11, 17]));
     assert_eq!(checkpoint.generation().eos_token_ids, [1, 106]);
     assert_eq!(checkpoint.names().len(), 236);

@@ -13,12 +13,7 @@ pub trait BundleSource {
     fn size(&self, file: &str) -> impl Future<Output = std::io::Result<u64>>;
 
     /// Fills `buffer` from `offset`.
-    fn read(
-        &self,
-        file: &str,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> impl Future<Output = std::io::Result<()>>;
+    fn read(&self, file: &str, offset: u64, buffer: &mut [u8]) -> impl Future<Output = std::io::Result<()>>;
 }
 
 /// A source and its manifest, checked.
@@ -81,15 +76,11 @@ async fn read_all(source: &impl BundleSource, file: &str) -> Result<Vec<u8>, Err
 
 /// A path of the manifest must stay below the bundle's folder on every system.
 fn check_path(path: &str) -> Result<(), Error> {
-    let plain = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0'])
-    };
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
     if path.split('/').all(plain) {
         Ok(())
     } else {
-        Err(Error::UnsafePath {
-            path: path.to_string(),
-        })
+        Err(Error::UnsafePath { path: path.to_string() })
     }
 }
 
@@ -130,7 +121,17 @@ mod tests {
         for good in ["manifest.json", "kernels/base/a.wgsl", "weights-0.safetensors"] {
             assert!(check_path(good).is_ok(), "{good}");
         }
-        for bad in ["", "/etc/passwd", "../a", "a/../../b", "a//b", "./a", "C:/a", "a\\..\\b", "a/"] {
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../a",
+            "a/../../b",
+            "a//b",
+            "./a",
+            "C:/a",
+            "a\\..\\b",
+            "a/",
+        ] {
             assert!(check_path(bad).is_err(), "{bad}");
         }
     }

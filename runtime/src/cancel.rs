@@ -28,6 +28,10 @@ impl CancelToken {
     /// # Errors
     /// [`Error::Canceled`] once canceled.
     pub fn check(&self) -> Result<(), Error> {
-        if self.is_canceled() { Err(Error::Canceled) } else { Ok(()) }
+        if self.is_canceled() {
+            Err(Error::Canceled)
+        } else {
+            Ok(())
+        }
     }
 }

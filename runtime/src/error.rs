@@ -21,11 +21,7 @@ pub enum Error {
     UnsafePath { path: String },
     /// A file has another size than the manifest says.
     #[error("{file}: {found} bytes, the manifest says {expected}; copy or compile the bundle again")]
-    FileSize {
-        file: String,
-        expected: u64,
-        found: u64,
-    },
+    FileSize { file: String, expected: u64, found: u64 },
     /// A file is not what the compiler wrote.
     #[error("{file}: SHA-256 is {found}, the manifest says {expected}; copy or compile the bundle again")]
     Checksum {
@@ -44,12 +40,12 @@ pub enum Error {
     },
     /// The bundle has no variant of this name.
     #[error("the bundle has no variant {name:?}; it has {}", available.join(", "))]
-    UnknownVariant {
-        name: String,
-        available: Vec<String>,
-    },
+    UnknownVariant { name: String, available: Vec<String> },
     /// The adapter lacks what the variants need: (variant, what is missing).
-    #[error("{adapter} cannot run this bundle: {}; `run-model devices` lists other devices", list_missing(missing))]
+    #[error(
+        "{adapter} cannot run this bundle: {}; `run-model devices` lists other devices",
+        list_missing(missing)
+    )]
     Unsupported {
         adapter: String,
         missing: Vec<(String, Vec<Missing>)>,
@@ -62,20 +58,26 @@ pub enum Error {
         source: wgpu::RequestDeviceError,
     },
     /// The device's compiler refused a kernel.
-    #[error("{file}: kernel {kernel} does not compile on this device: {message}; try another --variant, and report this")]
+    #[error(
+        "{file}: kernel {kernel} does not compile on this device: {message}; try another --variant, and report this"
+    )]
     Kernel {
         file: String,
         kernel: String,
         message: String,
     },
     /// Device memory is exhausted.
-    #[error("out of device memory for {what} ({bytes} bytes); use a shorter --context, a smaller quantization or another device")]
+    #[error(
+        "out of device memory for {what} ({bytes} bytes); use a shorter --context, a smaller quantization or another device"
+    )]
     OutOfMemory { what: String, bytes: u64 },
     /// More positions than the model was trained for.
     #[error("a context of {asked} positions is more than the model's {max}; ask for at most {max}")]
     ContextTooLong { asked: u32, max: u32 },
     /// The state of such a context does not fit one buffer of this device.
-    #[error("a context of {asked} positions needs a buffer of {bytes} bytes, this device allows {limit}; ask for at most {longest}")]
+    #[error(
+        "a context of {asked} positions needs a buffer of {bytes} bytes, this device allows {limit}; ask for at most {longest}"
+    )]
     StateTooLarge {
         asked: u32,
         bytes: u64,
@@ -83,12 +85,10 @@ pub enum Error {
         longest: u64,
     },
     /// The tokens do not fit the session's context. Nothing was run.
-    #[error("{tokens} tokens at position {position} do not fit the context of {context}; shorten the prompt, reset the session, or open it with a longer context")]
-    ContextOverflow {
-        position: u32,
-        tokens: usize,
-        context: u32,
-    },
+    #[error(
+        "{tokens} tokens at position {position} do not fit the context of {context}; shorten the prompt, reset the session, or open it with a longer context"
+    )]
+    ContextOverflow { position: u32, tokens: usize, context: u32 },
     /// A token id that the model does not have. Nothing was run.
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     TokenOutOfRange { id: u32, vocab: u32 },

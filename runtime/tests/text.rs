@@ -55,10 +55,7 @@ fn templates_render_as_in_transformers() {
         let what = format!("{}, {}", render.template, render.chat);
         match render.text {
             Some(expected) => assert_eq!(rendered.unwrap(), expected, "{what}"),
-            None => assert!(
-                matches!(rendered, Err(TextError::ChatRefused { .. })),
-                "{what}"
-            ),
+            None => assert!(matches!(rendered, Err(TextError::ChatRefused { .. })), "{what}"),
         }
     }
 }
@@ -79,18 +76,10 @@ fn ids_and_text_are_those_of_the_python_tokenizers() {
         byte_fallback: Vec<Case>,
     }
     let fixture: Fixture = serde_json::from_str(include_str!("text/encodings.json")).unwrap();
-    for (tokenizer, cases) in [
-        (BYTE_LEVEL, fixture.byte_level),
-        (BYTE_FALLBACK, fixture.byte_fallback),
-    ] {
+    for (tokenizer, cases) in [(BYTE_LEVEL, fixture.byte_level), (BYTE_FALLBACK, fixture.byte_fallback)] {
         let model = TextModel::load(tokenizer, None, None).unwrap();
         for case in cases {
-            assert_eq!(
-                model.encode(&case.text, false).unwrap(),
-                case.ids,
-                "{:?}",
-                case.text
-            );
+            assert_eq!(model.encode(&case.text, false).unwrap(), case.ids, "{:?}", case.text);
             assert_eq!(model.encode(&case.text, true).unwrap(), case.with_special);
             assert_eq!(model.decode(&case.ids, false).unwrap(), case.decoded);
             assert_eq!(model.decode(&case.ids, true).unwrap(), case.plain);
@@ -103,9 +92,7 @@ fn a_chat_has_its_special_tokens_once() {
     let model = with_template("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}");
     let begin = model.encode("<|begin|>", false).unwrap();
     assert_eq!(begin.len(), 1);
-    let ids = model
-        .encode_chat(&messages(&[("user", "the model")]), true)
-        .unwrap();
+    let ids = model.encode_chat(&messages(&[("user", "the model")]), true).unwrap();
     assert_eq!(ids.iter().filter(|&&id| id == begin[0]).count(), 1);
     assert_eq!(model.encode("the model", true).unwrap(), ids);
 }
@@ -120,10 +107,7 @@ fn truncation_and_padding_in_the_file_do_not_cut_prompts() {
     let model = TextModel::load(json.to_string().as_bytes(), None, None).unwrap();
     let plain = TextModel::load(BYTE_LEVEL, None, None).unwrap();
     let text = "The quick brown fox jumps.";
-    assert_eq!(
-        model.encode(text, false).unwrap(),
-        plain.encode(text, false).unwrap()
-    );
+    assert_eq!(model.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
 }
 
 #[test]
@@ -161,20 +145,11 @@ fn errors_name_the_cause_and_the_way_out() {
     let error = model.render_chat(&chat, true).unwrap_err();
     assert!(error.to_string().contains("no_such_function"), "{error}");
 
-    let model =
-        with_template("{% macro f() %}{{ raise_exception('too long') }}{% endmacro %}{{ f() }}");
+    let model = with_template("{% macro f() %}{{ raise_exception('too long') }}{% endmacro %}{{ f() }}");
     let error = model.render_chat(&chat, true).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the chat template refuses these messages: too long"
-    );
+    assert_eq!(error.to_string(), "the chat template refuses these messages: too long");
 
-    for damaged in [
-        &b"{}"[..],
-        b"",
-        b"{\"model\": 3}",
-        &BYTE_LEVEL[..BYTE_LEVEL.len() / 2],
-    ] {
+    for damaged in [&b"{}"[..], b"", b"{\"model\": 3}", &BYTE_LEVEL[..BYTE_LEVEL.len() / 2]] {
         assert!(matches!(
             TextModel::load(damaged, None, None),
             Err(TextError::Tokenizer { .. })

@@ -140,9 +140,7 @@ proptest! {
 #[test]
 fn stop_strings_span_tokens_and_are_held_back() {
     let model = byte_level();
-    let ids = model
-        .encode("the model stops here and not later", false)
-        .unwrap();
+    let ids = model.encode("the model stops here and not later", false).unwrap();
     let stop = "stops here".to_string();
     assert!(model.encode(&stop, false).unwrap().len() > 3);
     let (pieces, stopped) = pieces(model, &ids, &[stop]);
@@ -165,13 +163,8 @@ fn a_special_token_may_be_a_stop() {
 #[test]
 fn a_token_costs_the_same_in_a_long_text() {
     for model in TOKENIZERS.iter() {
-        let ids = model
-            .encode(&"the model 東京 🚀 ".repeat(10_000), false)
-            .unwrap();
+        let ids = model.encode(&"the model 東京 🚀 ".repeat(10_000), false).unwrap();
         assert!(ids.len() > 50_000);
-        assert_eq!(
-            pieces(model, &ids, &[]).0.concat(),
-            model.decode(&ids, true).unwrap()
-        );
+        assert_eq!(pieces(model, &ids, &[]).0.concat(), model.decode(&ids, true).unwrap());
     }
 }

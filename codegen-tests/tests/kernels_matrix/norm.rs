@@ -15,11 +15,7 @@ fn case(spec: NormSpec, tokens: u32) {
         for row in 0..spec.per_token {
             let start = (token * spec.x_stride + spec.x_offset + row * spec.width) as usize;
             let row = &x[start..start + spec.width as usize];
-            let mean = row
-                .iter()
-                .map(|&x| f64::from(x) * f64::from(x))
-                .sum::<f64>()
-                / row.len() as f64;
+            let mean = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / row.len() as f64;
             let scale = 1.0 / (mean + f64::from(spec.eps)).sqrt();
             for (&x, &w) in row.iter().zip(&weight) {
                 let factor = f64::from(w) + if spec.unit_offset { 1.0 } else { 0.0 };
@@ -32,19 +28,8 @@ fn case(spec: NormSpec, tokens: u32) {
             }
         }
     }
-    let buffers = [
-        (&x).into(),
-        (&weight).into(),
-        step(tokens, 0),
-        (&before).into(),
-    ];
-    check(
-        &KernelSpec::Norm(spec),
-        &buffers,
-        tokens,
-        &expected,
-        TOLERANCE,
-    );
+    let buffers = [(&x).into(), (&weight).into(), step(tokens, 0), (&before).into()];
+    check(&KernelSpec::Norm(spec), &buffers, tokens, &expected, TOLERANCE);
 }
 
 fn whole_rows(width: u32, per_token: u32) -> NormSpec {

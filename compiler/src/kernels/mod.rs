@@ -4,10 +4,15 @@
 //! give equal text, so kernels are shared by every place that uses them.
 
 pub mod builder;
+mod cache;
 mod grid;
+mod math;
 mod names;
 mod norm;
+mod rope;
+mod rope_cache;
 mod spec;
+mod step;
 
 pub use builder::{KernelError, KernelSource};
 pub use spec::*;
@@ -19,6 +24,9 @@ pub use spec::*;
 pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, KernelError> {
     match spec {
         KernelSpec::Norm(spec) => norm::build(spec, variant),
+        KernelSpec::Rope(spec) => rope::build(spec, variant),
+        KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
+        KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: "?".to_string(),
             what: format!("no generator for {other:?} yet"),

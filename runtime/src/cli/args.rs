@@ -197,5 +197,6 @@ fn non_negative(text: &str) -> Result<f32, String> {
 fn probability(text: &str) -> Result<f32, String> {
     let value = non_negative(text)?;
     let good = value > 0.0 && value <= 1.0;
-    good.then_some(value).ok_or_else(|| "must be above 0 and at most 1".to_string())
+    good.then_some(value)
+        .ok_or_else(|| "must be above 0 and at most 1".to_string())
 }

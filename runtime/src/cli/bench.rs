@@ -62,7 +62,10 @@ pub(super) async fn run(args: BenchArgs, cancel: &CancelToken) -> anyhow::Result
     let bundle = open::bundle(&args.model.bundle).await?;
     let model = open::model(&bundle, &args.model, true, cancel).await?;
     // Room for both measurements, and for a chunk of steps that run ahead.
-    let context = args.prefill.max(args.context.saturating_add(args.decode)).saturating_add(1);
+    let context = args
+        .prefill
+        .max(args.context.saturating_add(args.decode))
+        .saturating_add(1);
     let mut session = Session::new(model.clone(), Some(context)).await?;
     session.set_cancel_token(cancel.clone());
     let report = Bench {
@@ -186,7 +189,9 @@ impl Bench<'_> {
         let mut generation = self.session.generate(self.options(tokens))?;
         while generation.next().await?.is_some() {}
         let report = generation.report();
-        let process = cpu.zip(process::cpu_time()).map(|(before, after)| after.saturating_sub(before));
+        let process = cpu
+            .zip(process::cpu_time())
+            .map(|(before, after)| after.saturating_sub(before));
         let per_token = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(tokens);
         let steady = (report.total - report.first_token).as_secs_f64();
         if report.tokens < tokens {
@@ -261,7 +266,11 @@ fn rows(times: &[KernelTime]) -> Vec<Row> {
         kernel: time.kernel.clone(),
         dispatches: time.dispatches,
         total_us: microseconds(time.total),
-        share: if total > 0.0 { microseconds(time.total) / total } else { 0.0 },
+        share: if total > 0.0 {
+            microseconds(time.total) / total
+        } else {
+            0.0
+        },
     });
     rows.collect()
 }

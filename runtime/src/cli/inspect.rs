@@ -42,7 +42,11 @@ fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
         manifest.weights.len(),
         manifest.shards.len()
     )?;
-    writeln!(out, "  end tokens {:?}, first token {:?}", model.eos_token_ids, model.bos_token_id)?;
+    writeln!(
+        out,
+        "  end tokens {:?}, first token {:?}",
+        model.eos_token_ids, model.bos_token_id
+    )?;
     let text = match &manifest.text {
         Some(files) if files.chat_template.is_some() => "tokenizer and chat template",
         Some(_) => "tokenizer",
@@ -53,12 +57,7 @@ fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
     writeln!(out, "  self-test: {test} tokens")
 }
 
-fn variant(
-    out: &mut impl Write,
-    manifest: &Manifest,
-    variant: &Variant,
-    kernel_bytes: u64,
-) -> std::io::Result<()> {
+fn variant(out: &mut impl Write, manifest: &Manifest, variant: &Variant, kernel_bytes: u64) -> std::io::Result<()> {
     writeln!(out, "variant {}: features {:?}", variant.name, variant.features)?;
     writeln!(
         out,
@@ -70,7 +69,11 @@ fn variant(
     let layers = f64::from(manifest.model.layers.max(1));
     for (name, program) in [("prefill", &programs.prefill), ("decode", &programs.decode)] {
         let count = program.len();
-        writeln!(out, "  {name}: {count} dispatches, {:.1} a layer", count as f64 / layers)?;
+        writeln!(
+            out,
+            "  {name}: {count} dispatches, {:.1} a layer",
+            count as f64 / layers
+        )?;
     }
     for (name, program) in [("head", &programs.head), ("sample", &programs.sample)] {
         writeln!(out, "  {name}: {} dispatches", program.len())?;

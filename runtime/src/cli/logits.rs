@@ -83,7 +83,9 @@ impl Pending {
     fn bytes(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let path = &self.path;
         let writer = self.writer.as_mut().context("the file is closed")?;
-        writer.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))
+        writer
+            .write_all(bytes)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn finish(mut self) -> anyhow::Result<()> {

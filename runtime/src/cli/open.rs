@@ -9,8 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::{ModelArgs, SamplingArgs};
 use crate::text::TextModel;
 use crate::{
-    Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions,
-    Model, Sampling,
+    Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
 };
 
 pub(super) type FolderBundle = Bundle<DirectorySource>;
@@ -71,7 +70,8 @@ pub(super) async fn text(bundle: &FolderBundle) -> anyhow::Result<Option<TextMod
     let config = optional_text(bundle, files.tokenizer_config.as_deref()).await?;
     let template = optional_text(bundle, files.chat_template.as_deref()).await?;
     let text = TextModel::load(&tokenizer, config.as_deref(), template.as_deref());
-    text.map(Some).with_context(|| format!("cannot read {}", files.tokenizer))
+    text.map(Some)
+        .with_context(|| format!("cannot read {}", files.tokenizer))
 }
 
 async fn optional_text(bundle: &FolderBundle, file: Option<&str>) -> anyhow::Result<Option<String>> {

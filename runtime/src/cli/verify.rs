@@ -19,11 +19,21 @@ pub(super) async fn run(args: VerifyArgs, cancel: &CancelToken) -> anyhow::Resul
     };
     let variants: Vec<&Variant> = match &args.variant {
         None => bundle.manifest().variants.iter().collect(),
-        Some(name) => bundle.manifest().variants.iter().filter(|variant| variant.name == *name).collect(),
+        Some(name) => bundle
+            .manifest()
+            .variants
+            .iter()
+            .filter(|variant| variant.name == *name)
+            .collect(),
     };
     if variants.is_empty() {
         let name = args.variant.unwrap_or_default();
-        let available = bundle.manifest().variants.iter().map(|variant| variant.name.clone()).collect();
+        let available = bundle
+            .manifest()
+            .variants
+            .iter()
+            .map(|variant| variant.name.clone())
+            .collect();
         return Err(Error::UnknownVariant { name, available }.into());
     }
     let mut out = std::io::stdout();
@@ -68,7 +78,11 @@ pub(super) async fn run(args: VerifyArgs, cancel: &CancelToken) -> anyhow::Resul
 }
 
 fn tolerance(variant: &Variant) -> f32 {
-    if variant.features.contains(&Feature::ShaderF16) { TOLERANCE_F16 } else { TOLERANCE_F32 }
+    if variant.features.contains(&Feature::ShaderF16) {
+        TOLERANCE_F16
+    } else {
+        TOLERANCE_F32
+    }
 }
 
 async fn check(
@@ -97,7 +111,15 @@ fn largest_error(test: &SelfTest, logits: &[f32]) -> f32 {
         (found - expected).abs()
     });
     // `f32::max` would drop a NaN.
-    let largest = differences.fold(norm_error, |a, b| if a >= b { a } else if a.is_nan() { a } else { b });
+    let largest = differences.fold(norm_error, |a, b| {
+        if a >= b {
+            a
+        } else if a.is_nan() {
+            a
+        } else {
+            b
+        }
+    });
     largest / scale
 }
 

@@ -21,7 +21,11 @@ impl Faults {
         let lost = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {
             // Dropping the last handle is reported as a loss, too: nobody looks at it then.
-            let text = if message.is_empty() { format!("{reason:?}") } else { message };
+            let text = if message.is_empty() {
+                format!("{reason:?}")
+            } else {
+                message
+            };
             lost.lose(text);
         });
         let refused = Arc::clone(&faults);
@@ -39,9 +43,7 @@ impl Faults {
     pub(super) fn check(&self) -> Result<(), Error> {
         let state = self.state();
         if let Some(reason) = &state.lost {
-            return Err(Error::DeviceLost {
-                reason: reason.clone(),
-            });
+            return Err(Error::DeviceLost { reason: reason.clone() });
         }
         match &state.refused {
             Some(message) => Err(Error::Device {

@@ -92,10 +92,13 @@ impl Device {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (gpu, queue) = adapter.request_device(&descriptor).await.map_err(|source| Error::Open {
-            adapter: name.to_string(),
-            source,
-        })?;
+        let (gpu, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|source| Error::Open {
+                adapter: name.to_string(),
+                source,
+            })?;
         Ok(Self {
             faults: Faults::watch(&gpu),
             gpu,

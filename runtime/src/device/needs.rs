@@ -73,11 +73,7 @@ pub(crate) fn limits(needed: &Limits, found: &wgpu::Limits) -> [(&'static str, u
 }
 
 /// What the variant needs and the adapter lacks; empty: it runs.
-pub(crate) fn missing(
-    variant: &Variant,
-    features: wgpu::Features,
-    found: &wgpu::Limits,
-) -> Vec<Missing> {
+pub(crate) fn missing(variant: &Variant, features: wgpu::Features, found: &wgpu::Limits) -> Vec<Missing> {
     let lacking = variant.features.iter().map(|&wanted| feature(wanted));
     let lacking = lacking.filter(|(_, flag)| !features.contains(*flag));
     let short = limits(&variant.limits, found).into_iter();

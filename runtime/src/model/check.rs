@@ -35,11 +35,7 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), Error> {
 }
 
 /// Sizes, aliases and grids of one variant on a device with these limits.
-pub(super) fn check_variant(
-    manifest: &Manifest,
-    variant: &Variant,
-    limits: &wgpu::Limits,
-) -> Result<(), Error> {
+pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgpu::Limits) -> Result<(), Error> {
     let model = &manifest.model;
     let has_weights = variant
         .buffers
@@ -84,9 +80,9 @@ pub(super) fn check_variant(
 fn check_aliases(variant: &Variant, dispatch: &Dispatch) -> Result<(), Error> {
     let accesses = &variant.kernels[dispatch.kernel as usize].bindings;
     let bound = || dispatch.bindings.iter().zip(accesses);
-    let clash = bound().filter(|(_, access)| **access == Access::ReadWrite).find(|(written, _)| {
-        bound().any(|(read, access)| *access == Access::Read && read.buffer == written.buffer)
-    });
+    let clash = bound()
+        .filter(|(_, access)| **access == Access::ReadWrite)
+        .find(|(written, _)| bound().any(|(read, access)| *access == Access::Read && read.buffer == written.buffer));
     match clash {
         Some((binding, _)) => Err(inconsistent(format!(
             "variant {}: dispatch {} both reads and writes buffer {}",
@@ -99,9 +95,7 @@ fn check_aliases(variant: &Variant, dispatch: &Dispatch) -> Result<(), Error> {
 fn check_grid(variant: &Variant, dispatch: &Dispatch, tokens: u32, most: u32) -> Result<(), Error> {
     let fits = |grid: &Grid| match *grid {
         Grid::Fixed(count) => count <= most,
-        Grid::Tokens { per, times } => {
-            per > 0 && u64::from(times) * u64::from(tokens.div_ceil(per)) <= most.into()
-        }
+        Grid::Tokens { per, times } => per > 0 && u64::from(times) * u64::from(tokens.div_ceil(per)) <= most.into(),
     };
     if dispatch.grid.iter().all(fits) {
         return Ok(());

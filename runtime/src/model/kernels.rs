@@ -14,10 +14,7 @@ pub(crate) struct CompiledKernel {
 }
 
 /// Reads the text of each kernel of the variant and compares it with its checksum.
-pub(super) async fn read<S: BundleSource>(
-    bundle: &Bundle<S>,
-    variant: &Variant,
-) -> Result<Vec<String>, Error> {
+pub(super) async fn read<S: BundleSource>(bundle: &Bundle<S>, variant: &Variant) -> Result<Vec<String>, Error> {
     let mut texts = Vec::with_capacity(variant.kernels.len());
     for kernel in &variant.kernels {
         let bytes = bundle.file(&kernel.file).await?;
@@ -124,10 +121,7 @@ impl Compile<'_> {
     }
 }
 
-fn make_layout(
-    gpu: &wgpu::Device,
-    bindings: &[Access],
-) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
+fn make_layout(gpu: &wgpu::Device, bindings: &[Access]) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
     let entries: Vec<_> = (0..)
         .zip(bindings)
         .map(|(binding, access)| wgpu::BindGroupLayoutEntry {

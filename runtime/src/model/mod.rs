@@ -160,7 +160,10 @@ async fn run_both<S: BundleSource>(
         let compiling = scope.spawn(move || compile.run_parallel());
         let uploaded = pollster::block_on(upload.run(options));
         let compiled = compiling.join();
-        (compiled.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), uploaded)
+        (
+            compiled.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            uploaded,
+        )
     })
 }
 
@@ -193,9 +196,7 @@ async fn allocate(
                 }
                 slot.clone()
             }
-            BufferKind::Arena { bytes } => {
-                Some(device.buffer(&buffer.name, bytes, usage).await?.into())
-            }
+            BufferKind::Arena { bytes } => Some(device.buffer(&buffer.name, bytes, usage).await?.into()),
             _ => None,
         });
     }

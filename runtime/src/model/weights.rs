@@ -35,7 +35,11 @@ impl<S: BundleSource> Upload<'_, S> {
     pub(super) async fn run(&self, options: &mut LoadOptions<'_>) -> Result<Duration, Error> {
         let watch = Stopwatch::start();
         let manifest = self.bundle.manifest();
-        let total = manifest.shards.iter().map(|shard| shard.bytes).fold(0, u64::saturating_add);
+        let total = manifest
+            .shards
+            .iter()
+            .map(|shard| shard.bytes)
+            .fold(0, u64::saturating_add);
         let mut done = 0;
         let mut piece = vec![0; PIECE];
         let mut pace = Pace::default();
@@ -123,7 +127,9 @@ impl<S: BundleSource> Upload<'_, S> {
             let (from, to) = (target.start.max(offset), target.end.min(end));
             if from < to {
                 let bytes = &piece[(from - offset) as usize..(to - offset) as usize];
-                self.device.queue.write_buffer(target.buffer, from - target.start, bytes);
+                self.device
+                    .queue
+                    .write_buffer(target.buffer, from - target.start, bytes);
             }
         }
     }

@@ -145,7 +145,11 @@ impl Session {
             (room, StopReason::ContextFull)
         };
         // Rings of windowed layers bear a chunk of steps past the end; the output ring must not lap itself.
-        let ahead = options.steps_in_flight.min(facts.chunk).min(self.replay.output_slots).max(1);
+        let ahead = options
+            .steps_in_flight
+            .min(facts.chunk)
+            .min(self.replay.output_slots)
+            .max(1);
         Ok(Generation {
             stop_ids: options.stop_ids.unwrap_or_else(|| facts.eos_token_ids.clone()),
             limit,
@@ -254,10 +258,7 @@ impl Generation<'_> {
             let position = session.position() + self.flights.len() as u32 + 1;
             session.written = session.written.max(position);
         }
-        self.flights.push_back(Flight {
-            readback,
-            submission,
-        });
+        self.flights.push_back(Flight { readback, submission });
         self.submitted += 1;
         self.report.steps = self.submitted;
         self.report.encoding += watch.elapsed();
@@ -265,10 +266,7 @@ impl Generation<'_> {
     }
 
     async fn land(&mut self, flight: Flight) -> Result<u32, Error> {
-        let Flight {
-            readback,
-            submission,
-        } = flight;
+        let Flight { readback, submission } = flight;
         let read = |bytes: &[u8]| bytemuck::pod_read_unaligned::<u32>(bytes);
         let device = &self.session.model.device;
         let id = readback.read(device, submission, 4, read).await?;

@@ -58,7 +58,10 @@ impl Session {
         let row_numbers = model.device.buffer("row numbers", u64::from(chunk) * 4, usage).await?;
         let numbers: Vec<u32> = (0..chunk).collect();
         let target = &row_numbers.buffer;
-        model.device.queue.write_buffer(target, 0, bytemuck::cast_slice(&numbers));
+        model
+            .device
+            .queue
+            .write_buffer(target, 0, bytemuck::cast_slice(&numbers));
         Ok(Self {
             model,
             replay,
@@ -164,7 +167,10 @@ impl Session {
         }
         // Rings have room for one chunk besides their window.
         let overwritten = self.written - position > self.model.manifest().model.chunk
-            && self.replay.shortest_ring.is_some_and(|ring| u64::from(self.written) > ring);
+            && self
+                .replay
+                .shortest_ring
+                .is_some_and(|ring| u64::from(self.written) > ring);
         if position == 0 || overwritten {
             self.reset()?;
             return Ok(0);
@@ -222,7 +228,11 @@ impl Session {
 
     /// The program that runs a step of so many tokens through the layers.
     fn layers(&self, tokens: u32) -> &[Call] {
-        if tokens == 1 { &self.replay.decode } else { &self.replay.prefill }
+        if tokens == 1 {
+            &self.replay.decode
+        } else {
+            &self.replay.prefill
+        }
     }
 
     /// Token ids, position and count of the next step.

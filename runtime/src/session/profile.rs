@@ -104,7 +104,9 @@ impl Session {
         let read = |bytes: &[u8]| {
             let ticks = bytemuck::pod_collect_to_vec::<u8, u64>(bytes);
             let pairs = ticks.chunks_exact(2);
-            pairs.map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period).collect()
+            pairs
+                .map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period)
+                .collect()
         };
         readback.read(device, submission, bytes, read).await
     }

@@ -45,8 +45,8 @@ impl Replay {
         };
         let validation = model.device.gpu.push_error_scope(wgpu::ErrorFilter::Validation);
         let programs = &variant.programs;
-        let programs = [&programs.prefill, &programs.decode, &programs.head, &programs.sample]
-            .map(|program| calls(program));
+        let programs =
+            [&programs.prefill, &programs.decode, &programs.head, &programs.sample].map(|program| calls(program));
         if let Some(error) = validation.pop().await {
             return Err(Error::Device {
                 message: error.to_string(),
@@ -135,9 +135,7 @@ async fn allocate_one(model: &Model, buffer: &Buffer, context: u32) -> Result<Ow
             longest: limit / bytes_per_position.max(1),
         });
     }
-    let usage = wgpu::BufferUsages::STORAGE
-        | wgpu::BufferUsages::COPY_DST
-        | wgpu::BufferUsages::COPY_SRC;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
     model.device.buffer(&buffer.name, bytes, usage).await
 }
 
@@ -181,6 +179,8 @@ fn checked_range(model: &Model, buffer: u64, binding: &Binding) -> Option<wgpu::
     let fits = bytes <= rest
         && bytes <= limits.max_storage_buffer_binding_size
         && bytes.is_multiple_of(4)
-        && binding.offset.is_multiple_of(limits.min_storage_buffer_offset_alignment.into());
+        && binding
+            .offset
+            .is_multiple_of(limits.min_storage_buffer_offset_alignment.into());
     wgpu::BufferSize::new(bytes).filter(|_| fits)
 }

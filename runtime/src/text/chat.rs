@@ -21,13 +21,9 @@ impl ChatTemplate {
     /// Compiles a template; `config` is tokenizer_config.json. The error is text for people.
     pub(super) fn new(source: &str, config: &serde_json::Value) -> Result<Self, String> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| describe(&error))?);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(write_as_python);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
@@ -80,10 +76,7 @@ impl ChatTemplate {
 }
 
 fn message_value(message: &Message) -> Value {
-    Value::from_pairs([
-        ("role", message.role.as_str()),
-        ("content", message.content.as_str()),
-    ])
+    Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
 }
 
 /// Seconds since 1970 UTC.
@@ -149,8 +142,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 fn raise_exception(message: &str) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message.to_string())
-        .with_source(Refused(message.to_string())))
+    Err(Error::new(ErrorKind::InvalidOperation, message.to_string()).with_source(Refused(message.to_string())))
 }
 
 /// The message of a `raise_exception` somewhere below this error.

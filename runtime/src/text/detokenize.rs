@@ -30,9 +30,7 @@ impl<'a> Detokenizer<'a> {
     pub(super) fn new(model: &'a TextModel) -> Self {
         let decoder = model.tokenizer.get_decoder();
         let kind = if matches!(decoder, Some(DecoderWrapper::ByteLevel(_))) {
-            Kind::Bytes {
-                pending: Vec::new(),
-            }
+            Kind::Bytes { pending: Vec::new() }
         } else {
             Kind::Window {
                 context: Vec::new(),
@@ -54,9 +52,7 @@ impl<'a> Detokenizer<'a> {
                 Ok(take_characters(pending))
             }
             Kind::Window {
-                pending,
-                byte_fallback,
-                ..
+                pending, byte_fallback, ..
             } => {
                 pending.push(id);
                 if *byte_fallback && is_byte_token(&token) {
@@ -80,10 +76,7 @@ impl<'a> Detokenizer<'a> {
     }
 
     fn decode_pending(&mut self) -> Result<String, TextError> {
-        let Kind::Window {
-            context, pending, ..
-        } = &mut self.kind
-        else {
+        let Kind::Window { context, pending, .. } = &mut self.kind else {
             return Ok(String::new());
         };
         let before = self.model.decode(context, true)?;
@@ -105,9 +98,7 @@ fn has_byte_fallback(decoder: &DecoderWrapper) -> bool {
 
 /// `<0x00>` to `<0xFF>`, as the ByteFallback decoder reads them.
 fn is_byte_token(token: &str) -> bool {
-    let digits = token
-        .strip_prefix("<0x")
-        .and_then(|rest| rest.strip_suffix('>'));
+    let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
 

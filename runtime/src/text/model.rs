@@ -126,11 +126,7 @@ impl TextModel {
     /// # Errors
     /// [`TextError::NoChatTemplate`], [`TextError::ChatTemplate`] for a template that fails,
     /// [`TextError::ChatRefused`] where the template itself objects, e.g. to the order of roles.
-    pub fn render_chat(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String, TextError> {
+    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         match &self.chat {
             Ok(template) => template.render(messages, add_generation_prompt, self.now),
             Err(TemplateFault::Missing) => Err(TextError::NoChatTemplate),
@@ -144,11 +140,7 @@ impl TextModel {
     ///
     /// # Errors
     /// As for the two.
-    pub fn encode_chat(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<Vec<u32>, TextError> {
+    pub fn encode_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>, TextError> {
         self.encode(&self.render_chat(messages, add_generation_prompt)?, false)
     }
 }

@@ -8,11 +8,7 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 /// `json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)`: a space after each comma and colon on
 /// one line, none after commas that end a line.
-pub(super) fn json(
-    value: &impl Serialize,
-    indent: Option<usize>,
-    ensure_ascii: bool,
-) -> serde_json::Result<String> {
+pub(super) fn json(value: &impl Serialize, indent: Option<usize>, ensure_ascii: bool) -> serde_json::Result<String> {
     let mut bytes = Vec::new();
     match indent {
         Some(width) => {
@@ -23,30 +19,18 @@ pub(super) fn json(
         None => value.serialize(&mut Serializer::with_formatter(&mut bytes, OneLine))?,
     }
     let text = String::from_utf8(bytes).expect("serde_json writes UTF-8");
-    Ok(if ensure_ascii {
-        escape_beyond_ascii(&text)
-    } else {
-        text
-    })
+    Ok(if ensure_ascii { escape_beyond_ascii(&text) } else { text })
 }
 
 /// The separators of `json.dumps`.
 struct OneLine;
 
 impl Formatter for OneLine {
-    fn begin_array_value<W: ?Sized + io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
