@@ -5,16 +5,21 @@
 
 mod activation;
 pub mod builder;
+mod cache;
 mod epilogue;
 mod gather;
 mod gemm;
 mod grid;
+mod math;
 mod matvec;
 mod names;
 mod norm;
 mod pointwise;
+mod rope;
+mod rope_cache;
 mod sampling;
 mod spec;
+mod step;
 mod weight;
 
 pub use builder::{KernelError, KernelSource};
@@ -34,6 +39,9 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::SampleThreshold { vocab } => sampling::threshold(*vocab, variant),
         KernelSpec::SamplePartial { vocab, groups } => sampling::partial(*vocab, *groups, variant),
         KernelSpec::SampleFinal { groups, slots } => sampling::last(*groups, *slots, variant),
+        KernelSpec::Rope(spec) => rope::build(spec, variant),
+        KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
+        KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: "?".to_string(),
             what: format!("no generator for {other:?} yet"),

@@ -1,5 +1,7 @@
 //! Parts of kernel names.
 
+use super::Strided;
+
 /// A number as it may stand in an identifier: 1e-5 is `1em5`, 0.125 is `0p125`.
 pub fn number(value: f32) -> String {
     let plain = value == 0.0 || (1e-3..1e6).contains(&value.abs());
@@ -26,5 +28,13 @@ pub fn lettered(name: &str, index: usize) -> String {
             return format!("{name}_{letters}");
         }
         rest = rest / 26 - 1;
+    }
+}
+
+/// Where a tensor of dense rows of `row` elements lies in wider ones; nothing if it does not.
+pub fn strided(x: Strided, row: u32) -> String {
+    match x {
+        Strided { stride, offset: 0 } if stride == row => String::new(),
+        Strided { stride, offset } => format!("_at{offset}of{stride}"),
     }
 }

@@ -34,6 +34,15 @@ impl<'b, T: Kind> Value<'b, T> {
         self.convert(true)
     }
 
+    /// The value itself, for code that is generic over types that may be one and the same.
+    ///
+    /// # Panics
+    /// `U` is another type.
+    pub fn same<U: Kind>(self) -> Value<'b, U> {
+        assert!(T::SCALAR == U::SCALAR && T::SIZE == U::SIZE, "not the same type");
+        self.builder.value(self.handle)
+    }
+
     /// Component `index` of a vector.
     pub fn component(self, index: u32) -> Value<'b, T::Component> {
         self.builder.expression(Expression::AccessIndex {

@@ -1,0 +1,58 @@
+//! Running a spec in all variants.
+
+use std::sync::LazyLock;
+
+use kiln_codegen_tests::{Data, Device, check_with_naga, check_with_tint};
+use kiln_compiler::kernels::{CacheType, KernelSource, KernelSpec, Variant, build};
+
+static DEVICE: LazyLock<Device> = LazyLock::new(Device::software_or_any);
+
+/// Builds `spec` in every variant of the device, checks the text, runs it for `tokens` tokens, and gives the bytes
+/// of all buffers to `compare`.
+pub fn run_each(spec: &KernelSpec, buffers: &[Data], tokens: u32, compare: impl Fn(&KernelSource, &[Vec<u8>])) {
+    let grid = spec.grid().map(|axis| axis.workgroups(tokens));
+    for variant in DEVICE.variants() {
+        if element(spec) == CacheType::F16 && variant < Variant::F16 {
+            continue;
+        }
+        let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
+        check_with_naga(&kernel);
+        check_with_tint(&kernel);
+        compare(&kernel, &DEVICE.run(&kernel, buffers, grid));
+    }
+}
+
+fn element(spec: &KernelSpec) -> CacheType {
+    match spec {
+        KernelSpec::CacheWrite(spec) => spec.cache.element,
+        KernelSpec::RopeCache(spec) => spec.cache.element,
+        KernelSpec::AttentionPrefill(spec) => spec.attention.cache.element,
+        KernelSpec::AttentionSplit(spec) => spec.attention.cache.element,
+        _ => CacheType::F32,
+    }
+}
+
+/// Every number within `tolerance`, relative to the larger of 1 and the expected one.
+pub fn close(kernel: &KernelSource, found: &[f32], expected: &[f64], tolerance: f64) {
+    assert!(
+        found.len() >= expected.len(),
+        "{}: {} results",
+        kernel.name,
+        found.len()
+    );
+    for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let error = (f64::from(found) - expected).abs();
+        assert!(
+            error <= tolerance * expected.abs().max(1.0),
+            "{} {:?}: {index} is {found}, expected {expected}\n{}",
+            kernel.name,
+            kernel.features,
+            kernel.wgsl
+        );
+    }
+}
+
+/// The numbers of a buffer.
+pub fn numbers(bytes: &[u8]) -> Vec<f32> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
