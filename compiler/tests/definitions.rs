@@ -1,9 +1,12 @@
 //! Definitions become graphs, or errors at the author's line.
 
+mod wrong_definition;
+
 use kiln_compiler::architectures::Registry;
 use kiln_compiler::dsl::*;
 use kiln_compiler::graph::{ModelGraph, Op};
 use serde_json::{Value, json};
+use wrong_definition::{SmallConfig, wrong};
 
 /// The config.json of a reference case.
 fn fixture(case: &str, file: &str) -> Value {
@@ -132,6 +135,9 @@ fn what_a_definition_cannot_use_is_refused() {
         llama("rope_parameters", json!([])),
         llama("num_key_value_heads", json!(3)),
         llama("head_dim", json!(33)),
+        llama("rms_norm_eps", json!(-1)),
+        message("gemma3-A-bf16", &[("query_pre_attn_scalar", json!(0))]),
+        message("gemma3-A-bf16", &[("final_logit_softcapping", json!(0))]),
         message("gemma3-A-bf16", &[("use_bidirectional_attention", json!(true))]),
         message("gemma3-A-bf16", &[("num_hidden_layers", json!(5))]),
         message("gemma3-A-bf16", &[("sliding_window", json!(0))]),
@@ -144,37 +150,11 @@ fn what_a_definition_cannot_use_is_refused() {
     insta::assert_snapshot!(seen.join("\n\n"));
 }
 
-#[derive(Config)]
-pub struct SmallConfig {
-    pub vocab_size: Dim,
-    pub hidden_size: Dim,
-    pub num_hidden_layers: Dim,
-    pub num_heads: Dim,
-    pub head_dim: Dim,
-}
-
 /// The numbers agree: 32 = 4 * 8.
 fn small_config() -> Value {
     json!({
         "vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 8,
     })
-}
-
-#[architecture("WrongForCausalLM")]
-fn wrong(c: &SmallConfig, w: Weights, tokens: Tokens) -> Logits {
-    let embedding = w.matrix("embed", c.vocab_size, c.hidden_size);
-    let _unused = w.vector("unused", c.hidden_size);
-    let mut x = gather(embedding, tokens);
-    let outside = x * 2.0;
-    for layer in w.layers("layers", c.num_hidden_layers) {
-        let heads = x.heads(c.num_heads, c.head_dim);
-        let h = rms_norm(x, layer.vector("norm", c.head_dim), 1e-5);
-        let projected = linear(h, layer.matrix("proj", c.hidden_size, c.num_heads * c.head_dim));
-        let other = linear(x, layer.matrix("proj", c.hidden_size, c.hidden_size));
-        let attended = attention(heads, layer.cache(heads, x), Attention::causal());
-        x += projected + outside * attended + other;
-    }
-    linear(x, w.matrix("head", c.vocab_size, c.vocab_size))
 }
 
 #[test]

@@ -176,8 +176,8 @@ fn explicit_loop(each: &ExprForLoop, carried: &Ident) -> Stmt {
     let ExprForLoop {
         attrs, pat, expr, body, ..
     } = each;
-    let stack = Ident::new("stack", Span::mixed_site());
-    let input = Ident::new("input", Span::mixed_site().located_at(carried.span()));
+    let hidden = |name| Ident::new(name, Span::mixed_site().located_at(carried.span()));
+    let (stack, input) = (hidden("stack"), hidden("input"));
     // What may be wrong carries the author's spans.
     let enter = quote_spanned!(each.for_token.span=> .enter(#carried));
     let assign = quote_spanned!(carried.span()=> #carried = #input);

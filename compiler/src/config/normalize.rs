@@ -3,7 +3,7 @@ use serde_json::{Map, Value, json};
 use super::ConfigError;
 
 /// No model has more layers; a config that says so is damaged.
-const MOST_LAYERS: u64 = 10_000;
+pub(crate) const MOST_LAYERS: u64 = 10_000;
 /// transformers' base where a config gives none.
 const DEFAULT_THETA: f64 = 10_000.0;
 

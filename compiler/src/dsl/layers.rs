@@ -1,6 +1,7 @@
 use std::panic::Location;
 
 use super::{Builder, Cache, Matrix, Tensor, Vector, Weights};
+use crate::config::MOST_LAYERS;
 use crate::graph::{self, Dim, Op, Shape};
 
 /// What tells one kind of layer from another. Layers of equal kind share a template.
@@ -69,7 +70,7 @@ impl<'g, K: LayerKind> Layers<'g, K> {
         let at = Location::caller();
         let mut distinct: Vec<K> = Vec::new();
         let mut layers = Vec::new();
-        for (index, kind) in self.kinds.into_iter().enumerate() {
+        for (index, kind) in (0..=MOST_LAYERS as usize).zip(self.kinds) {
             let known = distinct.iter().position(|k| *k == kind);
             let template = known.unwrap_or(distinct.len());
             if known.is_none() {
@@ -79,6 +80,10 @@ impl<'g, K: LayerKind> Layers<'g, K> {
         }
         if distinct.is_empty() {
             self.builder.problem(at, "the model has no layers".to_string());
+        }
+        if layers.len() as u64 > MOST_LAYERS {
+            self.builder
+                .problem(at, format!("the model has more than {MOST_LAYERS} layers"));
         }
         let carried = self.builder.adopt(carried, Some(at));
         let (shape, name) = (carried.shape(), self.builder.name(carried));

@@ -108,6 +108,9 @@ fn norm<'g>(
         );
         x.builder.problem(at, message);
     }
+    if !(eps >= 0.0 && eps.is_finite()) {
+        x.builder.problem(at, format!("rms_norm: an epsilon of {eps}"));
+    }
     let op = Op::RmsNorm { eps, unit_offset };
     x.builder.add(op, &[x, weight.tensor()], shape, at)
 }
@@ -136,6 +139,13 @@ pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention) -> Tensor<
         q.builder
             .problem(at, "attention: a window of 0 sees nothing".to_string());
     }
+    if how.scale.is_some_and(|scale| !scale.is_finite()) {
+        let message = format!("attention: a scale of {}", how.scale.unwrap_or_default());
+        q.builder.problem(at, message);
+    }
+    if let Some(cap) = how.softcap {
+        check_cap(q, cap, at);
+    }
     q.builder.widen_state(cache.state, how.window);
     let spec = AttentionSpec {
         scale: how.scale.unwrap_or((width.value() as f64).powf(-0.5) as f32),
@@ -145,6 +155,12 @@ pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention) -> Tensor<
     let flat = Shape::per_token([*heads * *width]);
     let each = q.builder.add(Op::Attention(spec), &[q, cache.tensor], shape, at);
     q.builder.add(Op::MergeHeads, &[each], flat, at)
+}
+
+pub(super) fn check_cap(x: Tensor<'_>, cap: f32, at: &'static Location<'static>) {
+    if !(cap > 0.0 && cap.is_finite()) {
+        x.builder.problem(at, format!("softcap: a cap of {cap}"));
+    }
 }
 
 /// The activation function that a config names, elementwise.

@@ -4,6 +4,7 @@ use std::panic::Location;
 use petgraph::graph::NodeIndex;
 
 use super::Builder;
+use super::ops::check_cap;
 use crate::config::Rope;
 use crate::graph::{Binary, Dim, Op, Shape};
 
@@ -80,8 +81,9 @@ impl<'g> Tensor<'g> {
     /// `cap · tanh(x / cap)`
     #[track_caller]
     pub fn softcap(self, cap: f32) -> Self {
-        self.builder
-            .add(Op::Softcap(cap), &[self], self.shape(), Location::caller())
+        let at = Location::caller();
+        check_cap(self, cap, at);
+        self.builder.add(Op::Softcap(cap), &[self], self.shape(), at)
     }
 
     fn binary(self, op: Binary, other: Self, at: &'static Location<'static>) -> Self {

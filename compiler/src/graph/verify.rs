@@ -10,7 +10,7 @@ use petgraph::algo::is_cyclic_directed;
 use thiserror::Error;
 
 use self::shapes::{Checker, Kind, value_kind};
-use super::{Dim, ModelGraph, Node, Op, Section, Shape, WeightDecl, WeightRole};
+use super::{Dim, ModelGraph, Node, Op, Section, Shape, WeightRole};
 
 /// A graph that breaks its own rules.
 #[derive(Debug, Error)]
@@ -97,7 +97,11 @@ fn check_declarations(graph: &ModelGraph) -> Check {
             format!("layer {index} has no template")
         })?;
     }
+    let mut kinds = BTreeSet::new();
     for (number, template) in graph.templates.iter().enumerate() {
+        require(kinds.insert(&template.kind), || {
+            format!("two templates are called `{}`", template.kind)
+        })?;
         let stamped = graph.layers.iter().any(|layer| layer.template == number);
         require(stamped, || format!("no layer is a `{}`", template.kind))?;
     }

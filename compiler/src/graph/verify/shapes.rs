@@ -84,8 +84,12 @@ impl<'a> Checker<'a> {
                 Ok(x.clone())
             }
             Op::Unary(_) => self.same(),
-            Op::Scale(number) | Op::Softcap(number) => {
-                require(number.is_finite(), || format!("its number is {number}"))?;
+            Op::Scale(factor) => {
+                require(factor.is_finite(), || format!("its factor is {factor}"))?;
+                self.same()
+            }
+            Op::Softcap(cap) => {
+                require(positive(*cap), || format!("its cap is {cap}"))?;
                 self.same()
             }
             Op::Binary(_) => {
@@ -170,6 +174,9 @@ impl<'a> Checker<'a> {
         let shared = heads.value().is_multiple_of(kv_heads.value());
         require(shared, || format!("{heads:?} query heads share {kv_heads:?}"))?;
         require(spec.scale.is_finite(), || format!("its scale is {}", spec.scale))?;
+        require(spec.softcap.is_none_or(positive), || {
+            format!("its cap is {:?}", spec.softcap)
+        })?;
         let kept = match (spec.window, state.window) {
             (_, None) => true,
             (Some(window), Some(kept)) => window <= kept,
@@ -241,4 +248,8 @@ impl<'a> Checker<'a> {
             .get(id)
             .ok_or_else(|| format!("state {id} is not declared"))
     }
+}
+
+fn positive(number: f32) -> bool {
+    number > 0.0 && number.is_finite()
 }

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::architectures::llama;
-use crate::graph::{AttentionSpec, Layer, RopeId, StateId, WeightId};
+use crate::graph::{AttentionSpec, Layer, RopeId, StateId, WeightDecl, WeightId};
 
 fn graph() -> ModelGraph {
     let config = json!({
@@ -118,9 +118,15 @@ fn every_broken_rule_is_found() {
         ),
         ("its output is no value", |g| layer(g).output = find(g, "weight", 0)),
         ("the output is no node", |g| g.prologue.output = NodeIndex::new(99)),
-        ("its output is [T, num_attention_heads = 4, head_dim = 8]", |g| {
-            g.epilogue = layer(g).clone();
-            g.epilogue.output = find(g, "rope", 0);
+        ("its output is [T, hidden_size = 32, 1], not one row a token", |g| {
+            let nodes = &mut g.epilogue.nodes;
+            let input = NodeIndex::new(0);
+            let mut split = nodes[input].clone();
+            let heads = split.shape.dims[0];
+            split.op = Op::SplitHeads { heads, width: 1.into() };
+            split.shape.dims.push(1.into());
+            g.epilogue.output = nodes.add_node(split);
+            nodes.add_edge(input, g.epilogue.output, 0);
         }),
         ("a layer's weight outside of a layer", |g| g.epilogue = layer(g).clone()),
         ("belongs into another section", |g| {
@@ -132,6 +138,22 @@ fn every_broken_rule_is_found() {
             let input = find(g, "layer_input", 0);
             let copy = layer(g).nodes[input].clone();
             layer(g).nodes.add_node(copy);
+        }),
+        ("two templates are called `layer`", |g| {
+            g.templates.push(g.templates[0].clone());
+            g.layers[1].template = 1;
+        }),
+        ("silu: should be", |g| {
+            let silu = find(g, "silu", 0);
+            layer(g).nodes[silu].shape.dims = vec![40.into()];
+        }),
+        ("its cap is 0", |g| *op(g, "silu", 0) = Op::Softcap(0.0)),
+        ("its factor is NaN", |g| *op(g, "silu", 0) = Op::Scale(f32::NAN)),
+        ("columns up to 41 of intermediate_size = 40", |g| {
+            *op(g, "silu", 0) = Op::Slice {
+                start: 1.into(),
+                len: 40.into(),
+            }
         }),
         ("layer 1 has no template", |g| g.layers[1].template = 7),
         ("layer 0 comes twice", |g| {
