@@ -109,7 +109,7 @@ impl FromConfig for usize {
 
 /// The field's name becomes the symbol.
 impl FromConfig for Dim {
-    const EXPECTED: &'static str = "a whole number from 1 to 2^31";
+    const EXPECTED: &'static str = "a positive whole number below 2^31";
     fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
         match usize::from_config(field) {
             Ok(value) if value > 0 => Ok(Dim::symbol(field.symbol, value)),
