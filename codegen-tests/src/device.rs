@@ -16,6 +16,13 @@ pub struct Device {
 #[derive(Clone, Debug)]
 pub struct Data(Vec<u8>);
 
+impl Data {
+    /// The contents from byte `start` on: a binding at an offset.
+    pub fn from_byte(&self, start: usize) -> Self {
+        Data(self.0[start..].to_vec())
+    }
+}
+
 impl<T: bytemuck::NoUninit> From<&[T]> for Data {
     fn from(values: &[T]) -> Self {
         // Bindings have a size that is a multiple of 4 and not 0.

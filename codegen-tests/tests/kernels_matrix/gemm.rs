@@ -37,12 +37,15 @@ fn case(spec: GemmSpec, tokens: usize) {
 }
 
 fn spec(rows: u32, cols: u32, format: WeightFormat) -> GemmSpec {
+    let (prologue, epilogue) = (Prologue::Direct, vec![]);
     GemmSpec {
         rows,
         cols,
         format,
-        prologue: Prologue::Direct,
-        epilogue: vec![],
+        prologue,
+        epilogue,
+        out_offset: 0,
+        out_columns: rows,
     }
 }
 
@@ -111,14 +114,58 @@ fn gemm_epilogues() {
     ];
     for list in lists {
         for (prologue, rows) in [(Prologue::Direct, 128), (NORM, 90)] {
+            let gated = list.iter().any(|entry| matches!(entry, Epilogue::Glu(_)));
+            let out_columns = if gated { rows / 2 } else { rows };
             case(
                 GemmSpec {
                     prologue,
                     epilogue: list.to_vec(),
+                    out_columns,
                     ..spec(rows, 64, Q4)
                 },
                 66,
             );
         }
     }
+}
+
+#[test]
+fn gemm_parts_make_the_whole() {
+    let (tokens, cols, rows) = (5, 64, 192);
+    let epilogue = [Epilogue::Bias, Epilogue::Glu(Unary::Silu), Epilogue::Add];
+    let mut random = Random(3);
+    let shape = Shape {
+        tokens,
+        rows,
+        cols,
+        format: WeightFormat::F32,
+    };
+    let product = Product::random(shape, &Prologue::Direct, &epilogue, &mut random);
+    let [weight, bias, addend] = product.bindings.as_slice() else {
+        panic!("three bindings")
+    };
+    // Outputs 64 .. 96, of rows 128 .. 192; the others stay.
+    let (first, columns) = (64, 96);
+    let mut expected: Vec<f64> = product.out.iter().map(|&value| value.into()).collect();
+    for token in 0..tokens {
+        let part = token * columns + first..(token + 1) * columns;
+        expected[part.clone()].copy_from_slice(&product.expected[part]);
+    }
+    let x = (&product.x).into();
+    let weight = weight.from_byte(2 * first * cols * 4);
+    let buffers = [
+        x,
+        weight,
+        bias.clone(),
+        addend.clone(),
+        step(tokens as u32, 0),
+        (&product.out).into(),
+    ];
+    let spec = GemmSpec {
+        epilogue: epilogue.to_vec(),
+        out_offset: first as u32,
+        out_columns: columns as u32,
+        ..spec(2 * (columns - first) as u32, cols as u32, WeightFormat::F32)
+    };
+    check(&KernelSpec::Gemm(spec), &buffers, tokens as u32, &expected, TOLERANCE);
 }

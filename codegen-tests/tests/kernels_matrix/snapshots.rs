@@ -54,6 +54,8 @@ fn kernels_read_well() {
             unit_offset: false,
         },
         epilogue: vec![Epilogue::Glu(Unary::Silu)],
+        out_offset: 0,
+        out_columns: 1536,
     };
     snapshot("gemm_q8_norm_glu", KernelSpec::Gemm(gemm), Variant::Base);
     let norm = NormSpec {

@@ -13,8 +13,16 @@ pub struct Tail<'b> {
     before: Vec<Bound<'b>>,
     /// With `Glu`: the gate's function, and what acts on outputs.
     glu: Option<(crate::graph::Unary, Vec<Bound<'b>>)>,
-    rows: u32,
-    pub out: Array<'b, f32>,
+    columns: u32,
+    part: Part,
+    out: Array<'b, f32>,
+}
+
+/// Where the outputs of a matrix lie in those of the whole that it may be a part of.
+#[derive(Clone, Copy)]
+pub struct Part {
+    pub offset: u32,
+    pub columns: u32,
 }
 
 #[derive(Clone)]
@@ -47,8 +55,8 @@ impl<'b> Operands<'b> {
         Operands { b, entries, rows }
     }
 
-    /// Binds the output.
-    pub fn output(self) -> Tail<'b> {
+    /// Binds the output, of which this matrix makes `part`.
+    pub fn output(self, part: Part) -> Tail<'b> {
         let out = self.b.storage("out", Access::ReadWrite);
         let glu = self
             .entries
@@ -62,19 +70,21 @@ impl<'b> Operands<'b> {
                 _ => unreachable!("found above"),
             }
         });
+        let columns = self.rows / if glu.is_some() { 2 } else { 1 };
         Tail {
             before,
             glu,
-            rows: self.rows,
+            columns,
+            part,
             out,
         }
     }
 }
 
 impl<'b> Tail<'b> {
-    /// Columns of the output.
+    /// Output columns of this matrix.
     pub fn columns(&self) -> u32 {
-        self.rows / self.rows_per_output()
+        self.columns
     }
 
     /// 2 with `Glu` (gate and up), else 1.
@@ -83,22 +93,22 @@ impl<'b> Tail<'b> {
     }
 
     /// Finishes and stores output `column` of `token`: `products` are its [`Tail::rows_per_output`] dot products.
-    /// `offset` is added to the column in the output only.
-    pub fn store(&self, token: Option<U32<'b>>, column: U32<'b>, products: &[F32<'b>], offset: u32) {
-        let rows = |list: &[Bound<'b>], value, row, width| {
-            list.iter().fold(value, |value, bound| {
-                self.apply(bound, value, token, row, width, offset)
-            })
+    pub fn store(&self, token: Option<U32<'b>>, column: U32<'b>, products: &[F32<'b>]) {
+        let all = |list: &[Bound<'b>], value, column, columns| {
+            list.iter()
+                .fold(value, |value, bound| self.apply(bound, value, token, column, columns))
         };
+        let columns = self.part.columns;
+        let column = column + self.part.offset;
         let value = match &self.glu {
-            None => rows(&self.before, products[0], column, self.rows),
+            None => all(&self.before, products[0], column, columns),
             Some((function, after)) => {
-                let gate = rows(&self.before, products[0], column * 2, self.rows).named("gate");
-                let up = rows(&self.before, products[1], column * 2 + 1, self.rows).named("up");
-                rows(after, unary(*function, gate) * up, column, self.columns())
+                let gate = all(&self.before, products[0], column * 2, columns * 2).named("gate");
+                let up = all(&self.before, products[1], column * 2 + 1, columns * 2).named("up");
+                all(after, unary(*function, gate) * up, column, columns)
             }
         };
-        self.out.store(place(token, column + offset, self.columns()), value);
+        self.out.store(place(token, column, columns), value);
     }
 
     fn apply(
@@ -106,14 +116,13 @@ impl<'b> Tail<'b> {
         bound: &Bound<'b>,
         value: F32<'b>,
         token: Option<U32<'b>>,
-        row: U32<'b>,
-        width: u32,
-        offset: u32,
+        column: U32<'b>,
+        columns: u32,
     ) -> F32<'b> {
         match (&bound.epilogue, bound.operand) {
-            (Epilogue::Bias, Some(bias)) => value + bias.load(row),
-            (Epilogue::Add, Some(addend)) => value + addend.load(place(token, row, width)),
-            (Epilogue::AddInPlace, _) => value + self.out.load(place(token, row + offset, width)),
+            (Epilogue::Bias, Some(bias)) => value + bias.load(column),
+            (Epilogue::Add, Some(addend)) => value + addend.load(place(token, column, columns)),
+            (Epilogue::AddInPlace, _) => value + self.out.load(place(token, column, columns)),
             (Epilogue::Unary(function), _) => unary(*function, value),
             (Epilogue::Scale(factor), _) => value * *factor,
             (Epilogue::Softcap(cap), _) => softcap(*cap, value),

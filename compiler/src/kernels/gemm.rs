@@ -8,7 +8,7 @@
 use kiln_bundle::{Access, StepWord};
 
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, Place, U32, Vec4};
-use super::epilogue::{self, Operands, Tail};
+use super::epilogue::{self, Operands, Part, Tail};
 use super::matvec::norm_factor;
 use super::names::lettered;
 use super::weight::{Quads, Weight};
@@ -70,7 +70,10 @@ fn body(b: &Builder, spec: &GemmSpec) {
     let weight = Weight::bind(b, spec.format, spec.cols, words.clamp(1, 4));
     let operands = Operands::bind(b, &spec.epilogue, spec.rows);
     let step = b.storage::<u32>("step_buffer", Access::Read);
-    let tail = operands.output();
+    let tail = operands.output(Part {
+        offset: spec.out_offset,
+        columns: spec.out_columns,
+    });
     let tile = Tile {
         b,
         weights: b.shared("weight_slice", GemmSpec::TILE_ROWS * SLICE_STRIDE),
@@ -259,7 +262,7 @@ impl<'b> Tile<'b> {
                             .map(|row| row.component_at(j))
                             .map(|product| scale.map_or(product, |scale| product * scale))
                             .collect();
-                        tail.store(Some(token), column, &products, 0);
+                        tail.store(Some(token), column, &products);
                     };
                     match whole {
                         true => store(),

@@ -8,7 +8,7 @@
 use kiln_bundle::{Access, StepWord};
 
 use super::builder::{Builder, F32, KernelError, KernelSource, Reduction, U32, Vec4};
-use super::epilogue::{self, Operands};
+use super::epilogue::{self, Operands, Part};
 use super::names::lettered;
 use super::weight::{Quads, Weight, offset_sum};
 use super::{MatvecSpec, Prologue, Variant};
@@ -83,7 +83,11 @@ fn body(b: &Builder, spec: &MatvecSpec) {
     let step = spec
         .row_from_step
         .then(|| b.storage::<u32>("step_buffer", Access::Read));
-    let tail = operands.output();
+    // One row of output: how many columns the whole has does not matter.
+    let tail = operands.output(Part {
+        offset: spec.out_offset,
+        columns: spec.rows,
+    });
 
     let group = match spec.workgroups() {
         [_, 1] => b.group().x(),
@@ -164,7 +168,7 @@ fn body(b: &Builder, spec: &MatvecSpec) {
                 scale.map_or(total, |scale| total * scale)
             })
             .collect();
-        tail.store(None, output.named("output"), &products, spec.out_offset);
+        tail.store(None, output.named("output"), &products);
     });
 }
 

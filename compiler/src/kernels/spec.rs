@@ -115,7 +115,7 @@ pub struct MatvecSpec {
     pub epilogue: Vec<Epilogue>,
     /// x is row `step[Row]` of `[.., cols]` instead of row 0.
     pub row_from_step: bool,
-    /// Added to the row number when storing (a part of a split matrix).
+    /// Output column of this matrix's first (a part of a split matrix); operands are those of the whole matrix.
     pub out_offset: u32,
     /// Threads.
     pub workgroup: u32,
@@ -136,6 +136,10 @@ pub struct GemmSpec {
     pub format: WeightFormat,
     pub prologue: Prologue,
     pub epilogue: Vec<Epilogue>,
+    /// As in [`MatvecSpec`].
+    pub out_offset: u32,
+    /// Columns of the whole output; more than this matrix makes if it is a part.
+    pub out_columns: u32,
 }
 
 /// An elementwise expression over `width` elements a token.

@@ -100,7 +100,10 @@ impl Lowering<'_> {
                     unreachable!("a norm weight is a vector")
                 };
                 reads.push(Operand::Vector(parts, Arrangement::Concat));
-                Prologue::Norm { eps: self.number(eps), unit_offset: self.flag(unit_offset) }
+                Prologue::Norm {
+                    eps: self.number(eps),
+                    unit_offset: self.flag(unit_offset),
+                }
             }
         };
         let halves = tail.steps.iter().any(|step| matches!(step, Epilogue::Glu(_)));
@@ -128,6 +131,8 @@ impl Lowering<'_> {
                     format: matrix.format,
                     prologue: prologue.clone(),
                     epilogue: tail.steps.clone(),
+                    out_offset,
+                    out_columns: width,
                 })
             } else {
                 if row_from_step {
