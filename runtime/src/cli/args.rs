@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 /// Runs a model that compile-model made, on any GPU with Vulkan, Metal or DirectX 12 (or in software).
 #[derive(Parser)]
-#[command(name = "run-model", version, about, after_help = EXIT_CODES)]
+#[command(name = "run-model", bin_name = "run-model", version, after_help = EXIT_CODES)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -44,7 +44,9 @@ pub(super) enum Command {
     /// Show what is in a bundle
     Inspect(InspectArgs),
     /// List the devices that wgpu finds, the preferred one first
-    Devices,
+    ///
+    /// With a bundle: also which of its variants each device can run, or what it lacks for them.
+    Devices(DevicesArgs),
 }
 
 #[derive(Args)]
@@ -186,6 +188,12 @@ pub(super) struct InspectArgs {
     /// List the dispatches of every program
     #[arg(long)]
     pub(super) dispatches: bool,
+}
+
+#[derive(Args)]
+pub(super) struct DevicesArgs {
+    /// Folder made by compile-model
+    pub(super) bundle: Option<PathBuf>,
 }
 
 fn non_negative(text: &str) -> Result<f32, String> {

@@ -98,18 +98,25 @@ struct Decoded {
 
 impl Bench<'_> {
     async fn run(mut self) -> anyhow::Result<Report> {
+        let bar = open::bar(u64::from(self.args.repetitions) * 3, "{msg} {bar:30} {pos}/{len}");
+        bar.set_message("warming up");
         self.warm_up().await?;
+        bar.set_message("measuring");
         let repetitions = self.args.repetitions;
         let (mut prefill, mut first, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..repetitions {
             prefill.push(f64::from(self.args.prefill) / self.prefill().await?.as_secs_f64());
+            bar.inc(1);
         }
         for _ in 0..repetitions {
             first.push(self.first_token().await?.as_secs_f64());
+            bar.inc(1);
         }
         for _ in 0..repetitions {
             decoded.push(self.decode().await?);
+            bar.inc(1);
         }
+        bar.finish_and_clear();
         let (decode_kernel_times, prefill_kernel_times) = self.profile().await?;
         let facts = &self.model.manifest().model;
         let load = self.model.load_report();

@@ -88,7 +88,8 @@ impl<'a> Chat<'a> {
 
     async fn answer(&self, session: &mut Session) -> anyhow::Result<String> {
         let ids = self.text.encode_chat(&self.messages, true)?;
-        session.feed_only_new(&ids).await?;
+        let kept = session.keep_prefix(&ids)?;
+        open::feed(session, &ids[kept..]).await?;
         let model = session.model().clone();
         let temperature = model.manifest().model.sampling.temperature.unwrap_or(0.0);
         let options = open::generate_options(&model, &self.args.sampling, temperature);

@@ -1,9 +1,12 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::AdapterSummary;
+use super::args::DevicesArgs;
+use super::open;
+use crate::{AdapterSummary, Missing};
+use kiln_bundle::Variant;
 
-pub(super) async fn run() -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: DevicesArgs) -> anyhow::Result<ExitCode> {
     let adapters = crate::adapters().await;
     if adapters.is_empty() {
         return Err(crate::Error::NoAdapter {
@@ -12,9 +15,16 @@ pub(super) async fn run() -> anyhow::Result<ExitCode> {
         }
         .into());
     }
+    let variants = match &args.bundle {
+        Some(folder) => open::bundle(folder).await?.manifest().variants.clone(),
+        None => Vec::new(),
+    };
     let mut out = std::io::stdout().lock();
     for adapter in &adapters {
         show(&mut out, adapter)?;
+        for variant in &variants {
+            fits(&mut out, adapter, variant)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,4 +63,13 @@ fn show(out: &mut impl Write, adapter: &AdapterSummary) -> std::io::Result<()> {
         writeln!(out, "  {name}: {value}")?;
     }
     Ok(())
+}
+
+fn fits(out: &mut impl Write, adapter: &AdapterSummary, variant: &Variant) -> std::io::Result<()> {
+    let missing = adapter.missing(variant);
+    if missing.is_empty() {
+        return writeln!(out, "  variant {}: runs", variant.name);
+    }
+    let missing: Vec<String> = missing.iter().map(Missing::to_string).collect();
+    writeln!(out, "  variant {}: lacks {}", variant.name, missing.join(", "))
 }

@@ -23,7 +23,7 @@ pub(super) async fn run(args: GenerateArgs, cancel: &CancelToken) -> anyhow::Res
     session.set_cancel_token(cancel.clone());
 
     let started = Instant::now();
-    session.feed(&prompt).await?;
+    open::feed(&mut session, &prompt).await?;
     let submitted = started.elapsed();
     let stops = args.sampling.stop.clone();
     let mut show = std::io::stdout();

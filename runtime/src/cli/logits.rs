@@ -23,6 +23,10 @@ pub(super) async fn run(args: LogitsArgs, cancel: &CancelToken) -> anyhow::Resul
 
     let mut file = Pending::create(&args.output)?;
     let block = (BLOCK_BYTES / (vocab * 4)).max(1);
+    let bar = open::bar(
+        args.ids.len() as u64,
+        "logits {bar:30} {pos}/{len} tokens {per_sec} {eta}",
+    );
     let write = async {
         file.header(args.ids.len(), vocab)?;
         for ids in args.ids.chunks(args.chunk.unwrap_or(chunk).min(chunk) as usize) {
@@ -32,11 +36,13 @@ pub(super) async fn run(args: LogitsArgs, cancel: &CancelToken) -> anyhow::Resul
                 cancel.check()?;
                 let end = rows.end.min(start + block as u32);
                 file.write(&session.logits_of_rows(start..end).await?)?;
+                bar.inc(u64::from(end - start));
             }
         }
         anyhow::Ok(())
     };
     write.await?;
+    bar.finish_and_clear();
     file.finish()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -59,7 +59,7 @@ async fn run(command: Command, cancel: &CancelToken) -> anyhow::Result<ExitCode>
         Command::Bench(args) => bench::run(args, cancel).await,
         Command::Verify(args) => verify::run(args, cancel).await,
         Command::Inspect(args) => inspect::run(args).await,
-        Command::Devices => devices::run().await,
+        Command::Devices(args) => devices::run(args).await,
     }
 }
 

@@ -10,6 +10,7 @@ use super::args::{ModelArgs, SamplingArgs};
 use crate::text::TextModel;
 use crate::{
     Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
+    Session,
 };
 
 pub(super) type FolderBundle = Bundle<DirectorySource>;
@@ -44,11 +45,7 @@ pub(super) async fn load(
     cancel: &CancelToken,
 ) -> Result<Arc<Model>, Error> {
     let total = bundle.manifest().shards.iter().map(|shard| shard.bytes).sum();
-    let template = "loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
+    let bar = bar(total, "loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     let mut progress = |done: crate::LoadProgress| bar.set_position(done.done);
     let options = LoadOptions {
         verify_checksums,
@@ -59,6 +56,34 @@ pub(super) async fn load(
     let model = Model::load(device, bundle, options).await;
     bar.finish_and_clear();
     Ok(Arc::new(model?))
+}
+
+/// Feeds a prompt, with a progress bar for one of several chunks.
+pub(super) async fn feed(session: &mut Session, ids: &[u32]) -> Result<(), Error> {
+    let chunk = session.model().manifest().model.chunk as usize;
+    session.check_tokens(ids)?;
+    if ids.len() <= chunk {
+        return session.feed(ids).await;
+    }
+    let bar = bar(
+        ids.len() as u64,
+        "reading the prompt {bar:30} {pos}/{len} tokens {per_sec} {eta}",
+    );
+    for chunk in ids.chunks(chunk) {
+        session.feed(chunk).await?;
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// A progress bar on standard error, if that is a terminal.
+pub(super) fn bar(total: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// Tokenizer and chat template of the bundle; `None` for one without.

@@ -5,6 +5,7 @@ mod logits;
 mod profile;
 mod replay;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use kiln_bundle::StepWord;
@@ -31,6 +32,8 @@ pub struct Session {
     /// Readback buffers not in use, for one token id each.
     spare: Vec<Readback>,
     logits_readback: Option<Readback>,
+    /// Prefill steps submitted and perhaps not finished.
+    running: VecDeque<Fence>,
     cancel: CancelToken,
 }
 
@@ -72,6 +75,7 @@ impl Session {
             row_numbers,
             spare: Vec::new(),
             logits_readback: None,
+            running: VecDeque::new(),
             cancel: CancelToken::new(),
         })
     }
@@ -112,16 +116,16 @@ impl Session {
     /// many tokens were taken); a lost device.
     pub async fn feed(&mut self, ids: &[u32]) -> Result<(), Error> {
         self.check_tokens(ids)?;
-        let mut running = std::collections::VecDeque::<Fence>::new();
         let chunk = self.model.manifest().model.chunk as usize;
         for ids in ids.chunks(chunk) {
             self.cancel.check()?;
-            if running.len() == CHUNKS_IN_FLIGHT
-                && let Some(fence) = running.pop_front()
+            if self.running.len() >= CHUNKS_IN_FLIGHT
+                && let Some(fence) = self.running.pop_front()
             {
                 fence.wait(&self.model.device).await?;
             }
-            running.push_back(self.step(ids)?);
+            let fence = self.step(ids)?;
+            self.running.push_back(fence);
         }
         Ok(())
     }
@@ -180,20 +184,32 @@ impl Session {
         Ok(position)
     }
 
-    /// Rewinds to where `ids` part from the session's tokens, and feeds the rest. At least the last token is fed
-    /// again, so that there are logits after it. Returns how many tokens were fed.
+    /// Rewinds to where `ids` part from the session's tokens, and returns how many of them are in the state then:
+    /// what remains is to be fed. At least the last one remains, so that there are logits after it.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn keep_prefix(&mut self, ids: &[u32]) -> Result<usize, Error> {
+        let common = self.history.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let keep = common.min(ids.len().saturating_sub(1));
+        Ok(self.rewind(keep as u32)? as usize)
+    }
+
+    /// [`Session::keep_prefix`], then feeds the rest. Returns how many tokens were fed.
     ///
     /// # Errors
     /// As [`Session::feed`].
     pub async fn feed_only_new(&mut self, ids: &[u32]) -> Result<usize, Error> {
-        let common = self.history.iter().zip(ids).take_while(|(a, b)| a == b).count();
-        let keep = common.min(ids.len().saturating_sub(1));
-        let kept = self.rewind(keep as u32)? as usize;
+        let kept = self.keep_prefix(ids)?;
         self.feed(&ids[kept..]).await?;
         Ok(ids.len() - kept)
     }
 
-    fn check_tokens(&self, ids: &[u32]) -> Result<(), Error> {
+    /// Whether these tokens can be fed.
+    ///
+    /// # Errors
+    /// An unknown id, or more than the context takes.
+    pub fn check_tokens(&self, ids: &[u32]) -> Result<(), Error> {
         let vocab = self.model.manifest().model.vocab_size;
         if let Some(&id) = ids.iter().find(|id| **id >= vocab) {
             return Err(Error::TokenOutOfRange { id, vocab });
