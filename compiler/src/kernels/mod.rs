@@ -4,6 +4,8 @@
 //! give equal text, so kernels are shared by every place that uses them.
 
 mod activation;
+mod attention;
+mod attention_decode;
 pub mod builder;
 mod cache;
 mod epilogue;
@@ -36,6 +38,8 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Matvec(spec) => matvec::build(spec, variant),
         KernelSpec::Gemm(spec) => gemm::build(spec, variant),
         KernelSpec::Pointwise(spec) => pointwise::build(spec, variant),
+        KernelSpec::AttentionSplit(spec) => attention_decode::split(spec, variant),
+        KernelSpec::AttentionReduce(spec) => attention_decode::join(spec, variant),
         KernelSpec::SampleThreshold { vocab } => sampling::threshold(*vocab, variant),
         KernelSpec::SamplePartial { vocab, groups } => sampling::partial(*vocab, *groups, variant),
         KernelSpec::SampleFinal { groups, slots } => sampling::last(*groups, *slots, variant),

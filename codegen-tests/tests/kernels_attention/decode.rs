@@ -1,0 +1,89 @@
+use kiln_codegen_tests::Random;
+use kiln_compiler::kernels::{
+    AttentionReduceSpec, AttentionShape, AttentionSplitSpec, CacheSpec, CacheType, KernelSpec,
+};
+
+use crate::reference::*;
+use crate::support::{close, numbers, run_each};
+
+/// Sums of up to some hundred products in f32, and exponentials good to a few units in the last place.
+const TOLERANCE: f64 = 1e-5;
+
+/// Runs split and join in turn for the token at `position`.
+fn case(attention: AttentionShape, splits: u32, position: u32) {
+    let layout = attention.cache;
+    let (heads, width) = (attention.heads, layout.width);
+    let mut random = Random(u64::from(position * 31 + width));
+    let slots = layout.ring.unwrap_or(position + 1);
+    let q = random.numbers((heads * width) as usize);
+    let cache: Vec<f32> = random
+        .numbers((slots * 2 * layout.kv_heads * width) as usize)
+        .into_iter()
+        .map(|x| cache_rounded(&layout, x))
+        .collect();
+    let expected: Vec<f64> = (0..heads)
+        .flat_map(|head| {
+            let q = &q[(head * width) as usize..][..width as usize];
+            self::attention(&attention, q, &cache, position, head)
+        })
+        .collect();
+    let partials = vec![f32::NAN; (heads * splits * (width + 2)) as usize];
+    let buffers = [(&q).into(), cache_data(&layout, &cache), step_at(position, 1), (&partials).into()];
+    let split = KernelSpec::AttentionSplit(AttentionSplitSpec { attention: attention.clone(), splits });
+    run_each(&split, &buffers, 1, |_, outputs| {
+        let partials = numbers(&outputs[3]);
+        let out = vec![f32::NAN; expected.len()];
+        let join = KernelSpec::AttentionReduce(AttentionReduceSpec { heads, width, splits });
+        run_each(&join, &[(&partials).into(), (&out).into()], 1, |kernel, outputs| {
+            close(kernel, &numbers(&outputs[1]), &expected, TOLERANCE);
+        });
+    });
+}
+
+fn shape(heads: u32, kv_heads: u32, width: u32) -> AttentionShape {
+    AttentionShape {
+        heads,
+        cache: CacheSpec { kv_heads, width, ring: None, element: CacheType::F32 },
+        scale: 1.0 / (width as f32).sqrt(),
+        window: None,
+        softcap: None,
+    }
+}
+
+#[test]
+fn parts_of_the_cache_add_up() {
+    for (heads, kv_heads, width) in [(1, 1, 64), (9, 3, 64), (4, 1, 256), (4, 2, 20), (2, 2, 30), (2, 1, 80), (1, 1, 255)] {
+        for position in [0, 3, 130, 700] {
+            case(shape(heads, kv_heads, width), 4, position);
+        }
+    }
+}
+
+#[test]
+fn parts_may_be_empty_or_one() {
+    case(shape(2, 1, 32), 1, 300);
+    case(shape(2, 1, 32), 16, 5);
+    case(shape(2, 1, 32), 7, 13);
+}
+
+#[test]
+fn decode_in_a_window_over_a_ring() {
+    for position in [0, 6, 7, 40, 95] {
+        let mut windowed = shape(4, 2, 32);
+        windowed.window = Some(7);
+        windowed.cache.ring = Some(24);
+        case(windowed, 3, position);
+    }
+}
+
+#[test]
+fn decode_with_softcap_and_half_precision_cache() {
+    let mut capped = shape(4, 2, 64);
+    capped.softcap = Some(0.5);
+    case(capped.clone(), 4, 77);
+    capped.cache.element = CacheType::F16;
+    case(capped, 4, 77);
+    let mut odd = shape(2, 2, 30);
+    odd.cache.element = CacheType::F16;
+    case(odd, 4, 200);
+}
