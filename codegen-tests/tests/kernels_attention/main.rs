@@ -1,5 +1,6 @@
 //! Rope, caches, attention and sampling against plain loops in f64, in every variant.
 
+mod prefill;
 mod reference;
 mod rope;
 mod rope_cache;

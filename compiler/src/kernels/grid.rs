@@ -66,7 +66,7 @@ impl MatvecSpec {
 
 impl AttentionPrefillSpec {
     /// Queries (tokens) of one workgroup.
-    pub const QUERIES: u32 = 16;
+    pub const QUERIES: u32 = 32;
 }
 
 impl GemmSpec {

@@ -3,6 +3,8 @@
 //! The plan decides *what* to run and fills in a spec; this module decides how it is written. Equal specs
 //! give equal text, so kernels are shared by every place that uses them.
 
+mod attention;
+mod attention_prefill;
 pub mod builder;
 mod cache;
 mod grid;
@@ -27,6 +29,7 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Rope(spec) => rope::build(spec, variant),
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
+        KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: "?".to_string(),
             what: format!("no generator for {other:?} yet"),

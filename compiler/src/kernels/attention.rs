@@ -1,0 +1,82 @@
+//! What the attention kernels have in common.
+//!
+//! Scores are kept in base 2: `log2(e) · capped(scale · q·k)`, so that a weight is `exp2(score - maximum)`.
+
+use super::builder::{Bool, Builder, F32, KernelError, U32};
+use super::math::tanh;
+use super::names::number;
+use super::{AttentionShape, Variant};
+
+impl AttentionShape {
+    /// As in kernel names.
+    pub(super) fn name(&self) -> String {
+        let window = self.window.map(|window| format!("_window{window}")).unwrap_or_default();
+        let softcap = self
+            .softcap
+            .map(|cap| format!("_cap{}", number(cap)))
+            .unwrap_or_default();
+        format!(
+            "{}h_{}_scale{}{window}{softcap}",
+            self.heads,
+            self.cache.name(),
+            number(self.scale)
+        )
+    }
+
+    pub(super) fn check(&self, kernel: &str, variant: Variant) -> Result<(), KernelError> {
+        let unsupported = |what: String| {
+            Err(KernelError::Unsupported {
+                kernel: kernel.into(),
+                what,
+            })
+        };
+        if self.cache.width == 0 || self.cache.width > 256 {
+            return unsupported(format!(
+                "heads of 1 to 256 elements are supported, not {}",
+                self.cache.width
+            ));
+        }
+        if self.cache.kv_heads == 0 || self.heads % self.cache.kv_heads != 0 {
+            return unsupported(format!(
+                "{} heads cannot share {} key/value heads evenly",
+                self.heads, self.cache.kv_heads
+            ));
+        }
+        self.cache.check(kernel, variant)
+    }
+
+    /// Query heads that share a key/value head.
+    pub(super) fn heads_per_kv(&self) -> u32 {
+        self.heads / self.cache.kv_heads
+    }
+
+    /// The score of a product of query and key.
+    pub(super) fn score<'b>(&self, product: F32<'b>) -> F32<'b> {
+        match self.softcap {
+            None => product * (self.scale * std::f32::consts::LOG2_E),
+            Some(cap) => tanh((product * (self.scale / cap)).named("capped")) * (cap * std::f32::consts::LOG2_E),
+        }
+    }
+
+    /// The first position that a query at `position` sees; the last is its own.
+    pub(super) fn first_visible<'b>(&self, b: &'b Builder, position: U32<'b>) -> U32<'b> {
+        match self.window {
+            None => b.literal(0),
+            Some(window) => (position + 1).max(window) - window,
+        }
+    }
+
+    /// Whether the query at `position` sees `past`.
+    pub(super) fn visible<'b>(&self, past: U32<'b>, position: U32<'b>) -> Bool<'b> {
+        let causal = past.le(position);
+        match self.window {
+            None => causal,
+            Some(window) => causal & (past + window).gt(position),
+        }
+    }
+}
+
+/// What stands for a score that is not there: the least number.
+pub fn lowest(b: &Builder) -> F32<'_> {
+    b.literal(f32::MIN).named("lowest")
+}
