@@ -4,6 +4,7 @@
 pub struct Random(pub u64);
 
 impl Random {
+    /// Uniform in 0 .. 2^64.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -19,5 +20,21 @@ impl Random {
 
     pub fn numbers(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.number()).collect()
+    }
+
+    /// Uniform in 0 .. `end`, near enough.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+
+    /// Mean 0, variance 1, nearly normal: a sum of uniform numbers.
+    pub fn normal(&mut self) -> f32 {
+        let sum: f32 = (0..12).map(|_| (self.bits() >> 40) as f32 / (1 << 24) as f32).sum();
+        sum - 6.0
+    }
+
+    /// Token ids.
+    pub fn ids(&mut self, count: usize, vocab: usize) -> Vec<u32> {
+        (0..count).map(|_| self.below(vocab) as u32).collect()
     }
 }

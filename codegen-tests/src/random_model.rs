@@ -11,6 +11,8 @@ use safetensors::tensor::TensorView;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use crate::random::Random;
+
 /// Which numbers the weight matrices are made of, so that packing them so loses nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grid {
@@ -51,36 +53,6 @@ impl RandomModel {
         write(&folder.path().join("model.safetensors"), &tensors);
         let weights = tensors.into_iter().map(|(name, (_, values))| (name, values)).collect();
         RandomModel { folder, graph, weights }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-pub struct Random(pub u64);
-
-impl Random {
-    /// Uniform in 0 .. 2^64.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in 0 .. `end`, near enough.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.bits() % end as u64) as usize
-    }
-
-    /// Mean 0, variance 1, nearly normal: a sum of uniform numbers.
-    pub fn normal(&mut self) -> f32 {
-        let sum: f32 = (0..12).map(|_| (self.bits() >> 40) as f32 / (1 << 24) as f32).sum();
-        sum - 6.0
-    }
-
-    /// Token ids.
-    pub fn ids(&mut self, count: usize, vocab: usize) -> Vec<u32> {
-        (0..count).map(|_| self.below(vocab) as u32).collect()
     }
 }
 

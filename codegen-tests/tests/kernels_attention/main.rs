@@ -1,6 +1,7 @@
 //! Rope, caches, attention and sampling against plain loops in f64, in every variant.
 
 mod decode;
+mod prefill;
 mod reference;
 mod rope;
 mod rope_cache;

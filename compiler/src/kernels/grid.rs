@@ -56,7 +56,7 @@ impl MatvecSpec {
 
 impl AttentionPrefillSpec {
     /// Queries (tokens) of one workgroup.
-    pub const QUERIES: u32 = 16;
+    pub const QUERIES: u32 = 32;
 }
 
 impl PointwiseSpec {

@@ -6,6 +6,7 @@
 mod activation;
 mod attention;
 mod attention_decode;
+mod attention_prefill;
 pub mod builder;
 mod cache;
 mod epilogue;
@@ -46,9 +47,6 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Rope(spec) => rope::build(spec, variant),
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
-        other => Err(KernelError::Unsupported {
-            kernel: "?".to_string(),
-            what: format!("no generator for {other:?} yet"),
-        }),
+        KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
     }
 }

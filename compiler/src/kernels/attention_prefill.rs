@@ -1,0 +1,319 @@
+//! Attention of many tokens, tiled: online softmax (Milakov & Gimelshein 2018, Dao 2022).
+//!
+//! A workgroup takes 32 queries of one head and walks over the visible positions, 32 keys at a time. Its threads form
+//! a grid of 16 query lanes by 8 key lanes. Each has 2 queries (`query_lane`, `+ 16`): of these it computes the scores
+//! against 4 keys (`key_lane`, `+ 8`, ..) and then every eighth column of the output. Queries, keys and values pass
+//! through workgroup memory in slices of the head, all through the same array.
+
+use half::f16;
+use kiln_bundle::{Access, StepWord};
+
+use super::attention::lowest;
+use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Place, U32, Value, Vec4};
+use super::cache::{Plane, convert};
+use super::step::Step;
+use super::{AttentionPrefillSpec, AttentionShape, CacheType, Variant};
+
+const QUERIES: u32 = AttentionPrefillSpec::QUERIES;
+const KEYS: u32 = 32;
+const QUERY_LANES: u32 = 16;
+const KEY_LANES: u32 = 8;
+const QUERIES_PER_THREAD: u32 = QUERIES / QUERY_LANES;
+const KEYS_PER_THREAD: u32 = KEYS / KEY_LANES;
+/// Distance of rows in workgroup memory: odd, so that lanes that write one column meet different banks.
+const PITCH: u32 = 33;
+/// Most elements of queries and keys in a slice, and of values.
+const MOST_IN_SLICE: u32 = 8;
+const MOST_COLUMNS: u32 = 16;
+
+pub fn build(spec: &AttentionPrefillSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+    let shape = &spec.attention;
+    let name = format!("attention_prefill_{}", shape.name());
+    shape.check(&name, variant)?;
+    let b = Builder::new(name, QUERY_LANES * KEY_LANES, variant);
+    match (shape.cache.by_fours(), shape.cache.element) {
+        (true, CacheType::F32) => Kernel::<[f32; 4], [f32; 4]>::new(&b, shape, 4).body(),
+        (true, CacheType::F16) => Kernel::<[f32; 4], [f16; 4]>::new(&b, shape, 4).body(),
+        (false, CacheType::F32) => Kernel::<f32, f32>::new(&b, shape, 1).body(),
+        (false, CacheType::F16) => Kernel::<f32, f16>::new(&b, shape, 1).body(),
+    }
+    b.finish()
+}
+
+/// `T`: elements of a head as computed with (`lanes` numbers each); `C`: as cached.
+struct Kernel<'b, T, C> {
+    b: &'b Builder,
+    shape: &'b AttentionShape,
+    lanes: u32,
+    /// Elements of a head.
+    elements: u32,
+    q: Array<'b, T>,
+    cache: Array<'b, C>,
+    out: Array<'b, T>,
+    /// Queries then keys, `[element][PITCH]`; or values, `[key][MOST_COLUMNS]`.
+    tile: Array<'b, T>,
+    /// Weights of four keys (`key_lane`, `+ 8`, ..): `[key_lane][PITCH queries]`.
+    weights: Array<'b, [f32; 4]>,
+    /// One number of each thread: `[key_lane][query]`.
+    exchange: Array<'b, f32>,
+    tokens: U32<'b>,
+    head: U32<'b>,
+    kv_head: U32<'b>,
+    query_lane: U32<'b>,
+    key_lane: U32<'b>,
+    /// First token of the step in this workgroup.
+    first_token: U32<'b>,
+    first_position: U32<'b>,
+    /// Past the last position that any query of the workgroup sees.
+    end: U32<'b>,
+}
+
+impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
+    fn new(b: &'b Builder, shape: &'b AttentionShape, lanes: u32) -> Self {
+        let q = b.storage::<T>("q", Access::Read);
+        let cache = b.storage::<C>("cache", Access::Read);
+        let step = Step::bind(b);
+        let out = b.storage::<T>("out", Access::ReadWrite);
+        let elements = shape.cache.width / lanes;
+        let slice = slice_of(elements);
+        let tile = b.shared::<T>("tile", (2 * slice * PITCH).max(KEYS * MOST_COLUMNS));
+        let weights = b.shared::<[f32; 4]>("weights", KEY_LANES * PITCH);
+        let exchange = b.shared::<f32>("exchange", KEY_LANES * QUERIES);
+
+        let tokens = step.word(StepWord::Tokens).named("tokens");
+        let position = step.word(StepWord::Position).named("position");
+        let head = b.group().y().named("head");
+        // The last queries see the most: start with them.
+        let block = ((tokens + (QUERIES - 1)) / QUERIES - 1 - b.group().x()).named("block");
+        let first_token = (block * QUERIES).named("first_token");
+        Kernel {
+            b,
+            shape,
+            lanes,
+            elements,
+            q,
+            cache,
+            out,
+            tile,
+            weights,
+            exchange,
+            tokens,
+            head,
+            kv_head: (head / shape.heads_per_kv()).named("kv_head"),
+            query_lane: (b.thread() / KEY_LANES).named("query_lane"),
+            key_lane: (b.thread() % KEY_LANES).named("key_lane"),
+            first_token,
+            first_position: (position + first_token).named("first_position"),
+            end: (position + (first_token + QUERIES).min(tokens)).named("end"),
+        }
+    }
+
+    fn body(self) {
+        let b = self.b;
+        let lowest = lowest(b);
+        let per_query = |name: &str, start: F32<'b>| -> Vec<Place<'b, f32>> {
+            (0..QUERIES_PER_THREAD)
+                .map(|query| b.variable(&format!("{name}_{query}_"), start))
+                .collect()
+        };
+        let maxima = per_query("maximum", lowest);
+        let sums = per_query("sum", b.literal(0.0));
+        let totals: Vec<Vec<Place<'b, T>>> = (0..QUERIES_PER_THREAD)
+            .map(|query| {
+                (0..self.elements.div_ceil(KEY_LANES))
+                    .map(|column| b.variable(&format!("total_{query}_{column}_"), b.zero::<T>()))
+                    .collect()
+            })
+            .collect();
+
+        let start = self.shape.first_visible(b, self.first_position).named("start");
+        b.range("first_key", start, self.end, KEYS, |first_key| {
+            let scores = self.scores(first_key, lowest);
+            for (query, scores) in (0..).zip(&scores) {
+                let largest = scores.iter().copied().reduce(|a, b| a.max(b)).expect("several keys");
+                self.exchange.store(self.exchanged(self.key_lane, query), largest);
+            }
+            b.barrier();
+            for (query, scores) in (0..).zip(&scores) {
+                let at = query as usize;
+                let old = maxima[at].load().named("old_maximum");
+                let maximum = self.joined(query, old, |a, b| a.max(b)).named("new_maximum");
+                let weight = |&score: &F32<'b>| score.gt(lowest).select((score - maximum).exp2(), 0.0);
+                let weights: Vec<F32> = scores.iter().map(weight).collect();
+                let weights = b.vector::<[f32; 4]>(&weights).named("weights_of_keys");
+                self.weights.store(self.key_lane * PITCH + self.query(query), weights);
+                let decay = (old - maximum).exp2().named("decay");
+                sums[at].store(sums[at].load() * decay + weights.dot(b.splat(1.0)));
+                for total in &totals[at] {
+                    total.store(total.load() * b.splat::<T>(decay));
+                }
+                maxima[at].store(maximum);
+            }
+            self.add_values(first_key, &totals);
+        });
+        self.store(&sums, &totals);
+    }
+
+    /// The thread's query number `index`, in the workgroup.
+    fn query(&self, index: u32) -> U32<'b> {
+        self.query_lane + index * QUERY_LANES
+    }
+
+    fn exchanged(&self, key_lane: U32<'b>, query: u32) -> U32<'b> {
+        key_lane * QUERIES + self.query(query)
+    }
+
+    /// What all key lanes exchanged about a query, joined with `first`.
+    fn joined(&self, query: u32, first: F32<'b>, join: impl Fn(F32<'b>, F32<'b>) -> F32<'b>) -> F32<'b> {
+        let of_lane = |lane: u32| self.exchange.load(self.exchanged(self.b.literal(lane), query));
+        (0..KEY_LANES).fold(first, |joined, lane| join(joined, of_lane(lane)))
+    }
+
+    /// Scores of the thread's queries against its keys; [`lowest`] where the query does not see the key.
+    fn scores(&self, first_key: U32<'b>, lowest: F32<'b>) -> Vec<Vec<F32<'b>>> {
+        let b = self.b;
+        let slice = slice_of(self.elements);
+        let products: Vec<Vec<Place<'b, T>>> = (0..QUERIES_PER_THREAD)
+            .map(|query| {
+                (0..KEYS_PER_THREAD)
+                    .map(|key| b.variable(&format!("product_{query}_{key}_"), b.zero::<T>()))
+                    .collect()
+            })
+            .collect();
+        b.range("first_element", 0, self.elements, slice, |first_element| {
+            self.load_queries_and_keys(first_key, first_element);
+            b.barrier();
+            b.range("element", 0, slice, 1, |element| {
+                let queries = (element * PITCH + self.query_lane).named("queries");
+                let keys = (element * PITCH + slice * PITCH + self.key_lane).named("keys");
+                let load = |start: U32<'b>, distance: u32, count: u32| -> Vec<Value<'b, T>> {
+                    (0..count)
+                        .map(|index| self.tile.load(start + index * distance))
+                        .collect()
+                };
+                let keys = load(keys, KEY_LANES, KEYS_PER_THREAD);
+                for (query, products) in load(queries, QUERY_LANES, QUERIES_PER_THREAD)
+                    .into_iter()
+                    .zip(&products)
+                {
+                    for (&key, product) in keys.iter().zip(products) {
+                        product.add(query * key);
+                    }
+                }
+            });
+            b.barrier();
+        });
+        (0..)
+            .zip(&products)
+            .map(|(query, products)| {
+                let position = (self.first_position + self.query(query)).named("query_position");
+                (0..)
+                    .zip(products)
+                    .map(|(key, product)| {
+                        let past = first_key + self.key_lane + key * KEY_LANES;
+                        let score = self.shape.score(product.load().dot(b.splat(1.0)));
+                        self.shape.visible(past, position).select(score, lowest).named("score")
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    fn load_queries_and_keys(&self, first_key: U32<'b>, first_element: U32<'b>) {
+        let b = self.b;
+        let slice = slice_of(self.elements);
+        b.range("i", b.thread(), QUERIES * slice, b.workgroup(), |i| {
+            let (row, element) = ((i / slice).named("row"), (i % slice).named("element"));
+            let token = (self.first_token + row).min(self.tokens - 1).named("token");
+            let query = self.row_of_query(token) + first_element + element;
+            self.tile.store(element * PITCH + row, self.q.load(query));
+        });
+        b.range("i", b.thread(), KEYS * slice, b.workgroup(), |i| {
+            let (row, element) = ((i / slice).named("row"), (i % slice).named("element"));
+            let key = self.row_of_cache(first_key + row, Plane::Keys) + first_element + element;
+            self.tile.store(
+                element * PITCH + row + slice * PITCH,
+                convert::<C, T>(self.cache.load(key)),
+            );
+        });
+    }
+
+    /// Adds the weighted values of a tile of positions to the totals.
+    fn add_values(&self, first_key: U32<'b>, totals: &[Vec<Place<'b, T>>]) {
+        let b = self.b;
+        for first_column in (0..self.elements).step_by(MOST_COLUMNS as usize) {
+            let columns = (self.elements - first_column).min(MOST_COLUMNS);
+            b.range("i", b.thread(), KEYS * columns, b.workgroup(), |i| {
+                let (row, column) = ((i / columns).named("row"), (i % columns).named("column"));
+                let value = self.row_of_cache(first_key + row, Plane::Values) + column + first_column;
+                self.tile
+                    .store(row * MOST_COLUMNS + column, convert::<C, T>(self.cache.load(value)));
+            });
+            b.barrier();
+            let first_total = (first_column / KEY_LANES) as usize;
+            let totals_per_thread = columns.div_ceil(KEY_LANES) as usize;
+            b.range("lane", 0, KEY_LANES, 1, |lane| {
+                let weights: Vec<Vec4> = (0..QUERIES_PER_THREAD)
+                    .map(|query| {
+                        self.weights
+                            .load(lane * PITCH + self.query(query))
+                            .named("weights_of_keys")
+                    })
+                    .collect();
+                for key in 0..KEYS_PER_THREAD {
+                    let row = ((lane + key * KEY_LANES) * MOST_COLUMNS + self.key_lane).named("row");
+                    for column in 0..totals_per_thread {
+                        let value = self.tile.load(row + column as u32 * KEY_LANES);
+                        for (weights, totals) in weights.iter().zip(totals) {
+                            totals[first_total + column].add(value * b.splat::<T>(weights.component(key)));
+                        }
+                    }
+                }
+            });
+            b.barrier();
+        }
+    }
+
+    fn store(&self, sums: &[Place<'b, f32>], totals: &[Vec<Place<'b, T>>]) {
+        let b = self.b;
+        for (query, sum) in (0..).zip(sums) {
+            self.exchange.store(self.exchanged(self.key_lane, query), sum.load());
+        }
+        b.barrier();
+        for (query, totals) in (0..).zip(totals) {
+            let sum = self.joined(query, b.literal(0.0), |a, b| a + b);
+            let factor = b.splat::<T>(b.literal(1.0) / sum).named("factor");
+            let token = (self.first_token + self.query(query)).named("token");
+            let row = self.row_of_query(token).named("row");
+            b.if_(token.lt(self.tokens), || {
+                for (index, total) in (0..).zip(totals) {
+                    let column = (self.key_lane + index * KEY_LANES).named("column");
+                    let store = || self.out.store(row + column, total.load() * factor);
+                    match (index + 1) * KEY_LANES <= self.elements {
+                        true => store(),
+                        false => b.if_(column.lt(self.elements), store),
+                    }
+                }
+            });
+        }
+    }
+
+    /// Where the head of a token starts in `q` and `out`.
+    fn row_of_query(&self, token: U32<'b>) -> U32<'b> {
+        (token * self.shape.heads + self.head) * self.elements
+    }
+
+    /// Where a row of the cache starts; past the end, that of the last position.
+    fn row_of_cache(&self, position: U32<'b>, plane: Plane) -> U32<'b> {
+        let position = position.min(self.end - 1).named("past");
+        self.shape.cache.row(position, plane, self.kv_head, self.lanes)
+    }
+}
+
+/// Elements of queries and keys that are in workgroup memory at once: divides `elements`.
+fn slice_of(elements: u32) -> u32 {
+    (1..=MOST_IN_SLICE)
+        .rev()
+        .find(|slice| elements % slice == 0)
+        .expect("1 divides all")
+}
