@@ -7,6 +7,7 @@ mod matvec;
 mod norm;
 mod pointwise;
 mod product;
+mod refusals;
 mod scalar;
 mod snapshots;
 mod support;

@@ -1,10 +1,8 @@
 //! Elementwise functions, written so that no input makes them overflow.
 
 use super::builder::F32;
+use super::math::tanh;
 use crate::graph::Unary;
-
-/// tanh is 1 to the last bit of an f32 from here on; some devices overflow on much larger arguments.
-const TANH_SATURATED: f32 = 15.0;
 
 /// `function(x)`, as [`Unary`] defines it.
 pub fn unary(function: Unary, x: F32<'_>) -> F32<'_> {
@@ -35,10 +33,6 @@ pub fn softcap(cap: f32, x: F32<'_>) -> F32<'_> {
 fn sigmoid(x: F32<'_>) -> F32<'_> {
     let one = x.builder().literal(1.0);
     one / ((-x).min(80.0).exp() + 1.0)
-}
-
-fn tanh(x: F32<'_>) -> F32<'_> {
-    x.clamp(-TANH_SATURATED, TANH_SATURATED).tanh()
 }
 
 /// Abramowitz & Stegun 7.1.26: within 1.5e-7 everywhere.

@@ -22,10 +22,13 @@ impl GemmSpec {
 
     fn name(&self) -> String {
         let GemmSpec { rows, cols, format, .. } = self;
-        format!(
-            "gemm_{format}{}_{rows}x{cols}",
-            epilogue::suffix(&self.prologue, &self.epilogue)
-        )
+        let outputs = if self.gated() { rows / 2 } else { *rows };
+        let part = match (self.out_offset, self.out_columns) {
+            (0, columns) if columns == outputs => String::new(),
+            (offset, columns) => format!("_to{offset}of{columns}"),
+        };
+        let fused = epilogue::suffix(&self.prologue, &self.epilogue);
+        format!("gemm_{format}{fused}{part}_{rows}x{cols}")
     }
 
     fn gated(&self) -> bool {

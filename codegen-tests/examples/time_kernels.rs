@@ -1,0 +1,278 @@
+//! Times matvec and GEMM kernels on the GPU over shapes and settings, to choose the settings by:
+//! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm] [ROWSxCOLS ..]`
+//!
+//! Each dispatch waits for the one before, as in a model, and finds its weights in memory, not in a cache: a ring of
+//! copies larger than any cache takes turns.
+
+use std::time::Instant;
+
+use kiln_bundle::{Access, Feature};
+use kiln_compiler::graph::Unary;
+use kiln_compiler::kernels::{Epilogue, GemmSpec, KernelSource, KernelSpec, MatvecSpec, Prologue, Variant, build};
+use kiln_compiler::weights::WeightFormat;
+use wgpu::util::DeviceExt;
+
+/// Weights of a ring in bytes: past the 50 MB of L2 of the largest GPUs.
+const RING_BYTES: u64 = 160 << 20;
+const TOKENS: u32 = 512;
+const DISPATCHES: u32 = 200;
+const ROUNDS: usize = 3;
+
+/// q/k/v, output, gate and up, down, and head of SmolLM2-135M and Llama-3.2-1B.
+const SHAPES: [(u32, u32); 10] = [
+    (960, 576),
+    (576, 576),
+    (3072, 576),
+    (576, 1536),
+    (49_152, 576),
+    (3072, 2048),
+    (2048, 2048),
+    (16_384, 2048),
+    (2048, 8192),
+    (128_256, 2048),
+];
+
+struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    variant: Variant,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let gpu = pollster::block_on(open());
+    let mut shapes: Vec<(u32, u32)> = arguments.iter().filter_map(|text| shape(text)).collect();
+    if shapes.is_empty() {
+        shapes = SHAPES.to_vec();
+    }
+    let wanted =
+        |name: &str| !arguments.iter().any(|a| a == "matvec" || a == "gemm") || arguments.iter().any(|a| a == name);
+    for format in [WeightFormat::Q4 { min: false }, WeightFormat::Q8 { block: 32 }] {
+        for &(rows, cols) in &shapes {
+            if wanted("matvec") {
+                time_matvec(&gpu, format, rows, cols);
+            }
+            if wanted("gemm") && rows < 40_000 {
+                time_gemm(&gpu, format, rows, cols);
+            }
+        }
+    }
+}
+
+fn shape(text: &str) -> Option<(u32, u32)> {
+    let (rows, cols) = text.split_once('x')?;
+    Some((rows.parse().ok()?, cols.parse().ok()?))
+}
+
+async fn open() -> Gpu {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let adapter = instance.request_adapter(&options).await.expect("an adapter");
+    println!("{}", adapter.get_info().name);
+    let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
+    let subgroups = features.contains(wgpu::Features::SUBGROUP);
+    let descriptor = wgpu::DeviceDescriptor {
+        required_features: features,
+        required_limits: adapter.limits(),
+        ..Default::default()
+    };
+    let (device, queue) = adapter
+        .request_device(&descriptor)
+        .await
+        .expect("the adapter's own limits");
+    Gpu {
+        device,
+        queue,
+        variant: if subgroups { Variant::Subgroups } else { Variant::Base },
+    }
+}
+
+fn time_matvec(gpu: &Gpu, format: WeightFormat, rows: u32, cols: u32) {
+    let bytes = weight_bytes(format, rows, cols);
+    let mut results = Vec::new();
+    for workgroup in [32, 64, 128, 256] {
+        for rows_per_workgroup in [2, 4, 8] {
+            for lane_words in [1, 2, 4] {
+                let spec = KernelSpec::Matvec(MatvecSpec {
+                    rows,
+                    cols,
+                    format,
+                    prologue: Prologue::Norm {
+                        eps: 1e-5,
+                        unit_offset: false,
+                    },
+                    epilogue: vec![],
+                    row_from_step: false,
+                    out_offset: 0,
+                    workgroup,
+                    rows_per_workgroup,
+                    lane_words,
+                });
+                let seconds = time(gpu, &spec, format, rows, cols, 1);
+                results.push((seconds, workgroup, rows_per_workgroup, lane_words));
+            }
+        }
+    }
+    results.sort_by(|a, b| a.0.total_cmp(&b.0));
+    println!(
+        "matvec {format} {rows}x{cols}, {:.1} MB; µs, GB/s (threads, rows, words):",
+        bytes as f64 / 1e6
+    );
+    let show = |&(seconds, threads, rows, words): &(f64, u32, u32, u32)| {
+        println!(
+            "  {:7.2} {:6.0}  ({threads}, {rows}, {words})",
+            seconds * 1e6,
+            bytes as f64 / seconds / 1e9
+        );
+    };
+    results.iter().take(6).for_each(show);
+    results.last().iter().for_each(|worst| show(worst));
+}
+
+fn time_gemm(gpu: &Gpu, format: WeightFormat, rows: u32, cols: u32) {
+    for (name, epilogue, out_columns) in [("", vec![], rows), (" glu", vec![Epilogue::Glu(Unary::Silu)], rows / 2)] {
+        let spec = KernelSpec::Gemm(GemmSpec {
+            rows,
+            cols,
+            format,
+            prologue: Prologue::Norm {
+                eps: 1e-5,
+                unit_offset: false,
+            },
+            epilogue,
+            out_offset: 0,
+            out_columns,
+        });
+        let seconds = time(gpu, &spec, format, rows, cols, TOKENS);
+        let flops = 2.0 * f64::from(rows) * f64::from(cols) * f64::from(TOKENS);
+        println!(
+            "gemm{name} {format} {rows}x{cols}, {TOKENS} tokens: {:.1} µs, {:.1} TFLOP/s",
+            seconds * 1e6,
+            flops / seconds / 1e12
+        );
+    }
+}
+
+fn weight_bytes(format: WeightFormat, rows: u32, cols: u32) -> u64 {
+    format.data_bytes(rows.into(), cols.into()) + format.scale_bytes(rows.into(), cols.into())
+}
+
+/// Seconds of one dispatch: the fastest of some rounds.
+fn time(gpu: &Gpu, spec: &KernelSpec, format: WeightFormat, rows: u32, cols: u32, tokens: u32) -> f64 {
+    let kernel = build(spec, gpu.variant).unwrap_or_else(|error| panic!("{error}"));
+    let zeros = |bytes: u64| {
+        gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes.next_multiple_of(16),
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        })
+    };
+    let step = gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: None,
+        contents: bytemuck::cast_slice(&[0, tokens, 0, 0, 0, 0, 0, 0]),
+        usage: wgpu::BufferUsages::STORAGE,
+    });
+    let (x, norm, out) = (
+        zeros(u64::from(tokens * cols * 4)),
+        zeros(u64::from(cols * 4)),
+        zeros(u64::from(tokens) * u64::from(rows) * 4),
+    );
+    let (pipeline, layout) = pipeline(gpu, &kernel);
+    let copies = (RING_BYTES / weight_bytes(format, rows, cols)).clamp(1, 64);
+    let groups: Vec<wgpu::BindGroup> = (0..copies)
+        .map(|_| {
+            let data = zeros(format.data_bytes(rows.into(), cols.into()));
+            let scales = zeros(format.scale_bytes(rows.into(), cols.into()));
+            let mut buffers = vec![&x, &norm, &data, &scales];
+            if matches!(spec, KernelSpec::Gemm(_)) {
+                buffers.push(&step);
+            }
+            buffers.push(&out);
+            let entries: Vec<wgpu::BindGroupEntry> = (0..)
+                .zip(buffers)
+                .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                    binding,
+                    resource: buffer.as_entire_binding(),
+                })
+                .collect();
+            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: None,
+                layout: &layout,
+                entries: &entries,
+            })
+        })
+        .collect();
+
+    let grid = spec.grid().map(|axis| axis.workgroups(tokens));
+    let run = |count: u32| {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        for index in 0..count {
+            pass.set_bind_group(0, &groups[index as usize % groups.len()], &[]);
+            pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+        }
+        drop(pass);
+        let commands = encoder.finish();
+        let start = Instant::now();
+        gpu.queue.submit([commands]);
+        gpu.device
+            .poll(wgpu::PollType::wait_indefinitely())
+            .expect("the device answers");
+        start.elapsed().as_secs_f64()
+    };
+    run(DISPATCHES);
+    // The difference of two lengths leaves out what submitting and waiting take.
+    let rounds = (0..ROUNDS).map(|_| (run(2 * DISPATCHES) - run(DISPATCHES)) / f64::from(DISPATCHES));
+    rounds.fold(f64::INFINITY, f64::min)
+}
+
+fn pipeline(gpu: &Gpu, kernel: &KernelSource) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
+    assert!(kernel.features.iter().all(|feature| *feature == Feature::Subgroups));
+    let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..)
+        .zip(&kernel.bindings)
+        .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage {
+                    read_only: *access == Access::Read,
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: None,
+        entries: &entries,
+    });
+    let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: None,
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(&kernel.name),
+        source: wgpu::ShaderSource::Wgsl(kernel.wgsl.as_str().into()),
+    };
+    // SAFETY: the kernels' indices are within their buffers, as the tests with checks on show.
+    let module = unsafe {
+        gpu.device
+            .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+    };
+    let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&kernel.name),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(&kernel.name),
+        compilation_options: Default::default(),
+        cache: None,
+    });
+    (pipeline, layout)
+}
