@@ -127,8 +127,10 @@ impl Session {
         let rows = self.rows()?;
         let facts = &self.model.manifest().model;
         let sampling = options.sampling;
-        // Row, Output, Seed, Temperature, TopK, TopP.
-        let words = [
+        // All words, in their order: an earlier generation may have advanced the first ones.
+        let words: [u32; StepWord::COUNT] = [
+            self.position() - rows.end,
+            rows.end,
             rows.end - 1,
             0,
             sampling.seed,
@@ -136,7 +138,7 @@ impl Session {
             sampling.top_k,
             sampling.top_p.to_bits(),
         ];
-        self.write_words(StepWord::Row, &words);
+        self.write_words(StepWord::Position, &words);
         // The last token sampled needs no position.
         let room = self.context - self.position() + 1;
         let (limit, limit_reason) = if options.max_tokens <= room {
