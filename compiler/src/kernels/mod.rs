@@ -13,6 +13,8 @@ mod names;
 mod norm;
 mod rope;
 mod rope_cache;
+mod sample;
+mod sample_threshold;
 mod spec;
 mod step;
 
@@ -30,6 +32,9 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
+        KernelSpec::SampleThreshold { vocab } => sample_threshold::build(*vocab, variant),
+        KernelSpec::SamplePartial { vocab, groups } => sample::build_partial(*vocab, *groups, variant),
+        KernelSpec::SampleFinal { groups, slots } => sample::build_final(*groups, *slots, variant),
         other => Err(KernelError::Unsupported {
             kernel: "?".to_string(),
             what: format!("no generator for {other:?} yet"),
