@@ -71,7 +71,11 @@ pub fn run(registry: &Registry) -> ExitCode {
         output: arguments.output,
         quant: arguments.quant,
         profile: arguments.profile,
-        level: if arguments.opt_level == 0 { OptLevel::None } else { OptLevel::Full },
+        level: if arguments.opt_level == 0 {
+            OptLevel::None
+        } else {
+            OptLevel::Full
+        },
         context: arguments.context,
         chunk: arguments.chunk,
         random_weights: arguments.random_weights,
@@ -104,7 +108,12 @@ pub fn run(registry: &Registry) -> ExitCode {
 }
 
 fn summary(report: &CompileReport, options: &CompileOptions) -> String {
-    let Manifest { model, variants, shards, .. } = &report.manifest;
+    let Manifest {
+        model,
+        variants,
+        shards,
+        ..
+    } = &report.manifest;
     let weights: u64 = shards.iter().map(|shard| shard.bytes).sum();
     let mut text = format!(
         "{}: {}, {} layers, {:.1} M parameters, weights {}\n",
@@ -115,7 +124,12 @@ fn summary(report: &CompileReport, options: &CompileOptions) -> String {
         model.quantization,
     );
     for variant in variants {
-        let Programs { prefill, decode, head, sample } = &variant.programs;
+        let Programs {
+            prefill,
+            decode,
+            head,
+            sample,
+        } = &variant.programs;
         text += &format!(
             "  {:<9} {:>3} kernels; dispatches: decode {} ({:.1} a layer), prefill {}, head {}, sample {}\n",
             variant.name,
@@ -139,7 +153,9 @@ fn summary(report: &CompileReport, options: &CompileOptions) -> String {
 
 /// Mean dispatches of a layer.
 fn per_layer(program: &[kiln_bundle::Dispatch]) -> f64 {
-    let of_layers = program.iter().filter_map(|dispatch| dispatch.label.strip_prefix("layers."));
+    let of_layers = program
+        .iter()
+        .filter_map(|dispatch| dispatch.label.strip_prefix("layers."));
     let layers: Vec<&str> = of_layers.filter_map(|label| label.split(' ').next()).collect();
     let mut distinct = layers.clone();
     distinct.dedup();
@@ -156,9 +172,8 @@ struct Bars {
 impl Progress for Bars {
     fn begin(&self, stage: &str, total: u64) {
         let bar = if total > 0 {
-            let style = ProgressStyle::with_template(
-                "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
-            );
+            let style =
+                ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
             ProgressBar::new(total).with_style(style.expect("a checked template"))
         } else {
             let bar = ProgressBar::new_spinner();

@@ -100,7 +100,9 @@ pub enum CompileError {
     Emit(#[from] EmitError),
     #[error("self-test: {0}")]
     SelfTest(#[from] EvalError),
-    #[error("{source_path} holds no weights; add --random-weights SEED to invent some, or --no-weights for kernels only")]
+    #[error(
+        "{source_path} holds no weights; add --random-weights SEED to invent some, or --no-weights for kernels only"
+    )]
     NoWeights { source_path: String },
     #[error("a context of {asked} positions is more than the {most} that {name} was made for")]
     Context { asked: u32, most: usize, name: String },
@@ -131,11 +133,20 @@ pub fn compile(
         Some(random) => Some(random),
         None if checkpoint.has_tensors() => Some(&checkpoint),
         None if options.no_weights => None,
-        None => return Err(CompileError::NoWeights { source_path: options.source.display().to_string() }),
+        None => {
+            return Err(CompileError::NoWeights {
+                source_path: options.source.display().to_string(),
+            });
+        }
     };
     if let Some(source) = source {
-        let expected: Vec<ExpectedTensor> =
-            declared.iter().map(|(name, shape, _)| ExpectedTensor { name: name.clone(), shape: shape.clone() }).collect();
+        let expected: Vec<ExpectedTensor> = declared
+            .iter()
+            .map(|(name, shape, _)| ExpectedTensor {
+                name: name.clone(),
+                shape: shape.clone(),
+            })
+            .collect();
         validate(source, &expected)?;
     }
     let format_of = |name: &str| stored_format(source, options.quant, name);
@@ -145,7 +156,11 @@ pub fn compile(
         .into_iter()
         .map(|variant| plan_variant(&graph, &model, &plan_options, variant, &mut weights))
         .collect::<Result<Vec<VariantPlan>, PlanError>>()?;
-    let kernel_bytes = plans.iter().flat_map(|plan| &plan.kernels).map(|kernel| kernel.wgsl.len() as u64).sum();
+    let kernel_bytes = plans
+        .iter()
+        .flat_map(|plan| &plan.kernels)
+        .map(|kernel| kernel.wgsl.len() as u64)
+        .sum();
 
     let staging = Staging::begin(&options.output)?;
     let layout = WeightLayout::new(&graph, &weights);
@@ -158,8 +173,14 @@ pub fn compile(
         Some(source) => Some(self_test(&graph, source, &format_of, facts.vocab_size, progress)?),
         None => None,
     };
-    let variants = plans.into_iter().map(|plan| emit::write_variant(&staging, plan)).collect::<Result<_, _>>()?;
-    let text = checkpoint.text().map(|text| emit::write_text(&staging, text)).transpose()?;
+    let variants = plans
+        .into_iter()
+        .map(|plan| emit::write_variant(&staging, plan))
+        .collect::<Result<_, _>>()?;
+    let text = checkpoint
+        .text()
+        .map(|text| emit::write_text(&staging, text))
+        .transpose()?;
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         compiler: format!("kiln {}", env!("CARGO_PKG_VERSION")),
@@ -176,13 +197,22 @@ pub fn compile(
     }
     staging.publish()?;
     let explanations = model.explanations().into_iter().cloned().collect();
-    Ok(CompileReport { manifest, explanations, kernel_bytes, seconds: started.elapsed().as_secs_f64() })
+    Ok(CompileReport {
+        manifest,
+        explanations,
+        kernel_bytes,
+        seconds: started.elapsed().as_secs_f64(),
+    })
 }
 
 fn plan_options(options: &CompileOptions, facts: &ModelFacts, name: &str) -> Result<PlanOptions, CompileError> {
     let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(facts.max_context) as u32);
     if context as usize > facts.max_context || context == 0 {
-        return Err(CompileError::Context { asked: context, most: facts.max_context, name: name.to_string() });
+        return Err(CompileError::Context {
+            asked: context,
+            most: facts.max_context,
+            name: name.to_string(),
+        });
     }
     let chunk = options.chunk.unwrap_or(DEFAULT_CHUNK.min(context));
     if chunk == 0 || chunk > 4096 {
@@ -246,7 +276,9 @@ fn self_test(
         Ok(unpack(&pack(source, name, format_of(name))?))
     };
     // Spread over the vocabulary, the same for every build.
-    let ids: Vec<u32> = (0..SELF_TEST_TOKENS).map(|i| (i * 7919 + 1) % vocab.max(1) as u32).collect();
+    let ids: Vec<u32> = (0..SELF_TEST_TOKENS)
+        .map(|i| (i * 7919 + 1) % vocab.max(1) as u32)
+        .collect();
     let test = reference::self_test(graph, &values, &ids)?;
     progress.end();
     Ok(test)

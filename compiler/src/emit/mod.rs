@@ -40,7 +40,10 @@ pub enum EmitError {
 
 impl EmitError {
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
-        EmitError::Io { path: path.display().to_string(), source }
+        EmitError::Io {
+            path: path.display().to_string(),
+            source,
+        }
     }
 }
 
@@ -56,10 +59,15 @@ impl WeightLayout {
             .iter()
             .flat_map(|weight| {
                 let floats = !matches!(&weight.part, PackedPart::Matrix { format, .. } if *format != WeightFormat::F32);
-                weight.tensors(graph).into_iter().map(move |(name, bytes)| Planned { name, bytes, floats })
+                weight
+                    .tensors(graph)
+                    .into_iter()
+                    .map(move |(name, bytes)| Planned { name, bytes, floats })
             })
             .collect();
-        WeightLayout { layout: Layout::new(&planned) }
+        WeightLayout {
+            layout: Layout::new(&planned),
+        }
     }
 
     pub fn tensors(&self) -> &[WeightTensor] {

@@ -17,7 +17,11 @@ pub struct Packer<'a> {
 
 impl<'a> Packer<'a> {
     pub fn new(graph: &'a ModelGraph, source: &'a dyn TensorSource) -> Self {
-        Packer { graph, source, last: None }
+        Packer {
+            graph,
+            source,
+            last: None,
+        }
     }
 
     /// The tensors of a weight, in the order of [`PackedWeight::tensors`].
@@ -27,21 +31,33 @@ impl<'a> Packer<'a> {
     pub fn pack(&mut self, weight: &PackedWeight) -> Result<Vec<Vec<u8>>, PackError> {
         match &weight.part {
             PackedPart::Rope(rope) => Ok(vec![cast_slice(&self.graph.ropes[rope.0].inv_freq).to_vec()]),
-            PackedPart::Vector { sources, arrangement, .. } => {
+            PackedPart::Vector {
+                sources, arrangement, ..
+            } => {
                 let parts = sources.iter().map(|name| self.source.read_f32(name));
                 let parts = parts.collect::<Result<Vec<_>, CheckpointError>>()?;
                 let values: Vec<f32> = match arrangement {
                     Arrangement::Concat => parts.concat(),
-                    Arrangement::Interleave => {
-                        (0..parts[0].len()).flat_map(|row| parts.iter().map(move |part| part[row])).collect()
-                    }
+                    Arrangement::Interleave => (0..parts[0].len())
+                        .flat_map(|row| parts.iter().map(move |part| part[row]))
+                        .collect(),
                 };
                 Ok(vec![cast_slice(&values).to_vec()])
             }
-            PackedPart::Matrix { sources, arrangement, format, rows, .. } => {
+            PackedPart::Matrix {
+                sources,
+                arrangement,
+                format,
+                rows,
+                ..
+            } => {
                 let whole = self.whole(sources, *arrangement, *format)?;
                 let rows = rows.start as usize..rows.end as usize;
-                let part = if rows == (0..whole.rows) { whole } else { self.keep(sources, *arrangement, whole).rows(rows)? };
+                let part = if rows == (0..whole.rows) {
+                    whole
+                } else {
+                    self.keep(sources, *arrangement, whole).rows(rows)?
+                };
                 let (data, scales) = part.into_tensors();
                 Ok(std::iter::once(data).chain(scales).collect())
             }
@@ -60,7 +76,10 @@ impl<'a> Packer<'a> {
         {
             return Ok(matrix);
         }
-        let parts = sources.iter().map(|name| pack(self.source, name, format)).collect::<Result<Vec<_>, _>>()?;
+        let parts = sources
+            .iter()
+            .map(|name| pack(self.source, name, format))
+            .collect::<Result<Vec<_>, _>>()?;
         match (&parts[..], arrangement) {
             ([_], _) => Ok(parts.into_iter().next().expect("there is one")),
             ([a, b], Arrangement::Interleave) => PackedMatrix::interleave(a, b),

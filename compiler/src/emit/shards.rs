@@ -46,7 +46,11 @@ impl Layout {
             filled += tensor.bytes;
             groups.last_mut().expect("a group was begun").push(tensor);
         }
-        let mut layout = Layout { tensors: Vec::new(), headers: Vec::new(), bytes: Vec::new() };
+        let mut layout = Layout {
+            tensors: Vec::new(),
+            headers: Vec::new(),
+            bytes: Vec::new(),
+        };
         for (shard, group) in groups.iter().enumerate() {
             let header = header(group);
             let mut offset = header.len() as u64;
@@ -105,7 +109,13 @@ struct Open {
 
 impl<'a> ShardWriter<'a> {
     pub fn new(folder: PathBuf, layout: &'a Layout) -> Self {
-        ShardWriter { folder, layout, next: 0, open: None, shards: Vec::new() }
+        ShardWriter {
+            folder,
+            layout,
+            next: 0,
+            open: None,
+            shards: Vec::new(),
+        }
     }
 
     /// Writes the next tensor of the layout.
@@ -115,7 +125,11 @@ impl<'a> ShardWriter<'a> {
     pub fn write(&mut self, content: &[u8]) -> Result<(), EmitError> {
         let tensor = &self.layout.tensors[self.next];
         if content.len() as u64 != tensor.bytes {
-            return Err(EmitError::Size { name: tensor.name.clone(), planned: tensor.bytes, packed: content.len() as u64 });
+            return Err(EmitError::Size {
+                name: tensor.name.clone(),
+                planned: tensor.bytes,
+                packed: content.len() as u64,
+            });
         }
         if self.open.is_some() && tensor.shard as usize != self.shards.len() {
             self.close()?;
@@ -124,7 +138,11 @@ impl<'a> ShardWriter<'a> {
             let shard = self.shards.len();
             let path = self.folder.join(self.layout.file_name(shard));
             let file = File::create(&path).map_err(|source| EmitError::io(&path, source))?;
-            let mut open = Open { path, file: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new() };
+            let mut open = Open {
+                path,
+                file: BufWriter::with_capacity(1 << 20, file),
+                hash: Sha256::new(),
+            };
             open.put(&self.layout.headers[shard])?;
             self.open = Some(open);
         }
@@ -140,8 +158,12 @@ impl<'a> ShardWriter<'a> {
     }
 
     fn close(&mut self) -> Result<(), EmitError> {
-        let Some(Open { path, file, hash }) = self.open.take() else { return Ok(()) };
-        let file = file.into_inner().map_err(|error| EmitError::io(&path, error.into_error()))?;
+        let Some(Open { path, file, hash }) = self.open.take() else {
+            return Ok(());
+        };
+        let file = file
+            .into_inner()
+            .map_err(|error| EmitError::io(&path, error.into_error()))?;
         file.sync_all().map_err(|source| EmitError::io(&path, source))?;
         let shard = self.shards.len();
         self.shards.push(Shard {
@@ -156,6 +178,8 @@ impl<'a> ShardWriter<'a> {
 impl Open {
     fn put(&mut self, content: &[u8]) -> Result<(), EmitError> {
         self.hash.update(content);
-        self.file.write_all(content).map_err(|source| EmitError::io(&self.path, source))
+        self.file
+            .write_all(content)
+            .map_err(|source| EmitError::io(&self.path, source))
     }
 }

@@ -21,7 +21,9 @@ impl Staging {
     /// `target` exists and is no bundle (it is never overwritten), or the folder cannot be made.
     pub fn begin(target: &Path) -> Result<Self, EmitError> {
         if target.exists() && !target.join(MANIFEST_FILE).exists() {
-            return Err(EmitError::Occupied { path: target.display().to_string() });
+            return Err(EmitError::Occupied {
+                path: target.display().to_string(),
+            });
         }
         let mut name = target.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".partial-{}", std::process::id()));
@@ -30,7 +32,11 @@ impl Staging {
             fs::create_dir_all(parent).map_err(|source| EmitError::io(parent, source))?;
         }
         fs::create_dir(&folder).map_err(|source| EmitError::io(&folder, source))?;
-        Ok(Staging { folder, target: target.to_path_buf(), published: false })
+        Ok(Staging {
+            folder,
+            target: target.to_path_buf(),
+            published: false,
+        })
     }
 
     pub fn folder(&self) -> &Path {

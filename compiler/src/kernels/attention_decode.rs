@@ -72,7 +72,9 @@ fn body<T: Float<Component = f32>, C: Float>(b: &Builder, spec: &AttentionSplitS
     let running = Running {
         largest: b.variable("largest", lowest(b)),
         weights: b.variable("weights", 0.0),
-        values: (0..elements.div_ceil(group)).map(|i| b.variable(&lettered("values", i as usize), b.zero::<T>())).collect(),
+        values: (0..elements.div_ceil(group))
+            .map(|i| b.variable(&lettered("values", i as usize), b.zero::<T>()))
+            .collect(),
     };
     let tile_weights = b.shared::<f32>("tile_weights", WORKGROUP);
 
@@ -90,7 +92,10 @@ fn body<T: Float<Component = f32>, C: Float>(b: &Builder, spec: &AttentionSplitS
         let tile_largest = b.reduce_one("tile_largest", Reduction::Max, scored.load());
         let largest = running.largest.load().max(tile_largest).named("new_largest");
         let rescale = (running.largest.load() - largest).exp2().named("rescale");
-        let weight = position.lt(end).select((scored.load() - largest).exp2(), 0.0).named("weight");
+        let weight = position
+            .lt(end)
+            .select((scored.load() - largest).exp2(), 0.0)
+            .named("weight");
         running.largest.store(largest);
         running.weights.store(running.weights.load() * rescale + weight);
         tile_weights.store(b.thread(), weight);
@@ -107,13 +112,24 @@ fn body<T: Float<Component = f32>, C: Float>(b: &Builder, spec: &AttentionSplitS
                 for (step, values) in (0u32..).zip(&running.values) {
                     let at = element + step * group;
                     let add = || values.add(convert::<C, T>(cache.load(row + at)) * weight);
-                    if elements % group == 0 { add() } else { b.if_(at.lt(elements), add) }
+                    if elements % group == 0 {
+                        add()
+                    } else {
+                        b.if_(at.lt(elements), add)
+                    }
                 }
             });
         });
         b.barrier();
     });
-    store(b, spec, lanes, partials, (head * spec.splits + part) * partial_width(layout.width), &running);
+    store(
+        b,
+        spec,
+        lanes,
+        partials,
+        (head * spec.splits + part) * partial_width(layout.width),
+        &running,
+    );
 }
 
 /// Joins the threads' sums and stores the part's result.
@@ -139,10 +155,19 @@ fn store<'b, T: Float<Component = f32>>(
         let at = (b.thread() + step * group).named("at");
         b.if_(b.thread().lt(group) & at.lt(elements), || {
             let sum = b.variable("sum", sums.load(b.thread()));
-            b.range("other", 1, groups, 1, |other| sum.add(sums.load(b.thread() + other * group)));
+            b.range("other", 1, groups, 1, |other| {
+                sum.add(sums.load(b.thread() + other * group))
+            });
             let sum = sum.load().named("value_sum");
             for lane in 0..lanes {
-                partials.store(start + at * lanes + lane, if lanes == 1 { sum.same::<f32>() } else { sum.component(lane) });
+                partials.store(
+                    start + at * lanes + lane,
+                    if lanes == 1 {
+                        sum.same::<f32>()
+                    } else {
+                        sum.component(lane)
+                    },
+                );
             }
         });
     }

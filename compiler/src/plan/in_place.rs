@@ -27,9 +27,15 @@ fn decide(plan: &mut SectionPlan, index: &mut usize, residual: ValueId, input_di
     };
     // A split product writes its output in several calls; only the last could take it over.
     let written_once = plan.calls.iter().filter(|call| call.writes(out)).count() == 1;
-    let reads_here = call.operands.iter().filter(|operand| **operand == Operand::Read(residual)).count();
+    let reads_here = call
+        .operands
+        .iter()
+        .filter(|operand| **operand == Operand::Read(residual))
+        .count();
     let only_as_residual = reads_here == usize::from(adds_in_epilogue(call));
-    let read_later = plan.calls[*index + 1..].iter().any(|later| later.reads(residual) || later.residual == Some(residual));
+    let read_later = plan.calls[*index + 1..]
+        .iter()
+        .any(|later| later.reads(residual) || later.residual == Some(residual));
     let outlives = plan.input == Some(residual) && !input_dies;
     let same_extent = plan.values[out.0] == plan.values[residual.0];
     let may_share = written_once && only_as_residual && !read_later && !outlives && same_extent;
@@ -76,7 +82,10 @@ fn copy(extent: Extent, from: ValueId, to: ValueId) -> Call {
     };
     let spec = PointwiseSpec {
         width,
-        inputs: vec![Strided { stride: width, offset: 0 }],
+        inputs: vec![Strided {
+            stride: width,
+            offset: 0,
+        }],
         expression: PointwiseExpr::Input(0),
         in_place: false,
     };

@@ -15,20 +15,29 @@ pub fn limits(
 ) -> Limits {
     let buffer_bytes = |buffer: &Buffer| match buffer.kind {
         BufferKind::Weight { weight } => weight_bytes[weight as usize],
-        BufferKind::State { bytes_per_position, positions } => bytes_per_position * positions.unwrap_or(1),
+        BufferKind::State {
+            bytes_per_position,
+            positions,
+        } => bytes_per_position * positions.unwrap_or(1),
         BufferKind::Arena { bytes } | BufferKind::Hidden { bytes } | BufferKind::Logits { bytes } => bytes,
         BufferKind::Output { slots } => u64::from(slots) * 4,
         BufferKind::Tokens => u64::from(chunk) * 4,
         BufferKind::Step => 4 * kiln_bundle::StepWord::COUNT as u64,
     };
-    let dispatches = [&programs.prefill, &programs.decode, &programs.head, &programs.sample].into_iter().flatten();
+    let dispatches = [&programs.prefill, &programs.decode, &programs.head, &programs.sample]
+        .into_iter()
+        .flatten();
     let (mut binding, mut groups) = (0, 1);
     for dispatch in dispatches {
         for bound in &dispatch.bindings {
             let whole = buffer_bytes(&buffers[bound.buffer as usize]);
             binding = binding.max(bound.bytes.unwrap_or(whole - bound.offset));
         }
-        groups = dispatch.grid.iter().map(|grid| grid.workgroups(chunk)).fold(groups, u32::max);
+        groups = dispatch
+            .grid
+            .iter()
+            .map(|grid| grid.workgroups(chunk))
+            .fold(groups, u32::max);
     }
     let most = |of: fn(&KernelSource) -> u32| kernels.iter().map(of).max().unwrap_or(0);
     Limits {

@@ -21,6 +21,14 @@ const LANE_WORDS: u32 = 2;
 pub fn matvec_shape(profile: &Profile, rows: u32, cols: u32, format: WeightFormat) -> MatvecShape {
     let loads = cols.div_ceil(format.elements_per_vec4() * LANE_WORDS / 4);
     let workgroup = loads.next_power_of_two().clamp(32, 128);
-    let per_workgroup = if u64::from(rows) >= 8 * profile.resident_workgroups { 4 } else { 2 };
-    MatvecShape { workgroup, rows: per_workgroup, lane_words: LANE_WORDS }
+    let per_workgroup = if u64::from(rows) >= 8 * profile.resident_workgroups {
+        4
+    } else {
+        2
+    };
+    MatvecShape {
+        workgroup,
+        rows: per_workgroup,
+        lane_words: LANE_WORDS,
+    }
 }

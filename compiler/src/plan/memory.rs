@@ -27,14 +27,18 @@ pub const ALIGNMENT: u64 = 256;
 /// the size of each arena.
 pub fn assign(calls: &[Touches], bytes: &[Option<u64>]) -> (Vec<Option<Slot>>, Vec<u64>) {
     let lives = lifetimes(calls, bytes.len());
-    let mut order: Vec<usize> = (0..bytes.len()).filter(|&value| bytes[value].is_some() && lives[value].is_some()).collect();
+    let mut order: Vec<usize> = (0..bytes.len())
+        .filter(|&value| bytes[value].is_some() && lives[value].is_some())
+        .collect();
     order.sort_by_key(|&value| (lives[value], value));
     let mut slots: Vec<Option<Slot>> = vec![None; bytes.len()];
     let mut arenas: Vec<u64> = Vec::new();
     for value in order {
         let size = bytes[value].expect("filtered").next_multiple_of(ALIGNMENT);
         let forbidden = forbidden_arenas(calls, value, &slots);
-        let arena = (0..).find(|arena| !forbidden.contains(arena)).expect("there is always another arena");
+        let arena = (0..)
+            .find(|arena| !forbidden.contains(arena))
+            .expect("there is always another arena");
         if arena == arenas.len() {
             arenas.push(0);
         }
@@ -66,7 +70,13 @@ fn forbidden_arenas(calls: &[Touches], value: usize, slots: &[Option<Slot>]) -> 
             (false, true) => &call.reads,
             _ => continue,
         };
-        forbidden.extend(against.iter().filter(|&&other| other != value).filter_map(|&other| slots[other]).map(|slot| slot.arena));
+        forbidden.extend(
+            against
+                .iter()
+                .filter(|&&other| other != value)
+                .filter_map(|&other| slots[other])
+                .map(|slot| slot.arena),
+        );
     }
     forbidden
 }
@@ -107,7 +117,10 @@ mod tests {
     use super::*;
 
     fn call(reads: &[usize], writes: &[usize]) -> Touches {
-        Touches { reads: reads.to_vec(), writes: writes.to_vec() }
+        Touches {
+            reads: reads.to_vec(),
+            writes: writes.to_vec(),
+        }
     }
 
     #[test]
@@ -120,7 +133,12 @@ mod tests {
 
     #[test]
     fn reads_and_writes_of_a_call_never_share_an_arena() {
-        let calls = [call(&[], &[0]), call(&[], &[1]), call(&[0, 1], &[2]), call(&[2, 0], &[1])];
+        let calls = [
+            call(&[], &[0]),
+            call(&[], &[1]),
+            call(&[0, 1], &[2]),
+            call(&[2, 0], &[1]),
+        ];
         let (slots, _) = assign(&calls, &[Some(100), Some(300), Some(100)]);
         let arena = |value: usize| slots[value].unwrap().arena;
         assert_ne!(arena(0), arena(2));

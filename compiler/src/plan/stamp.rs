@@ -97,12 +97,25 @@ impl<'a> Stamp<'a> {
         let placed: Vec<_> = programs.iter().map(|program| self.place(program)).collect();
         let [prefill, decode, head, sample]: [Vec<Dispatch>; 4] = std::array::from_fn(|index| {
             let (program, slots) = (&programs[index], &placed[index]);
-            program.calls.iter().map(|call| self.dispatch(call, program, slots)).collect()
+            program
+                .calls
+                .iter()
+                .map(|call| self.dispatch(call, program, slots))
+                .collect()
         });
         let buffers = self.buffers();
         let kernels: Vec<KernelSource> = self.kernels.into_iter().map(|(_, source)| source).collect();
-        let programs = Programs { prefill, decode, head, sample };
-        let weight_bytes = self.weights.weights.iter().flat_map(|weight| weight.tensors(self.graph));
+        let programs = Programs {
+            prefill,
+            decode,
+            head,
+            sample,
+        };
+        let weight_bytes = self
+            .weights
+            .weights
+            .iter()
+            .flat_map(|weight| weight.tensors(self.graph));
         let weight_bytes: Vec<u64> = weight_bytes.map(|(_, bytes)| bytes).collect();
         Ok(VariantPlan {
             variant: self.variant,
@@ -114,7 +127,11 @@ impl<'a> Stamp<'a> {
     }
 
     fn cache_type(&self) -> CacheType {
-        if self.variant == Variant::F16 { CacheType::F16 } else { CacheType::F32 }
+        if self.variant == Variant::F16 {
+            CacheType::F16
+        } else {
+            CacheType::F32
+        }
     }
 
     fn layers_program(&mut self, phase: Phase) -> Result<Program, PlanError> {
@@ -126,7 +143,10 @@ impl<'a> Stamp<'a> {
         let mut program = Program::default();
         let mut carried = self.append(&mut program, &prologue, phase, None, None)?;
         for (position, layer) in self.graph.layers.iter().enumerate() {
-            let template = model.templates.iter().position(|template| template.layers.contains(&position));
+            let template = model
+                .templates
+                .iter()
+                .position(|template| template.layers.contains(&position));
             let plan = &templates[template.expect("every layer has a template")];
             carried = self.append(&mut program, plan, phase, carried, Some(layer.index))?;
         }
@@ -137,7 +157,13 @@ impl<'a> Stamp<'a> {
     }
 
     fn head_program(&mut self) -> Result<Program, PlanError> {
-        let plan = lower_section(self.graph, &self.model.epilogue, self.options, Phase::Head, self.cache_type());
+        let plan = lower_section(
+            self.graph,
+            &self.model.epilogue,
+            self.options,
+            Phase::Head,
+            self.cache_type(),
+        );
         let mut program = Program::default();
         let hidden = program.value(0);
         program.pinned.insert(hidden, Single::Hidden);
@@ -162,13 +188,29 @@ impl<'a> Stamp<'a> {
                 "top-k and top-p",
             ),
             (
-                KernelSpec::SamplePartial { vocab, groups: SAMPLE_GROUPS },
-                vec![Operand::Read(logits), Operand::Step, Operand::Read(threshold), Operand::Write(partials)],
+                KernelSpec::SamplePartial {
+                    vocab,
+                    groups: SAMPLE_GROUPS,
+                },
+                vec![
+                    Operand::Read(logits),
+                    Operand::Step,
+                    Operand::Read(threshold),
+                    Operand::Write(partials),
+                ],
                 "most likely token",
             ),
             (
-                KernelSpec::SampleFinal { groups: SAMPLE_GROUPS, slots: OUTPUT_SLOTS },
-                vec![Operand::Read(partials), Operand::AdvanceStep, Operand::NextToken, Operand::Output],
+                KernelSpec::SampleFinal {
+                    groups: SAMPLE_GROUPS,
+                    slots: OUTPUT_SLOTS,
+                },
+                vec![
+                    Operand::Read(partials),
+                    Operand::AdvanceStep,
+                    Operand::NextToken,
+                    Operand::Output,
+                ],
                 "next token",
             ),
         ];
@@ -206,7 +248,11 @@ impl<'a> Stamp<'a> {
         carried: Option<usize>,
         layer: Option<usize>,
     ) -> Result<Option<usize>, PlanError> {
-        let tokens = if phase == Phase::Decode { 1 } else { u64::from(self.options.chunk) };
+        let tokens = if phase == Phase::Decode {
+            1
+        } else {
+            u64::from(self.options.chunk)
+        };
         let values: Vec<usize> = plan
             .values
             .iter()
@@ -232,13 +278,23 @@ impl<'a> Stamp<'a> {
             let takes = self.kernels[kernel].1.bindings.len();
             if takes != targets.len() {
                 let kernel = self.kernels[kernel].1.name.clone();
-                return Err(PlanError::Bindings { label, kernel, takes, given: targets.len() });
+                return Err(PlanError::Bindings {
+                    label,
+                    kernel,
+                    takes,
+                    given: targets.len(),
+                });
             }
             let mut grid = call.spec.grid();
             if call.single_row {
                 grid = grid.map(|size| Grid::Fixed(size.workgroups(1)));
             }
-            program.calls.push(Resolved { kernel, targets, grid, label });
+            program.calls.push(Resolved {
+                kernel,
+                targets,
+                grid,
+                label,
+            });
         }
         Ok(plan.output.map(|output| values[output.0]))
     }
@@ -247,8 +303,10 @@ impl<'a> Stamp<'a> {
         if let Some(known) = self.kernels.iter().position(|(known, _)| known == spec) {
             return Ok(known);
         }
-        let source = kernels::build(spec, self.variant)
-            .map_err(|source| PlanError::Kernel { label: label.to_string(), source })?;
+        let source = kernels::build(spec, self.variant).map_err(|source| PlanError::Kernel {
+            label: label.to_string(),
+            source,
+        })?;
         // Different specs may come to the same text.
         if let Some(known) = self.kernels.iter().position(|(_, known)| *known == source) {
             return Ok(known);
@@ -340,15 +398,31 @@ impl<'a> Stamp<'a> {
         let first_state = first_arena + self.arenas.len() as u32;
         let first_weight = first_state + self.states.len() as u32;
         let bindings = call.targets.iter().map(|(target, _)| match *target {
-            Target::Single(single) => Binding { buffer: single as u32, offset: 0, bytes: None },
-            Target::State(state) => Binding { buffer: first_state + state as u32, offset: 0, bytes: None },
+            Target::Single(single) => Binding {
+                buffer: single as u32,
+                offset: 0,
+                bytes: None,
+            },
+            Target::State(state) => Binding {
+                buffer: first_state + state as u32,
+                offset: 0,
+                bytes: None,
+            },
             Target::Weight(tensor) => {
                 let position = self.used_weights.iter().position(|used| *used == tensor);
                 let position = position.expect("every bound weight is listed") as u32;
-                Binding { buffer: first_weight + position, offset: 0, bytes: None }
+                Binding {
+                    buffer: first_weight + position,
+                    offset: 0,
+                    bytes: None,
+                }
             }
             Target::Value(value) => match (program.pinned.get(&value), slots[value]) {
-                (Some(single), _) => Binding { buffer: *single as u32, offset: 0, bytes: None },
+                (Some(single), _) => Binding {
+                    buffer: *single as u32,
+                    offset: 0,
+                    bytes: None,
+                },
                 (None, slot) => {
                     let slot = slot.expect("every used value is placed");
                     Binding {
@@ -359,17 +433,35 @@ impl<'a> Stamp<'a> {
                 }
             },
         });
-        Dispatch { kernel: call.kernel as u32, bindings: bindings.collect(), grid: call.grid, label: call.label.clone() }
+        Dispatch {
+            kernel: call.kernel as u32,
+            bindings: bindings.collect(),
+            grid: call.grid,
+            label: call.label.clone(),
+        }
     }
 
     fn buffers(&self) -> Vec<Buffer> {
-        let named = |name: &str, kind| Buffer { name: name.to_string(), kind };
+        let named = |name: &str, kind| Buffer {
+            name: name.to_string(),
+            kind,
+        };
         let mut buffers = vec![
             named("step", BufferKind::Step),
             named("tokens", BufferKind::Tokens),
             named("output", BufferKind::Output { slots: OUTPUT_SLOTS }),
-            named("hidden", BufferKind::Hidden { bytes: self.hidden_bytes() }),
-            named("logits", BufferKind::Logits { bytes: u64::from(self.vocab()) * 4 }),
+            named(
+                "hidden",
+                BufferKind::Hidden {
+                    bytes: self.hidden_bytes(),
+                },
+            ),
+            named(
+                "logits",
+                BufferKind::Logits {
+                    bytes: u64::from(self.vocab()) * 4,
+                },
+            ),
         ];
         for (index, bytes) in self.arenas.iter().enumerate() {
             buffers.push(named(&format!("arena.{index}"), BufferKind::Arena { bytes: *bytes }));
@@ -379,8 +471,13 @@ impl<'a> Stamp<'a> {
             let kind = self.state_kind(decl);
             buffers.push(named(&decl.name.replacen("{}", &layer.to_string(), 1), kind));
         }
-        let names: Vec<String> =
-            self.weights.weights.iter().flat_map(|weight| weight.tensors(self.graph)).map(|(name, _)| name).collect();
+        let names: Vec<String> = self
+            .weights
+            .weights
+            .iter()
+            .flat_map(|weight| weight.tensors(self.graph))
+            .map(|(name, _)| name)
+            .collect();
         for &weight in &self.used_weights {
             buffers.push(named(&names[weight as usize], BufferKind::Weight { weight }));
         }

@@ -24,8 +24,13 @@ pub fn specialize(graph: &ModelGraph, format_of: &dyn Fn(&str) -> WeightFormat) 
     let mut found: Vec<SpecializedTemplate> = Vec::new();
     for (position, layer) in graph.layers.iter().enumerate() {
         let section = &graph.templates[layer.template].section;
-        let formats = formats(graph, section, |name| format_of(&name.replacen("{}", &layer.index.to_string(), 1)));
-        match found.iter_mut().find(|known| known.template == layer.template && known.formats == formats) {
+        let formats = formats(graph, section, |name| {
+            format_of(&name.replacen("{}", &layer.index.to_string(), 1))
+        });
+        match found
+            .iter_mut()
+            .find(|known| known.template == layer.template && known.formats == formats)
+        {
             Some(known) => known.layers.push(position),
             None => found.push(SpecializedTemplate {
                 name: graph.templates[layer.template].kind.clone(),
@@ -52,11 +57,7 @@ pub fn shared_formats(graph: &ModelGraph, format_of: &dyn Fn(&str) -> WeightForm
     shared
 }
 
-fn formats(
-    graph: &ModelGraph,
-    section: &crate::graph::Section,
-    format_of: impl Fn(&str) -> WeightFormat,
-) -> Formats {
+fn formats(graph: &ModelGraph, section: &crate::graph::Section, format_of: impl Fn(&str) -> WeightFormat) -> Formats {
     let used = section.nodes.node_weights().filter_map(|node| match node.op {
         crate::graph::Op::Weight(id) => Some(id),
         _ => None,

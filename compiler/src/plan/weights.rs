@@ -92,7 +92,14 @@ impl WeightTable {
     pub fn vector(&mut self, graph: &ModelGraph, layer: usize, parts: &[WeightId], arrangement: Arrangement) -> u32 {
         let sources = names(graph, layer, parts);
         let len = parts.iter().map(|part| graph.weights[part.0].elements() as u32).sum();
-        self.intern(stacked_name(&sources), PackedPart::Vector { sources, arrangement, len })[0]
+        self.intern(
+            stacked_name(&sources),
+            PackedPart::Vector {
+                sources,
+                arrangement,
+                len,
+            },
+        )[0]
     }
 
     pub fn rope(&mut self, graph: &ModelGraph, rope: RopeId) -> u32 {
@@ -101,8 +108,15 @@ impl WeightTable {
 
     fn intern(&mut self, name: String, part: PackedPart) -> Vec<u32> {
         let index = *self.by_name.entry(name.clone()).or_insert_with(|| {
-            let first_tensor = self.weights.last().map_or(0, |last| last.first_tensor + last.tensor_count());
-            self.weights.push(PackedWeight { name, part, first_tensor });
+            let first_tensor = self
+                .weights
+                .last()
+                .map_or(0, |last| last.first_tensor + last.tensor_count());
+            self.weights.push(PackedWeight {
+                name,
+                part,
+                first_tensor,
+            });
             self.weights.len() - 1
         });
         let weight = &self.weights[index];
@@ -119,7 +133,9 @@ pub fn split_rows(rows: u32, cols: u32, format: WeightFormat, limit: u64) -> Vec
     }
     let row_bytes = format.data_bytes(1, cols.into());
     let most = ((limit / row_bytes) as u32 / GRANULE * GRANULE).max(GRANULE);
-    (0..rows.div_ceil(most)).map(|part| part * most..rows.min((part + 1) * most)).collect()
+    (0..rows.div_ceil(most))
+        .map(|part| part * most..rows.min((part + 1) * most))
+        .collect()
 }
 
 fn names(graph: &ModelGraph, layer: usize, parts: &[WeightId]) -> Vec<String> {
@@ -128,7 +144,9 @@ fn names(graph: &ModelGraph, layer: usize, parts: &[WeightId]) -> Vec<String> {
 
 /// `a.q_proj.weight` and `a.k_proj.weight` become `a.q_proj+k_proj.weight`.
 fn stacked_name(sources: &[String]) -> String {
-    let [first, rest @ ..] = sources else { return String::new() };
+    let [first, rest @ ..] = sources else {
+        return String::new();
+    };
     let (stem, ending) = first.rsplit_once('.').unwrap_or((first, ""));
     let mut name = stem.to_string();
     for source in rest {

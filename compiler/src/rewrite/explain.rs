@@ -110,7 +110,10 @@ pub(super) fn explain(
             let others: Vec<&str> = others.into_iter().collect();
             let more = other.total().saturating_sub(extraction.total());
             if more > 0 {
-                alternatives.push((format!("{} instead of {}", others.join(" or "), reader.describe(id)), more));
+                alternatives.push((
+                    format!("{} instead of {}", others.join(" or "), reader.describe(id)),
+                    more,
+                ));
             }
         }
     }

@@ -42,8 +42,14 @@ fn configs() -> Vec<serde_json::Value> {
 }
 
 fn all_quantized(graph: &ModelGraph) -> Formats {
-    let matrices = graph.weights.iter().enumerate().filter(|(_, weight)| weight.role == WeightRole::Matrix);
-    matrices.map(|(index, _)| (crate::graph::WeightId(index), WeightFormat::Q4 { min: false })).collect()
+    let matrices = graph
+        .weights
+        .iter()
+        .enumerate()
+        .filter(|(_, weight)| weight.role == WeightRole::Matrix);
+    matrices
+        .map(|(index, _)| (crate::graph::WeightId(index), WeightFormat::Q4 { min: false }))
+        .collect()
 }
 
 /// Rewrites every section of every architecture in every phase.
@@ -51,14 +57,24 @@ fn for_each_section(level: OptLevel, mut check: impl FnMut(&str, Phase, Rewritte
     let registry = Registry::default();
     let profile = Profile::named(Profile::DEFAULT).unwrap();
     for config in configs() {
-        let Ok(architecture) = registry.for_config(&config) else { panic!("{config} has no architecture") };
+        let Ok(architecture) = registry.for_config(&config) else {
+            panic!("{config} has no architecture")
+        };
         let graph = architecture.build(&config).unwrap();
         let formats = all_quantized(&graph);
         for (name, section) in graph.sections() {
-            let phases: &[Phase] =
-                if name == "epilogue" { &[Phase::Head] } else { &[Phase::Prefill, Phase::Decode] };
+            let phases: &[Phase] = if name == "epilogue" {
+                &[Phase::Head]
+            } else {
+                &[Phase::Prefill, Phase::Decode]
+            };
             for &phase in phases {
-                let costs = Costs { profile: &profile, phase, chunk: 128, context: 1024 };
+                let costs = Costs {
+                    profile: &profile,
+                    phase,
+                    chunk: 128,
+                    context: 1024,
+                };
                 let name = format!("{} {name}", graph.architecture);
                 let rewritten = rewrite(&graph, &name, section, &formats, level, &costs).unwrap();
                 check(&name, phase, rewritten, &costs);
@@ -117,7 +133,12 @@ fn extraction_is_exact_on_the_templates() {
         let price = |term: &Term| costs.price(egraph, term);
         let root = rewritten.extraction.root;
         let found = extract(egraph, root, price).unwrap().total();
-        let best = Exhaustive { egraph, price: &price, best: u64::MAX }.search(root);
+        let best = Exhaustive {
+            egraph,
+            price: &price,
+            best: u64::MAX,
+        }
+        .search(root);
         assert_eq!(found, best, "{name} {phase:?}");
     });
 }

@@ -6,8 +6,8 @@ use super::{Lowering, Place};
 use crate::cost::Costs;
 use crate::graph::{RopeId, StateId};
 use crate::kernels::{
-    AttentionPrefillSpec, AttentionReduceSpec, AttentionShape, AttentionSplitSpec, CacheSpec, CacheWriteSpec, KernelSpec,
-    RopeCacheSpec, RopeKernelSpec,
+    AttentionPrefillSpec, AttentionReduceSpec, AttentionShape, AttentionSplitSpec, CacheSpec, CacheWriteSpec,
+    KernelSpec, RopeCacheSpec, RopeKernelSpec,
 };
 use crate::plan::calls::{Extent, Operand};
 use crate::rewrite::leaves::LeafDef;
@@ -28,7 +28,12 @@ impl Lowering<'_> {
             x: from.layout,
         };
         let out = self.plan.value(self.like(from.value, from.width));
-        let operands = vec![Operand::Read(from.value), Operand::Rope(rope), Operand::Step, Operand::Write(out)];
+        let operands = vec![
+            Operand::Read(from.value),
+            Operand::Rope(rope),
+            Operand::Step,
+            Operand::Write(out),
+        ];
         self.call(KernelSpec::Rope(spec), operands, "rope", None);
         self.whole_place(out, from.width)
     }
@@ -43,9 +48,17 @@ impl Lowering<'_> {
             Term::CacheWrite([state, k, v]) => {
                 let (k, v) = (self.place(k), self.place(v));
                 let state = self.state_id(state);
-                let spec = CacheWriteSpec { cache: self.cache_spec(state), k: k.layout, v: v.layout };
-                let operands =
-                    vec![Operand::Read(k.value), Operand::Read(v.value), Operand::Step, Operand::WriteState(state)];
+                let spec = CacheWriteSpec {
+                    cache: self.cache_spec(state),
+                    k: k.layout,
+                    v: v.layout,
+                };
+                let operands = vec![
+                    Operand::Read(k.value),
+                    Operand::Read(v.value),
+                    Operand::Step,
+                    Operand::WriteState(state),
+                ];
                 self.call(KernelSpec::CacheWrite(spec), operands, "cache write", None);
                 state
             }
@@ -64,9 +77,13 @@ impl Lowering<'_> {
         }
         let (state, rope, heads, qkv, norm) = match self.rewritten.term(id).clone() {
             Term::RopeCache([state, rope, heads, _, qkv]) => (state, rope, heads, qkv, None),
-            Term::RopeCacheNorm([state, rope, heads, _, qkv, gq, gk, eps, unit]) => {
-                (state, rope, heads, qkv, Some((gq, gk, self.number(eps), self.flag(unit))))
-            }
+            Term::RopeCacheNorm([state, rope, heads, _, qkv, gq, gk, eps, unit]) => (
+                state,
+                rope,
+                heads,
+                qkv,
+                Some((gq, gk, self.number(eps), self.flag(unit))),
+            ),
             other => unreachable!("{other} writes no cache"),
         };
         let qkv = self.whole(qkv);
@@ -89,7 +106,12 @@ impl Lowering<'_> {
             };
             operands.push(Operand::Vector(parts, Arrangement::Concat));
         }
-        operands.extend([Operand::Rope(rope), Operand::Step, Operand::Write(out), Operand::WriteState(state)]);
+        operands.extend([
+            Operand::Rope(rope),
+            Operand::Step,
+            Operand::Write(out),
+            Operand::WriteState(state),
+        ]);
         self.call(KernelSpec::RopeCache(spec), operands, "rope, cache write", None);
         let queries = self.whole_place(out, width);
         self.places.insert(id, queries);
@@ -103,8 +125,18 @@ impl Lowering<'_> {
         let attention = self.attention_shape(spec, state);
         let width = attention.heads * attention.cache.width;
         let out = self.plan.value(self.like(q, width));
-        let operands = vec![Operand::Read(q), Operand::ReadState(state), Operand::Step, Operand::Write(out)];
-        self.call(KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention }), operands, "attention", None);
+        let operands = vec![
+            Operand::Read(q),
+            Operand::ReadState(state),
+            Operand::Step,
+            Operand::Write(out),
+        ];
+        self.call(
+            KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention }),
+            operands,
+            "attention",
+            None,
+        );
         self.whole_place(out, width)
     }
 
@@ -118,12 +150,22 @@ impl Lowering<'_> {
         let (heads, width) = (attention.heads, attention.cache.width);
         let splits = self.splits(heads);
         let parts = self.plan.value(Extent::Fixed(heads * splits * (width + 2)));
-        let operands = vec![Operand::Read(q), Operand::ReadState(state), Operand::Step, Operand::Write(parts)];
+        let operands = vec![
+            Operand::Read(q),
+            Operand::ReadState(state),
+            Operand::Step,
+            Operand::Write(parts),
+        ];
         let spec = KernelSpec::AttentionSplit(AttentionSplitSpec { attention, splits });
         self.call(spec, operands, "attention", None);
         let out = self.plan.value(Extent::PerToken(heads * width));
         let spec = KernelSpec::AttentionReduce(AttentionReduceSpec { heads, width, splits });
-        self.call(spec, vec![Operand::Read(parts), Operand::Write(out)], "attention, joined", None);
+        self.call(
+            spec,
+            vec![Operand::Read(parts), Operand::Write(out)],
+            "attention, joined",
+            None,
+        );
         self.whole_place(out, heads * width)
     }
 

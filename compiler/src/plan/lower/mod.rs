@@ -97,8 +97,15 @@ impl Lowering<'_> {
             Term::NormAdd([x, g, eps, unit, r]) => self.norm(x, g, eps, unit, 1, Some(r)),
             Term::Slice([start, len, x]) => {
                 let of = self.place(x);
-                let layout = Strided { offset: of.layout.offset + self.count(start), ..of.layout };
-                Place { layout, width: self.count(len), ..of }
+                let layout = Strided {
+                    offset: of.layout.offset + self.count(start),
+                    ..of.layout
+                };
+                Place {
+                    layout,
+                    width: self.count(len),
+                    ..of
+                }
             }
             Term::Rope([rope, heads, x]) => self.rope(rope, heads, x),
             Term::Attention([spec, q, cache]) => self.attention(spec, q, cache),
@@ -114,7 +121,12 @@ impl Lowering<'_> {
     /// The value of a class with nothing around it: a slice is copied out.
     fn whole(&mut self, id: Id) -> ValueId {
         let place = self.place(id);
-        if place.layout == (Strided { stride: place.width, offset: 0 }) {
+        if place.layout
+            == (Strided {
+                stride: place.width,
+                offset: 0,
+            })
+        {
             return place.value;
         }
         self.copy(place)
@@ -129,7 +141,14 @@ impl Lowering<'_> {
     }
 
     fn whole_place(&self, value: ValueId, width: u32) -> Place {
-        Place { value, layout: Strided { stride: width, offset: 0 }, width }
+        Place {
+            value,
+            layout: Strided {
+                stride: width,
+                offset: 0,
+            },
+            width,
+        }
     }
 
     /// Adds a call; whether it runs for one row follows from what it writes.
@@ -137,7 +156,13 @@ impl Lowering<'_> {
         let single_row = operands.iter().any(
             |operand| matches!(operand, Operand::Write(value) if matches!(self.plan.values[value.0], Extent::Fixed(_))),
         );
-        self.plan.calls.push(Call { spec, operands, label: label.into(), single_row, residual });
+        self.plan.calls.push(Call {
+            spec,
+            operands,
+            label: label.into(),
+            single_row,
+            residual,
+        });
     }
 
     fn input(&mut self, id: Id) -> Place {
@@ -162,8 +187,12 @@ impl Lowering<'_> {
                 format: matrix.format,
                 scale,
             };
-            let operands =
-                vec![Operand::Matrix(matrix.clone(), rows), Operand::Tokens, Operand::Step, Operand::Write(out)];
+            let operands = vec![
+                Operand::Matrix(matrix.clone(), rows),
+                Operand::Tokens,
+                Operand::Step,
+                Operand::Write(out),
+            ];
             self.call(KernelSpec::Gather(spec), operands, "embedding", None);
         }
         self.whole_place(out, matrix.cols)

@@ -42,7 +42,8 @@ impl Lowering<'_> {
     /// The expression of a class. An elementwise operand that nothing else uses is spliced in.
     fn expression(&mut self, id: Id, root: bool, inputs: &mut Vec<Place>) -> PointwiseExpr {
         let id = self.rewritten.egraph.find(id);
-        let spliced = root || (self.options.level == OptLevel::Full && self.uses[&id] == 1 && inputs.len() + 2 < MAX_INPUTS);
+        let spliced =
+            root || (self.options.level == OptLevel::Full && self.uses[&id] == 1 && inputs.len() + 2 < MAX_INPUTS);
         let term = self.rewritten.term(id).clone();
         if spliced {
             let binary = |lowering: &mut Self, kind, [a, b]: [Id; 2], inputs: &mut Vec<Place>| {
@@ -70,7 +71,9 @@ impl Lowering<'_> {
             }
         }
         let place = self.place(id);
-        let known = inputs.iter().position(|input| input.value == place.value && input.layout == place.layout);
+        let known = inputs
+            .iter()
+            .position(|input| input.value == place.value && input.layout == place.layout);
         PointwiseExpr::Input(known.unwrap_or_else(|| {
             inputs.push(place);
             inputs.len() - 1
