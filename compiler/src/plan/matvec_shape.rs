@@ -13,22 +13,21 @@ pub struct MatvecShape {
     pub lane_words: u32,
 }
 
-/// Half of a vec4: neighbouring threads read neighbouring parts of the input, and loads are still 8 bytes.
-const LANE_WORDS: u32 = 2;
-
-/// Few rows a workgroup where the device would otherwise idle, more where the input can be reused; as many
-/// threads as a row has loads for.
+/// As measured on an H100 with `cargo run --release -p kiln-codegen-tests --example time_kernels` (benches/RESULTS.md):
+/// 4-bit weights like single words, so that neighbouring threads read neighbouring parts of the input; a thread
+/// should have about two loads a row, in at most 128 threads; and more rows a workgroup pay only where
+/// there are many workgroups left.
 pub fn matvec_shape(profile: &Profile, rows: u32, cols: u32, format: WeightFormat) -> MatvecShape {
-    let loads = cols.div_ceil(format.elements_per_vec4() * LANE_WORDS / 4);
-    let workgroup = loads.next_power_of_two().clamp(32, 128);
-    let per_workgroup = if u64::from(rows) >= 8 * profile.resident_workgroups {
-        4
-    } else {
-        2
+    let lane_words = match format {
+        WeightFormat::Q4 { .. } => 1,
+        _ => 2,
     };
+    let loads = cols.div_ceil(format.elements_per_vec4() / 4 * lane_words);
+    let workgroup = loads.div_ceil(2).next_power_of_two().clamp(32, 128);
+    let many = u64::from(rows) >= 8 * profile.resident_workgroups;
     MatvecShape {
         workgroup,
-        rows: per_workgroup,
-        lane_words: LANE_WORDS,
+        rows: if many { 4 } else { 2 },
+        lane_words,
     }
 }
