@@ -71,9 +71,9 @@ pub enum Error {
         "out of device memory for {what} ({bytes} bytes); use a shorter --context, a smaller quantization or another device"
     )]
     OutOfMemory { what: String, bytes: u64 },
-    /// More positions than the model was trained for.
-    #[error("a context of {asked} positions is more than the model's {max}; ask for at most {max}")]
-    ContextTooLong { asked: u32, max: u32 },
+    /// No positions, or more than the model was trained for.
+    #[error("a context of {asked} positions is not between 1 and the model's {max}; ask for one that is")]
+    ContextLength { asked: u32, max: u32 },
     /// The state of such a context does not fit one buffer of this device.
     #[error(
         "a context of {asked} positions needs a buffer of {bytes} bytes, this device allows {limit}; ask for at most {longest}"

@@ -174,7 +174,7 @@ fn bench_measures() {
     }
     assert_eq!(json["decode_dispatches"], 5);
     let arguments = ["bench", bundle(&toy), "--prefill", "100"];
-    assert!(stderr(1, &arguments).contains("more than the model's 40"));
+    assert!(stderr(1, &arguments).contains("between 1 and the model's 40"));
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn input_is_checked() {
     assert!(matches!(unknown, Err(Error::TokenOutOfRange { id: 17, vocab: 17 })));
     let model = session.model().clone();
     let long = block_on(Session::new(model, Some(MAX_CONTEXT + 1)));
-    assert!(matches!(long.err(), Some(Error::ContextTooLong { asked: 41, max: 40 })));
+    assert!(matches!(long.err(), Some(Error::ContextLength { asked: 41, max: 40 })));
 }
 
 #[test]

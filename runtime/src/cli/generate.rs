@@ -19,7 +19,8 @@ pub(super) async fn run(args: GenerateArgs, cancel: &CancelToken) -> anyhow::Res
     if args.ignore_eos {
         options.stop_ids = Some(Vec::new());
     }
-    let mut session = Session::new(model.clone(), args.sampling.context).await?;
+    let context = context(&args, prompt.len(), model.manifest().model.max_context);
+    let mut session = Session::new(model.clone(), context).await?;
     session.set_cancel_token(cancel.clone());
 
     let started = Instant::now();
@@ -68,6 +69,13 @@ pub(super) async fn run(args: GenerateArgs, cancel: &CancelToken) -> anyhow::Res
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// As asked, or no more than prompt and answer take; `None`: the model's default.
+fn context(args: &GenerateArgs, prompt: usize, max: u32) -> Option<u32> {
+    let sampling = &args.sampling;
+    let needed = |tokens: u32| u32::try_from(prompt).unwrap_or(max).saturating_add(tokens).min(max);
+    sampling.context.or_else(|| sampling.max_tokens.map(needed))
 }
 
 fn prompt_ids(args: &GenerateArgs, text: Option<&TextModel>) -> anyhow::Result<Vec<u32>> {

@@ -12,7 +12,7 @@ use crate::device::{Fence, OwnedBuffer};
 use crate::{Bundle, BundleSource, Device, Error};
 
 /// Bytes read and uploaded at once; a multiple of 4.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 1 << 20;
 /// Pieces handed to the device before it must have copied those before them.
 const PIECES_IN_FLIGHT: usize = 4;
 

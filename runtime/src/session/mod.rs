@@ -50,7 +50,7 @@ impl Session {
         let facts = &model.manifest().model;
         let asked = context.unwrap_or_else(|| facts.default_context.min(facts.max_context));
         if asked > facts.max_context || asked == 0 {
-            return Err(Error::ContextTooLong {
+            return Err(Error::ContextLength {
                 asked,
                 max: facts.max_context,
             });
