@@ -17,6 +17,7 @@ fn template(name: &str) -> &'static str {
         "llama3" => include_str!("text/templates/llama3.jinja"),
         "qwen3" => include_str!("text/templates/qwen3.jinja"),
         "gemma3" => include_str!("text/templates/gemma3.jinja"),
+        "expressions" => include_str!("text/templates/expressions.jinja"),
         "features" => include_str!("text/templates/features.jinja"),
         other => panic!("no template {other}"),
     }
