@@ -21,12 +21,11 @@ if [ ! -e "$bundle/manifest.json" ] || [ "$bin/compile-model" -nt "$bundle/manif
     "$bin/compile-model" "$gguf" -o "$bundle"
 fi
 
-if [ $# -gt 0 ]; then
-    exec "$bin/run-model" generate "$bundle" --prompt "$*" --max-tokens 256
-elif [ -t 0 ]; then
+if [ $# -eq 0 ] && [ -t 0 ]; then
     say "Chat (Ctrl-D ends it)"
     exec "$bin/run-model" chat "$bundle"
-else
-    # No terminal, no question: ask one.
-    exec "$bin/run-model" generate "$bundle" --prompt "What is the capital of France?" --max-tokens 256
 fi
+# Without a terminal nobody asks: then this is the question.
+question=${*:-What is the capital of France?}
+say "$question"
+exec "$bin/run-model" generate "$bundle" --prompt "$question" --max-tokens 256

@@ -3,6 +3,7 @@
 #![cfg(feature = "text")]
 
 use kiln_runtime::text::{Message, TextError, TextModel};
+use proptest::prelude::*;
 use serde::Deserialize;
 
 const BYTE_LEVEL: &[u8] = include_bytes!("text/byte_level.json");
@@ -16,6 +17,7 @@ fn template(name: &str) -> &'static str {
         "llama3" => include_str!("text/templates/llama3.jinja"),
         "qwen3" => include_str!("text/templates/qwen3.jinja"),
         "gemma3" => include_str!("text/templates/gemma3.jinja"),
+        "expressions" => include_str!("text/templates/expressions.jinja"),
         "features" => include_str!("text/templates/features.jinja"),
         other => panic!("no template {other}"),
     }
@@ -172,4 +174,21 @@ fn json_options_of_templates() {
         render("{{ {'b': [], 'a': {}} | tojson(indent=4) }}"),
         "{\n    \"b\": [],\n    \"a\": {}\n}"
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is changed in the file, it is an error or a tokenizer that works.
+    #[test]
+    fn no_tokenizer_file_panics(at in 0.0..1.0, removed in 0usize..12, added in "[0-9a-z\"{}\\[\\],:. ]{0,3}", level: bool) {
+        let mut bytes = if level { BYTE_LEVEL } else { BYTE_FALLBACK }.to_vec();
+        let start = (at * bytes.len() as f64) as usize;
+        let end = (start + removed).min(bytes.len());
+        bytes.splice(start..end, added.bytes());
+        if let Ok(model) = TextModel::load(&bytes, None, None) {
+            let ids = model.encode("The model 東京 <think> a b", true);
+            let _ = ids.map(|ids| model.decode(&ids, true));
+        }
+    }
 }

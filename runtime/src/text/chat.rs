@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
+use super::jinja::without_python_extensions;
 use super::{Message, TextError, python};
 
 const NAME: &str = "chat_template";
@@ -28,7 +29,7 @@ impl ChatTemplate {
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
+            .add_template_owned(NAME, without_python_extensions(source))
             .map_err(|error| describe(&error))?;
         Ok(ChatTemplate {
             environment,
@@ -102,31 +103,6 @@ fn special_tokens(config: &serde_json::Value) -> Vec<(String, String)> {
             Some((name.clone(), text.to_string()))
         })
         .collect()
-}
-
-/// `{% generation %}` marks the assistant's words for training. It renders its body, so a block that
-/// is always taken stands for it.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        out.push_str(before);
-        let name_at = tag.find(|c: char| !matches!(c, '-' | '+') && !c.is_whitespace());
-        let (space, name) = tag.split_at(name_at.unwrap_or(tag.len()));
-        out.push_str(space);
-        rest = name;
-        for (from, to) in [("generation", "if true"), ("endgeneration", "endif")] {
-            if let Some(after) = name.strip_prefix(from)
-                && after.trim_start_matches(['-', '+', ' ']).starts_with("%}")
-            {
-                out.push_str(to);
-                rest = after;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 /// Marks the error of `raise_exception` among all others.

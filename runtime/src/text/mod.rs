@@ -7,6 +7,7 @@
 mod chat;
 mod detokenize;
 mod error;
+mod jinja;
 mod model;
 mod python;
 mod stop;

@@ -51,7 +51,7 @@ impl TextModel {
         let fault = |error: tokenizers::Error| TextError::Tokenizer {
             message: error.to_string(),
         };
-        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(fault)?;
+        let mut tokenizer = open(tokenizer_json).map_err(fault)?;
         // Files of encoder models cut and pad every text; a prompt must stay as it is.
         tokenizer.with_truncation(None).map_err(fault)?;
         tokenizer.with_padding(None);
@@ -143,6 +143,18 @@ impl TextModel {
     pub fn encode_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>, TextError> {
         self.encode(&self.render_chat(messages, add_generation_prompt)?, false)
     }
+}
+
+/// Opens a tokenizer and tries it. The tokenizers crate panics on some faulty files: on what is not JSON, and on what
+/// contradicts itself, as when the template of special tokens names one that is not there.
+fn open(json: &[u8]) -> tokenizers::Result<Tokenizer> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json)?;
+    let opened = std::panic::catch_unwind(|| {
+        let tokenizer = Tokenizer::from_bytes(json)?;
+        tokenizer.encode_fast("", true)?;
+        Ok(tokenizer)
+    });
+    opened.unwrap_or_else(|_| Err("it contradicts itself".into()))
 }
 
 /// `chat_template` of a tokenizer_config.json: a string, or a list of named ones.

@@ -87,7 +87,7 @@ def renders(tok):
     out = []
     for path in sorted((HERE / "templates").glob("*.jinja")):
         hf.chat_template = path.read_text()
-        chats = {"features": FEATURES} if path.stem == "features" else CHATS
+        chats = {"features": FEATURES} if path.stem in ("features", "expressions") else CHATS
         for name, messages in chats.items():
             for prompt in (False, True):
                 try:
