@@ -127,7 +127,7 @@ pub struct Limits {
 pub struct Kernel {
     /// Also the entry point's name.
     pub name: String,
-    /// Path within the bundle, e.g. `kernels/base/matvec_q4_norm_1536x576.wgsl`.
+    /// Path within the bundle, e.g. `kernels/f16/matvec_q4_norm_1536x576.wgsl`; texts that all variants share lie in `kernels/`.
     pub file: String,
     pub sha256: String,
     pub bindings: Vec<Access>,

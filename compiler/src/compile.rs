@@ -1,5 +1,6 @@
 //! The whole way from a checkpoint to a bundle.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -156,11 +157,7 @@ pub fn compile(
         .into_iter()
         .map(|variant| plan_variant(&graph, &model, &plan_options, variant, &mut weights))
         .collect::<Result<Vec<VariantPlan>, PlanError>>()?;
-    let kernel_bytes = plans
-        .iter()
-        .flat_map(|plan| &plan.kernels)
-        .map(|kernel| kernel.wgsl.len() as u64)
-        .sum();
+    let kernel_bytes = kernel_bytes(&plans);
 
     let staging = Staging::begin(&options.output)?;
     let layout = WeightLayout::new(&graph, &weights);
@@ -173,10 +170,7 @@ pub fn compile(
         Some(source) => Some(self_test(&graph, source, &format_of, facts.vocab_size, progress)?),
         None => None,
     };
-    let variants = plans
-        .into_iter()
-        .map(|plan| emit::write_variant(&staging, plan))
-        .collect::<Result<_, _>>()?;
+    let variants = emit::write_variants(&staging, plans)?;
     let text = checkpoint
         .text()
         .map(|text| emit::write_text(&staging, text))
@@ -225,6 +219,16 @@ fn plan_options(options: &CompileOptions, facts: &ModelFacts, name: &str) -> Res
         context,
         binding_limit: BINDING_LIMIT,
     })
+}
+
+/// Bytes of WGSL, texts that variants share counted once.
+fn kernel_bytes(plans: &[VariantPlan]) -> u64 {
+    let texts: BTreeSet<&str> = plans
+        .iter()
+        .flat_map(|plan| &plan.kernels)
+        .map(|kernel| kernel.wgsl.as_str())
+        .collect();
+    texts.into_iter().map(|text| text.len() as u64).sum()
 }
 
 /// Every weight of every layer: checkpoint name, shape, role.

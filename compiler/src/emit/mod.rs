@@ -4,6 +4,7 @@ mod pack;
 mod shards;
 mod staging;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kiln_bundle::{Kernel, Manifest, TextFiles, Variant, WeightTensor};
@@ -126,32 +127,46 @@ impl WeightLayout {
     }
 }
 
-/// Writes a variant's kernels and gives its part of the manifest.
-pub fn write_variant(staging: &Staging, plan: VariantPlan) -> Result<Variant, EmitError> {
-    let name = plan.name().to_string();
-    let mut features = Vec::new();
-    let mut kernels = Vec::new();
-    for kernel in plan.kernels {
-        let file = format!("kernels/{name}/{}.wgsl", kernel.name);
-        staging.write(&file, kernel.wgsl.as_bytes())?;
-        features.extend(kernel.features);
-        kernels.push(Kernel {
-            name: kernel.name,
-            file,
-            sha256: kiln_bundle::sha256_hex(kernel.wgsl.as_bytes()),
-            bindings: kernel.bindings,
+/// Writes the kernels of all variants and gives their part of the manifest. A kernel whose text is the same in every
+/// variant is one file.
+pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<Variant>, EmitError> {
+    let mut texts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for kernel in plans.iter().flat_map(|plan| &plan.kernels) {
+        texts
+            .entry(kernel.name.clone())
+            .or_default()
+            .insert(kernel.wgsl.clone());
+    }
+    let mut variants = Vec::new();
+    for plan in plans {
+        let variant = plan.name().to_string();
+        let mut features = Vec::new();
+        let mut kernels = Vec::new();
+        for kernel in plan.kernels {
+            let shared = texts[&kernel.name].len() == 1;
+            let folder = if shared { String::new() } else { format!("{variant}/") };
+            let file = format!("kernels/{folder}{}.wgsl", kernel.name);
+            staging.write(&file, kernel.wgsl.as_bytes())?;
+            features.extend(kernel.features);
+            kernels.push(Kernel {
+                name: kernel.name,
+                file,
+                sha256: kiln_bundle::sha256_hex(kernel.wgsl.as_bytes()),
+                bindings: kernel.bindings,
+            });
+        }
+        features.sort_unstable();
+        features.dedup();
+        variants.push(Variant {
+            limits: plan.limits,
+            name: variant,
+            features,
+            kernels,
+            buffers: plan.buffers,
+            programs: plan.programs,
         });
     }
-    features.sort_unstable();
-    features.dedup();
-    Ok(Variant {
-        limits: plan.limits,
-        name,
-        features,
-        kernels,
-        buffers: plan.buffers,
-        programs: plan.programs,
-    })
+    Ok(variants)
 }
 
 /// Writes tokenizer and chat template.

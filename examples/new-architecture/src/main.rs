@@ -1,12 +1,7 @@
-//! Prints the graph that a config.json gives.
+//! `compile-model` with one more architecture.
 
-use anyhow::Context;
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
-    let path = std::env::args().nth(1).context("usage: new-architecture CONFIG.JSON")?;
-    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    let config = serde_json::from_str(&text).with_context(|| path.clone())?;
-    let registry = new_architecture::registry();
-    println!("{}", registry.for_config(&config)?.build(&config)?);
-    Ok(())
+fn main() -> ExitCode {
+    kiln_compiler::cli::run(&new_architecture::registry())
 }

@@ -1,0 +1,262 @@
+//! The compiler as a program uses it: what it writes, what it refuses, and that nothing half-written stays.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kiln_bundle::Manifest;
+use kiln_compiler::architectures::Registry;
+use kiln_compiler::compile::{CompileError, CompileOptions, compile};
+use kiln_compiler::emit::EmitError;
+use kiln_compiler::progress::{Progress, Silent};
+use kiln_compiler::rewrite::OptLevel;
+use kiln_compiler::weights::Quant;
+use serde_json::{Value, json};
+
+fn config() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24, "vocab_size": 333, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 128, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": true,
+    })
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(config: &Value) -> Self {
+        let place = Place {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        fs::write(place.source(), config.to_string()).unwrap();
+        place
+    }
+
+    fn source(&self) -> PathBuf {
+        self.folder.path().join("config.json")
+    }
+
+    fn output(&self) -> PathBuf {
+        self.folder.path().join("out.kiln")
+    }
+
+    fn options(&self) -> CompileOptions {
+        CompileOptions {
+            random_weights: Some(1),
+            ..CompileOptions::new(self.source(), self.output())
+        }
+    }
+
+    /// Everything in the folder but the config.
+    fn left(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        entries.filter(|path| *path != self.source()).collect()
+    }
+}
+
+fn run(options: &CompileOptions) -> Result<Manifest, CompileError> {
+    compile(options, &Registry::default(), &Silent).map(|report| report.manifest)
+}
+
+fn refusal(config: &Value, change: impl FnOnce(&mut CompileOptions)) -> String {
+    let place = Place::new(config);
+    let mut options = place.options();
+    change(&mut options);
+    let error = run(&options).unwrap_err();
+    assert_eq!(place.left(), Vec::<PathBuf>::new(), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn shards_are_safetensors_with_the_planned_tensors() {
+    let place = Place::new(&config());
+    let manifest = run(&place.options()).unwrap();
+    for (number, shard) in (0..).zip(&manifest.shards) {
+        let bytes = fs::read(place.output().join(&shard.file)).unwrap();
+        assert_eq!(bytes.len() as u64, shard.bytes);
+        assert_eq!(kiln_bundle::sha256_hex(&bytes), shard.sha256);
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for weight in manifest.weights.iter().filter(|weight| weight.shard == number) {
+            let tensor = tensors.tensor(&weight.name).unwrap();
+            let start = weight.offset as usize;
+            assert_eq!(
+                tensor.data(),
+                &bytes[start..start + weight.bytes as usize],
+                "{}",
+                weight.name
+            );
+        }
+    }
+    let text = fs::read(place.output().join(kiln_bundle::MANIFEST_FILE)).unwrap();
+    assert_eq!(Manifest::from_json(&text, "manifest.json").unwrap(), manifest);
+    for kernel in manifest.variants.iter().flat_map(|variant| &variant.kernels) {
+        let text = fs::read(place.output().join(&kernel.file)).unwrap();
+        assert_eq!(kiln_bundle::sha256_hex(&text), kernel.sha256, "{}", kernel.file);
+    }
+}
+
+#[test]
+fn every_quantization_and_level_compiles() {
+    for quant in [Quant::Keep, Quant::F32, Quant::F16, Quant::Q8, Quant::Q4] {
+        for level in [OptLevel::None, OptLevel::Full] {
+            let place = Place::new(&config());
+            let manifest = run(&CompileOptions {
+                quant,
+                level,
+                ..place.options()
+            })
+            .unwrap();
+            for variant in &manifest.variants {
+                assert!(
+                    variant.kernels.len() <= 25,
+                    "{quant} {level:?}: {} kernels",
+                    variant.kernels.len()
+                );
+                assert!(variant.limits.max_storage_buffers_per_shader_stage <= 8);
+                assert!(variant.limits.max_compute_workgroup_storage_size <= 16_352);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_matrices_are_split_at_the_binding_limit() {
+    let mut config = config();
+    // f32: 333_000 * 128 * 4 bytes = 170 MB.
+    config["vocab_size"] = json!(333_000);
+    config["hidden_size"] = json!(128);
+    let place = Place::new(&config);
+    let options = CompileOptions {
+        quant: Quant::F32,
+        no_weights: true,
+        ..place.options()
+    };
+    let manifest = run(&options).unwrap();
+    let parts: Vec<u64> = manifest
+        .weights
+        .iter()
+        .filter(|weight| weight.name.contains("embed"))
+        .map(|weight| weight.bytes)
+        .collect();
+    assert_eq!(parts.len(), 2);
+    assert_eq!(parts.iter().sum::<u64>(), 333_000 * 128 * 4);
+    assert!(parts.iter().all(|bytes| *bytes <= 128 << 20));
+    for variant in &manifest.variants {
+        assert!(variant.limits.max_storage_buffer_binding_size <= 128 << 20);
+    }
+}
+
+#[test]
+fn refusals_name_the_thing_and_leave_nothing() {
+    let mut unknown = config();
+    unknown["architectures"] = json!(["LamaForCausalLM"]);
+    let message = refusal(&unknown, |_| {});
+    assert!(
+        message.contains("LamaForCausalLM") && message.contains("did you mean `LlamaForCausalLM`"),
+        "{message}"
+    );
+
+    let message = refusal(&config(), |options| options.random_weights = None);
+    assert!(
+        message.contains("holds no weights") && message.contains("--random-weights"),
+        "{message}"
+    );
+
+    let message = refusal(&config(), |options| options.context = Some(129));
+    assert!(message.contains("129") && message.contains("128"), "{message}");
+
+    let message = refusal(&config(), |options| options.chunk = Some(0));
+    assert!(message.contains("1 to 4096"), "{message}");
+
+    let message = refusal(&config(), |options| options.profile = "toaster".to_string());
+    assert!(message.contains("toaster") && message.contains("h100"), "{message}");
+
+    let mut no_heads = config();
+    no_heads.as_object_mut().unwrap().remove("num_attention_heads");
+    let message = refusal(&no_heads, |_| {});
+    assert!(message.contains("num_attention_heads"), "{message}");
+}
+
+#[test]
+fn a_folder_that_is_no_bundle_is_never_overwritten() {
+    let place = Place::new(&config());
+    fs::create_dir(place.output()).unwrap();
+    fs::write(place.output().join("thesis.txt"), "years of work").unwrap();
+    let error = run(&place.options()).unwrap_err();
+    assert!(
+        matches!(error, CompileError::Emit(EmitError::Occupied { .. })),
+        "{error}"
+    );
+    assert_eq!(
+        fs::read_to_string(place.output().join("thesis.txt")).unwrap(),
+        "years of work"
+    );
+    assert_eq!(place.left(), [place.output()]);
+}
+
+#[test]
+fn an_older_bundle_is_replaced_whole() {
+    let place = Place::new(&config());
+    run(&CompileOptions {
+        quant: Quant::F16,
+        ..place.options()
+    })
+    .unwrap();
+    fs::write(place.output().join("left-over"), "").unwrap();
+    let manifest = run(&CompileOptions {
+        quant: Quant::Q8,
+        ..place.options()
+    })
+    .unwrap();
+    assert!(manifest.model.quantization.starts_with("q8"));
+    assert!(!place.output().join("left-over").exists());
+    assert_eq!(place.left(), [place.output()]);
+}
+
+/// Asks to stop after so many bytes.
+struct Impatient {
+    bytes_left: AtomicU64,
+}
+
+impl Progress for Impatient {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, bytes: u64) {
+        let left = self.bytes_left.load(Ordering::Relaxed);
+        self.bytes_left.store(left.saturating_sub(bytes), Ordering::Relaxed);
+    }
+    fn end(&self) {}
+    fn interrupted(&self) -> bool {
+        self.bytes_left.load(Ordering::Relaxed) == 0
+    }
+}
+
+#[test]
+fn an_interruption_leaves_nothing_and_keeps_the_old_bundle() {
+    for bytes in [0, 1, 50_000, 100_000] {
+        let place = Place::new(&config());
+        let before = run(&place.options()).unwrap();
+        let impatient = Impatient {
+            bytes_left: AtomicU64::new(bytes),
+        };
+        let options = CompileOptions {
+            random_weights: Some(2),
+            ..place.options()
+        };
+        let error = compile(&options, &Registry::default(), &impatient).unwrap_err();
+        assert!(matches!(error, CompileError::Emit(EmitError::Interrupted)), "{error}");
+        assert_eq!(place.left(), [place.output()]);
+        assert_eq!(read_manifest(&place.output()), before);
+    }
+}
+
+fn read_manifest(bundle: &Path) -> Manifest {
+    Manifest::from_json(
+        &fs::read(bundle.join(kiln_bundle::MANIFEST_FILE)).unwrap(),
+        "manifest.json",
+    )
+    .unwrap()
+}
