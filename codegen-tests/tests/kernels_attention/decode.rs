@@ -28,8 +28,16 @@ fn case(attention: AttentionShape, splits: u32, position: u32) {
         })
         .collect();
     let partials = vec![f32::NAN; (heads * splits * (width + 2)) as usize];
-    let buffers = [(&q).into(), cache_data(&layout, &cache), step_at(position, 1), (&partials).into()];
-    let split = KernelSpec::AttentionSplit(AttentionSplitSpec { attention: attention.clone(), splits });
+    let buffers = [
+        (&q).into(),
+        cache_data(&layout, &cache),
+        step_at(position, 1),
+        (&partials).into(),
+    ];
+    let split = KernelSpec::AttentionSplit(AttentionSplitSpec {
+        attention: attention.clone(),
+        splits,
+    });
     run_each(&split, &buffers, 1, |_, outputs| {
         let partials = numbers(&outputs[3]);
         let out = vec![f32::NAN; expected.len()];
@@ -43,7 +51,12 @@ fn case(attention: AttentionShape, splits: u32, position: u32) {
 fn shape(heads: u32, kv_heads: u32, width: u32) -> AttentionShape {
     AttentionShape {
         heads,
-        cache: CacheSpec { kv_heads, width, ring: None, element: CacheType::F32 },
+        cache: CacheSpec {
+            kv_heads,
+            width,
+            ring: None,
+            element: CacheType::F32,
+        },
         scale: 1.0 / (width as f32).sqrt(),
         window: None,
         softcap: None,
@@ -52,7 +65,15 @@ fn shape(heads: u32, kv_heads: u32, width: u32) -> AttentionShape {
 
 #[test]
 fn parts_of_the_cache_add_up() {
-    for (heads, kv_heads, width) in [(1, 1, 64), (9, 3, 64), (4, 1, 256), (4, 2, 20), (2, 2, 30), (2, 1, 80), (1, 1, 255)] {
+    for (heads, kv_heads, width) in [
+        (1, 1, 64),
+        (9, 3, 64),
+        (4, 1, 256),
+        (4, 2, 20),
+        (2, 2, 30),
+        (2, 1, 80),
+        (1, 1, 255),
+    ] {
         for position in [0, 3, 130, 700] {
             case(shape(heads, kv_heads, width), 4, position);
         }

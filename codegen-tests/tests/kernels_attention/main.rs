@@ -5,4 +5,6 @@ mod prefill;
 mod reference;
 mod rope;
 mod rope_cache;
+mod sampling;
 mod support;
+mod text;

@@ -22,6 +22,12 @@ pub fn run_each(spec: &KernelSpec, buffers: &[Data], tokens: u32, compare: impl 
     }
 }
 
+/// As [`run_each`], in one variant; gives the bytes of all buffers.
+pub fn run_one(spec: &KernelSpec, variant: Variant, buffers: &[Data]) -> Vec<Vec<u8>> {
+    let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
+    DEVICE.run(&kernel, buffers, spec.grid().map(|axis| axis.workgroups(1)))
+}
+
 fn element(spec: &KernelSpec) -> CacheType {
     match spec {
         KernelSpec::CacheWrite(spec) => spec.cache.element,
@@ -54,5 +60,10 @@ pub fn close(kernel: &KernelSource, found: &[f32], expected: &[f64], tolerance: 
 
 /// The numbers of a buffer.
 pub fn numbers(bytes: &[u8]) -> Vec<f32> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+/// The words of a buffer.
+pub fn words(bytes: &[u8]) -> Vec<u32> {
     bytemuck::pod_collect_to_vec(bytes)
 }

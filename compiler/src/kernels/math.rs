@@ -48,3 +48,42 @@ pub fn tanh<'b>(x: F32<'b>) -> F32<'b> {
     let large = x.lt(0.0).select(-large, large);
     magnitude.lt(0.625).select(small, large)
 }
+
+/// Natural logarithm of a positive, normal number.
+pub fn log(x: F32<'_>) -> F32<'_> {
+    let bits = x.bitcast::<u32>().named("log_bits");
+    // The exponent of x / sqrt(1/2), so that the mantissa lies in sqrt(1/2) .. sqrt(2).
+    let exponent = ((bits + (ONE - SQRT_HALF)) >> 23).named("log_exponent");
+    let mantissa = (bits + ONE - (exponent << 23)).bitcast::<f32>();
+    log_of_parts(mantissa - 1.0, exponent.cast::<f32>() - 127.0)
+}
+
+/// `log(1 - x)` for `0 <= x < 1`, relatively accurate near 0.
+pub fn log_one_minus(x: F32<'_>) -> F32<'_> {
+    x.lt(0.25).select(
+        log_of_parts(-x, x.builder().literal(0.0)),
+        log(x.builder().literal(1.0) - x),
+    )
+}
+
+const ONE: u32 = 1f32.to_bits();
+const SQRT_HALF: u32 = std::f32::consts::FRAC_1_SQRT_2.to_bits();
+
+/// `log((1 + x) · 2^exponent)` for `1 + x` in sqrt(1/2) .. sqrt(2).
+fn log_of_parts<'b>(x: F32<'b>, exponent: F32<'b>) -> F32<'b> {
+    const COEFFICIENTS: [f32; 8] = [
+        -0.115_146_1,
+        0.116_769_99,
+        -0.124_201_41,
+        0.142_493_23,
+        -0.166_680_58,
+        0.200_007_15,
+        -0.249_999_94,
+        0.333_333_3,
+    ];
+    let x = x.named("log_rest");
+    let z = (x * x).named("log_rest_squared");
+    let series = COEFFICIENTS.iter().fold(x * 0.070_376_836, |sum, &c| (sum + c) * x);
+    // ln 2 in two parts, the first with few bits.
+    series * z - exponent * 2.121_944_4e-4 - z * 0.5 + x + exponent * 0.693_359_4
+}

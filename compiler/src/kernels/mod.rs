@@ -20,7 +20,8 @@ mod norm;
 mod pointwise;
 mod rope;
 mod rope_cache;
-mod sampling;
+mod sample;
+mod sample_threshold;
 mod spec;
 mod step;
 mod weight;
@@ -41,9 +42,9 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Pointwise(spec) => pointwise::build(spec, variant),
         KernelSpec::AttentionSplit(spec) => attention_decode::split(spec, variant),
         KernelSpec::AttentionReduce(spec) => attention_decode::join(spec, variant),
-        KernelSpec::SampleThreshold { vocab } => sampling::threshold(*vocab, variant),
-        KernelSpec::SamplePartial { vocab, groups } => sampling::partial(*vocab, *groups, variant),
-        KernelSpec::SampleFinal { groups, slots } => sampling::last(*groups, *slots, variant),
+        KernelSpec::SampleThreshold { vocab } => sample_threshold::build(*vocab, variant),
+        KernelSpec::SamplePartial { vocab, groups } => sample::build_partial(*vocab, *groups, variant),
+        KernelSpec::SampleFinal { groups, slots } => sample::build_final(*groups, *slots, variant),
         KernelSpec::Rope(spec) => rope::build(spec, variant),
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),

@@ -250,9 +250,11 @@ pub struct AttentionReduceSpec {
 }
 
 // Sampling, three dispatches. All but greedy is: find the smallest logit that top-k and top-p keep (`SampleThreshold`,
-// one workgroup, bisection on the value; returns at once when neither is set or the temperature is 0), then
+// one workgroup, bisection on the value; keeps all at once when neither is set or the temperature is 0), then
 // argmax of `logit / temperature + Gumbel noise` over what is kept (the Gumbel-max trick), noise from a counter-based
-// hash of (seed, position, token id). Greedy: argmax of the logit, the lowest id wins a tie.
+// hash of (seed, position of the new token, token id). Greedy: argmax of the logit, the lowest id wins a tie.
+// Tokens as likely as the last one kept are kept too.
 // `SampleThreshold` bindings: logits, step, threshold (f32 [1], rw). Grid (1).
-// `SamplePartial` bindings: logits, step, threshold, partials (f32 value, u32 id: `array<vec2<u32>>` [groups], rw). Grid (groups).
+// `SamplePartial` bindings: logits, step, threshold, partials (u32 that sorts as the score does, u32 id:
+// `array<vec2<u32>>` [groups], rw). Grid (groups).
 // `SampleFinal` bindings: partials, step (rw), tokens (rw), output (u32 [slots], rw). Grid (1). Advances step, see `StepWord`.

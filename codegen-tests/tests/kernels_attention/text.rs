@@ -1,0 +1,38 @@
+//! The text that people review.
+
+use kiln_compiler::kernels::*;
+
+use crate::prefill::shape;
+
+#[test]
+fn text_of_prefill_attention() {
+    let attention = AttentionShape {
+        window: Some(128),
+        ..shape(4, 2, 64)
+    };
+    let spec = KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention });
+    insta::assert_snapshot!(build(&spec, Variant::Base).expect("a valid spec").wgsl);
+}
+
+#[test]
+fn text_of_rope_and_cache() {
+    let cache = CacheSpec {
+        kv_heads: 2,
+        width: 64,
+        ring: Some(1024),
+        element: CacheType::F16,
+    };
+    let norm = Some((1e-6, true));
+    let spec = RopeCacheSpec {
+        heads: 4,
+        cache,
+        rotary: 64,
+        attention_factor: 1.0,
+        norm,
+    };
+    insta::assert_snapshot!(
+        build(&KernelSpec::RopeCache(spec), Variant::F16)
+            .expect("a valid spec")
+            .wgsl
+    );
+}
