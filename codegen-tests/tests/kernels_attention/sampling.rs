@@ -235,7 +235,7 @@ fn threshold_keeps_top_p() {
 
 #[test]
 fn threshold_keeps_top_p_of_top_k() {
-    for (top_k, top_p) in [(5, 0.5), (50, 0.9), (200, 0.3), (1, 0.9)] {
+    for (top_k, top_p) in [(5, 0.5), (50, 0.9), (200, 0.3), (1, 0.9), (4000, 0.5), (9999, 0.9)] {
         threshold_case(
             &logits(4000, 9),
             Wanted {

@@ -42,12 +42,12 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Pointwise(spec) => pointwise::build(spec, variant),
         KernelSpec::AttentionSplit(spec) => attention_decode::split(spec, variant),
         KernelSpec::AttentionReduce(spec) => attention_decode::join(spec, variant),
+        KernelSpec::SampleThreshold { vocab } => sample_threshold::build(*vocab, variant),
+        KernelSpec::SamplePartial { vocab, groups } => sample::build_partial(*vocab, *groups, variant),
+        KernelSpec::SampleFinal { groups, slots } => sample::build_final(*groups, *slots, variant),
         KernelSpec::Rope(spec) => rope::build(spec, variant),
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
-        KernelSpec::SampleThreshold { vocab } => sample_threshold::build(*vocab, variant),
-        KernelSpec::SamplePartial { vocab, groups } => sample::build_partial(*vocab, *groups, variant),
-        KernelSpec::SampleFinal { groups, slots } => sample::build_final(*groups, *slots, variant),
     }
 }

@@ -88,7 +88,7 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
         let largest = unsortable(most).bitcast::<f32>().named("largest");
         self.low.store(least);
         self.high.store(most + 1);
-        self.target.store(top_k.cast::<f32>());
+        self.target.store(by_count.select(top_k.cast::<f32>(), 0.0));
         b.if_(b.thread().eq(0), || self.purpose.store(by_count.select(COUNT, MASS)));
         b.repeat(|| {
             let purpose = self.purpose.uniform_load().named("this_purpose");

@@ -126,10 +126,11 @@ impl<'b> Operand<'b, f32> for f32 {
 }
 
 impl<'b, T: Kind> Value<'b, T> {
-    /// Names the expression in WGSL: `let name = ..;`. Has no effect on literals and built-in arguments.
+    /// Names the expression in WGSL: `let name = ..;`. The first name stays. Has no effect on literals and built-in
+    /// arguments.
     pub fn named(self, name: &str) -> Self {
         let mut state = self.builder.state.borrow_mut();
-        state.function.named_expressions.insert(self.handle, name.to_string());
+        state.function.named_expressions.entry(self.handle).or_insert_with(|| name.to_string());
         self
     }
 
