@@ -110,8 +110,11 @@ pub const VARIANTS: [&str; 3] = ["base", "subgroups", "f16"];
 /// The most that `‖found − expected‖ / ‖expected‖` of a position's logits may be, against a reference in f32.
 pub fn tolerance(variant: &str) -> f64 {
     match variant {
-        // Products, activations and caches are rounded to f16 (relative 2^-11) in every layer.
-        "f16" => 2e-2,
-        _ => 1e-3,
+        // Tiles, attention and caches are rounded to f16 (relative 2^-11 = 5e-4) in every layer; the reference cases
+        // differ by 1.1e-3 at most.
+        "f16" => 5e-3,
+        // The same f32 arithmetic in another order: the reference cases differ by 1.5e-6 at most on a CPU. Leaves room
+        // for the functions of other devices; 1e-3 is what is promised.
+        _ => 1e-4,
     }
 }

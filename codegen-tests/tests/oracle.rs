@@ -13,16 +13,26 @@ fn check(name: &'static str, level: OptLevel) {
         let Some(model) = compiled.load(variant) else { continue };
         for (p, prompt) in case.prompts.iter().enumerate() {
             let place = format!("{name} {level:?} {variant} p{p}");
-            let mut session = session(&model);
-            let logits = feed(&mut session, &prompt.ids);
-            let error = worst_relative_error(&logits, &prompt.logits);
-            println!("{place}: {error:.1e}");
-            assert!(error < tolerance(variant), "{place}: relative error {error:.1e}");
-            // The gap between the two largest logits may be less than the error of f16.
-            if variant != "f16" {
-                let ids = greedy(&mut session, prompt.greedy_ids.len());
-                assert_eq!(ids, prompt.greedy_ids, "{place}");
-            }
+            let compare = |what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]| {
+                let error = worst_relative_error(found, expected);
+                println!("{place} {what}: {error:.1e}");
+                assert!(error < tolerance(variant), "{place} {what}: relative error {error:.1e}");
+            };
+            let mut generating = session(&model);
+            compare("prefill", &feed(&mut generating, &prompt.ids), &prompt.logits);
+            let ids = greedy(&mut generating, prompt.greedy_ids.len());
+            assert_eq!(ids, prompt.greedy_ids, "{place}");
+
+            // The same ids once more, with the logits after each.
+            let mut stepping = session(&model);
+            let mut logits = feed(&mut stepping, &prompt.ids).split_off(prompt.ids.len() - 1);
+            let last = prompt.greedy_ids.len() - 1;
+            logits.extend(
+                prompt.greedy_ids[..last]
+                    .iter()
+                    .flat_map(|id| feed(&mut stepping, &[*id])),
+            );
+            compare("decode", &logits, &prompt.greedy_logits);
         }
     }
 }

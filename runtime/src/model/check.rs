@@ -65,7 +65,7 @@ pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgp
     for (program, tokens) in [
         (&programs.prefill, chunk),
         (&programs.decode, 1),
-        (&programs.head, 1),
+        (&programs.head, chunk),
         (&programs.sample, 1),
     ] {
         for dispatch in program {

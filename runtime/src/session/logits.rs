@@ -54,6 +54,7 @@ impl Session {
             Some(readback) if readback.bytes() >= bytes => readback,
             _ => Readback::new(device, bytes).await?,
         };
+        let tokens = self.rows()?.end;
         let mut encoder = self.encoder();
         let row_word = StepWord::Row as u64 * 4;
         for (slot, row) in (0..).zip(rows) {
@@ -62,7 +63,7 @@ impl Session {
             encoder.copy_buffer_to_buffer(&self.row_numbers.buffer, number, step, row_word, 4);
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                record(&self.model, &mut pass, &self.replay.head, 1);
+                record(&self.model, &mut pass, &self.replay.head, tokens);
             }
             let target = readback.buffer();
             encoder.copy_buffer_to_buffer(&self.replay.logits, 0, target, slot * row_bytes, row_bytes);

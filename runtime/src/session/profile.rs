@@ -40,7 +40,7 @@ impl Session {
         self.write_words(StepWord::Row, &[tokens.saturating_sub(1)]);
         let parts = [
             (self.layers(tokens), tokens),
-            (&self.replay.head, 1),
+            (&self.replay.head, tokens),
             (&self.replay.sample, 1),
         ];
         let calls: Vec<(&Call, u32)> = parts
