@@ -244,7 +244,11 @@ impl Generation<'_> {
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             // The first token follows from the last row of the step that was fed, the others from steps of one.
-            let tokens = if self.submitted == 0 { session.rows.unwrap_or(1) } else { 1 };
+            let tokens = if self.submitted == 0 {
+                session.rows.unwrap_or(1)
+            } else {
+                1
+            };
             if self.submitted > 0 {
                 record(model, &mut pass, &replay.decode, 1);
             }

@@ -130,7 +130,11 @@ impl<'b, T: Kind> Value<'b, T> {
     /// arguments.
     pub fn named(self, name: &str) -> Self {
         let mut state = self.builder.state.borrow_mut();
-        state.function.named_expressions.entry(self.handle).or_insert_with(|| name.to_string());
+        state
+            .function
+            .named_expressions
+            .entry(self.handle)
+            .or_insert_with(|| name.to_string());
         self
     }
 
