@@ -35,6 +35,8 @@ need_tools() {
 # The Vulkan loader and, where no driver is found, Mesa's (which has a software device).
 need_vulkan() {
     [ "$(uname -s)" = Linux ] || return 0
+    # Mesa's drivers call it an error not to have one.
+    export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
     local missing=() loader
     loader=$({ ldconfig -p 2>/dev/null || /sbin/ldconfig -p; } | grep -c 'libvulkan\.so\.1') || true
     [ "$loader" -gt 0 ] || missing+=(libvulkan1)
