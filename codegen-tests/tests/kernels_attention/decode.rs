@@ -72,7 +72,9 @@ fn parts_of_the_cache_add_up() {
         (4, 2, 20),
         (2, 2, 30),
         (2, 1, 80),
-        (1, 1, 255),
+        (8, 1, 64),
+        (5, 1, 48),
+        (6, 2, 128),
     ] {
         for position in [0, 3, 130, 700] {
             case(shape(heads, kv_heads, width), 4, position);

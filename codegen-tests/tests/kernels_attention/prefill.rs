@@ -4,8 +4,8 @@ use kiln_compiler::kernels::{AttentionPrefillSpec, AttentionShape, CacheSpec, Ca
 use crate::reference::*;
 use crate::support::{close, numbers, run_each};
 
-/// Weighted means of numbers of at most 1: roundings of scores and of a few hundred products of 6e-8 each.
-const TOLERANCE: f64 = 1e-6;
+/// Scores reach 30, where numbers in f32 lie 2e-6 apart: so far off may the weights be, relative to themselves.
+const TOLERANCE: f64 = 2e-6;
 
 pub fn shape(heads: u32, kv_heads: u32, width: u32) -> AttentionShape {
     let cache = CacheSpec {

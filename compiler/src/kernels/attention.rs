@@ -80,3 +80,8 @@ impl AttentionShape {
 pub fn lowest(b: &Builder) -> F32<'_> {
     b.literal(f32::MIN).named("lowest")
 }
+
+/// Numbers that one part of the cache gives a head: a row of `width` sums, the largest score, and the sum of the weights.
+pub const fn partial_width(width: u32) -> u32 {
+    width + 2
+}

@@ -1,7 +1,7 @@
 //! Attention of many tokens, tiled: online softmax (Milakov & Gimelshein 2018, Dao 2022).
 //!
 //! A workgroup takes 32 queries of one head and walks over the visible positions, 32 keys at a time. Its threads form
-//! a grid of 16 query lanes by 8 key lanes. Each has 2 queries (`query_lane`, `+ 16`): of these it computes the scores
+//! a grid of 8 query lanes by 8 key lanes. Each has 4 queries (`query_lane`, `+ 8`, ..): of these it computes the scores
 //! against 4 keys (`key_lane`, `+ 8`, ..) and then every eighth column of the output. Queries, keys and values pass
 //! through workgroup memory in slices of the head, all through the same array.
 
@@ -16,7 +16,7 @@ use super::{AttentionPrefillSpec, AttentionShape, CacheType, Variant};
 
 const QUERIES: u32 = AttentionPrefillSpec::QUERIES;
 const KEYS: u32 = 32;
-const QUERY_LANES: u32 = 16;
+const QUERY_LANES: u32 = 8;
 const KEY_LANES: u32 = 8;
 const QUERIES_PER_THREAD: u32 = QUERIES / QUERY_LANES;
 const KEYS_PER_THREAD: u32 = KEYS / KEY_LANES;
@@ -173,10 +173,10 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     fn scores(&self, first_key: U32<'b>, lowest: F32<'b>) -> Vec<Vec<F32<'b>>> {
         let b = self.b;
         let slice = slice_of(self.elements);
-        let products: Vec<Vec<Place<'b, T>>> = (0..QUERIES_PER_THREAD)
+        let products: Vec<Vec<Place<'b, f32>>> = (0..QUERIES_PER_THREAD)
             .map(|query| {
                 (0..KEYS_PER_THREAD)
-                    .map(|key| b.variable(&format!("product_{query}_{key}_"), b.zero::<T>()))
+                    .map(|key| b.variable(&format!("product_{query}_{key}_"), 0.0))
                     .collect()
             })
             .collect();
@@ -197,7 +197,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
                     .zip(&products)
                 {
                     for (&key, product) in keys.iter().zip(products) {
-                        product.add(query * key);
+                        product.add(query.dot(key));
                     }
                 }
             });
@@ -211,7 +211,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
                     .zip(products)
                     .map(|(key, product)| {
                         let past = first_key + self.key_lane + key * KEY_LANES;
-                        let score = self.shape.score(product.load().dot(b.splat(1.0)));
+                        let score = self.shape.score(product.load());
                         self.shape.visible(past, position).select(score, lowest).named("score")
                     })
                     .collect()

@@ -37,7 +37,11 @@ impl KernelSpec {
             KernelSpec::AttentionPrefill(spec) => {
                 [tokens(AttentionPrefillSpec::QUERIES), Fixed(spec.attention.heads), ONE]
             }
-            KernelSpec::AttentionSplit(spec) => [Fixed(spec.splits), Fixed(spec.attention.heads), ONE],
+            KernelSpec::AttentionSplit(spec) => [
+                Fixed(spec.splits),
+                Fixed(spec.attention.heads / spec.heads_together()),
+                ONE,
+            ],
             KernelSpec::AttentionReduce(spec) => [Fixed(spec.heads), ONE, ONE],
             KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
             KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => [ONE, ONE, ONE],
@@ -51,6 +55,14 @@ impl MatvecSpec {
         let groups = self.rows.div_ceil(self.rows_per_workgroup);
         let x = groups.min(MAX_GROUPS);
         [x, groups.div_ceil(x)]
+    }
+}
+
+impl AttentionSplitSpec {
+    /// Query heads of one workgroup: up to four of those that share a key/value head, so that its rows are read once.
+    pub fn heads_together(&self) -> u32 {
+        let sharing = self.attention.heads / self.attention.cache.kv_heads.max(1);
+        (1..=4).rev().find(|together| sharing % together == 0).unwrap_or(1)
     }
 }
 

@@ -5,8 +5,9 @@
 
 mod activation;
 mod attention;
-mod attention_decode;
+mod attention_join;
 mod attention_prefill;
+mod attention_split;
 pub mod builder;
 mod cache;
 mod epilogue;
@@ -40,8 +41,8 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Matvec(spec) => matvec::build(spec, variant),
         KernelSpec::Gemm(spec) => gemm::build(spec, variant),
         KernelSpec::Pointwise(spec) => pointwise::build(spec, variant),
-        KernelSpec::AttentionSplit(spec) => attention_decode::split(spec, variant),
-        KernelSpec::AttentionReduce(spec) => attention_decode::join(spec, variant),
+        KernelSpec::AttentionSplit(spec) => attention_split::build(spec, variant),
+        KernelSpec::AttentionReduce(spec) => attention_join::build(spec, variant),
         KernelSpec::SampleThreshold { vocab } => sample_threshold::build(*vocab, variant),
         KernelSpec::SamplePartial { vocab, groups } => sample::build_partial(*vocab, *groups, variant),
         KernelSpec::SampleFinal { groups, slots } => sample::build_final(*groups, *slots, variant),

@@ -232,9 +232,10 @@ pub struct AttentionPrefillSpec {
     pub attention: AttentionShape,
 }
 
-/// Attention of one token, the cache divided among `splits` workgroups a kv-head group; each writes a partial result.
-/// Bindings: q, cache, step, partials (rw). Partials: f32 `[heads][splits][width + 2]`: unnormalised output, maximum, sum.
-/// Grid: (splits, heads). A split whose range is empty writes maximum = -f32::MAX and sum 0.
+/// Attention of one token, the visible positions divided among `splits` workgroups; each writes a partial result.
+/// Bindings: q, cache, step, partials (rw). Partials: f32 `[heads][splits][width + 2]`: unnormalised output, maximum
+/// (of scores in base 2), sum. Grid: (splits, heads / heads_together), see `AttentionSplitSpec::heads_together`.
+/// A split whose range is empty writes maximum = -f32::MAX and sum 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionSplitSpec {
     pub attention: AttentionShape,

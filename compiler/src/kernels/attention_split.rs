@@ -1,0 +1,276 @@
+//! Attention of one token over a long cache, divided among workgroups (split-KV, "flash decoding": Dao et al. 2023).
+//!
+//! Each workgroup takes an equal part of the visible positions, for the query heads that share a key/value head, in
+//! tiles of 128 positions. For the scores four neighbouring threads share a position and take every fourth element
+//! of its key; their products meet in workgroup memory, and each thread then weighs one position. For the values
+//! the threads go over to the width: each sums one element of the rows of some positions. The softmax is online (Milakov &
+//! Gimelshein 2018): a tile that raises the largest score makes all sums be scaled down.
+
+use half::f16;
+use kiln_bundle::{Access, StepWord};
+
+use super::attention::{lowest, partial_width};
+use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Place, Reduction, U32, Value};
+use super::cache::{Plane, convert};
+use super::names::lettered;
+use super::step::Step;
+use super::{AttentionSplitSpec, CacheType, Variant};
+
+const THREADS: u32 = 128;
+/// Positions in a tile: one for each thread to weigh.
+const TILE: u32 = THREADS;
+/// Threads that share a key, and keys that such a group works on at a time.
+const KEY_LANES: u32 = 4;
+const KEY_GROUPS: u32 = THREADS / KEY_LANES;
+const KEYS_PER_GROUP: u32 = TILE / KEY_GROUPS;
+/// Rows of values that a thread has under way at a time, to hide the latency of memory.
+const ROWS_AT_ONCE: u32 = 4;
+
+pub fn build(spec: &AttentionSplitSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+    let shape = &spec.attention;
+    let name = format!("attention_split{}_{}", spec.splits, shape.name());
+    shape.check(&name, variant)?;
+    let lanes = if shape.cache.by_fours() { 4 } else { 1 };
+    if shape.cache.width / lanes > THREADS {
+        let what = format!(
+            "heads of more than {THREADS} elements must be multiples of 4, not {}",
+            shape.cache.width
+        );
+        return Err(KernelError::Unsupported { kernel: name, what });
+    }
+    let b = Builder::new(name, THREADS, variant);
+    match (lanes, shape.cache.element) {
+        (4, CacheType::F32) => Kernel::<[f32; 4], [f32; 4]>::new(&b, spec, lanes).body(),
+        (4, CacheType::F16) => Kernel::<[f32; 4], [f16; 4]>::new(&b, spec, lanes).body(),
+        (_, CacheType::F32) => Kernel::<f32, f32>::new(&b, spec, lanes).body(),
+        (_, CacheType::F16) => Kernel::<f32, f16>::new(&b, spec, lanes).body(),
+    }
+    b.finish()
+}
+
+/// `T`: elements of a head as computed with (`lanes` numbers each); `C`: as cached.
+struct Kernel<'b, T, C> {
+    b: &'b Builder,
+    spec: &'b AttentionSplitSpec,
+    lanes: u32,
+    /// Elements of a head.
+    elements: u32,
+    /// Query heads of the workgroup.
+    heads: u32,
+    /// Positions whose values are summed side by side: threads / elements, down to a power of two.
+    rows: u32,
+    q: Array<'b, T>,
+    cache: Array<'b, C>,
+    partials: Array<'b, f32>,
+    /// `[head][position][KEY_LANES]`; at the end, sums of values `[head][thread][lane]`.
+    products: Array<'b, f32>,
+    /// `[head][position]`
+    weights: Array<'b, f32>,
+    first_head: U32<'b>,
+    kv_head: U32<'b>,
+    /// The workgroup's positions.
+    begin: U32<'b>,
+    end: U32<'b>,
+}
+
+impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
+    fn new(b: &'b Builder, spec: &'b AttentionSplitSpec, lanes: u32) -> Self {
+        let shape = &spec.attention;
+        let q = b.storage::<T>("q", Access::Read);
+        let cache = b.storage::<C>("cache", Access::Read);
+        let step = Step::bind(b);
+        let partials = b.storage::<f32>("partials", Access::ReadWrite);
+        let heads = spec.heads_together();
+        let products = b.shared::<f32>("products", heads * TILE * KEY_LANES);
+        let weights = b.shared::<f32>("weights", heads * TILE);
+
+        let newest = step.word(StepWord::Position).named("newest");
+        let oldest = shape.first_visible(b, newest).named("oldest");
+        let per_part = ((newest - oldest + spec.splits) / spec.splits).named("positions_per_part");
+        let begin = (oldest + b.group().x() * per_part).named("begin");
+        let end = (begin + per_part).min(newest + 1).named("end");
+        let elements = shape.cache.width / lanes;
+        let first_head = (b.group().y() * heads).named("first_head");
+        let kv_head = (first_head / shape.heads_per_kv()).named("kv_head");
+        let rows = 1 << (THREADS / elements).ilog2();
+        Kernel {
+            b,
+            spec,
+            lanes,
+            elements,
+            heads,
+            rows,
+            q,
+            cache,
+            partials,
+            products,
+            weights,
+            first_head,
+            kv_head,
+            begin,
+            end,
+        }
+    }
+
+    fn body(self) {
+        let b = self.b;
+        let per_head = |name: &str, start: F32<'b>| -> Vec<Place<'b, f32>> {
+            (0..self.heads)
+                .map(|head| b.variable(&lettered(name, head as usize), start))
+                .collect()
+        };
+        let lowest = lowest(b);
+        let largest = per_head("largest", lowest);
+        let weight_sums = per_head("weight_sum", b.literal(0.0));
+        let value_sums: Vec<Place<'b, T>> = (0..self.heads)
+            .map(|head| b.variable(&lettered("value_sum", head as usize), b.zero::<T>()))
+            .collect();
+
+        b.range("tile", self.begin, self.end, TILE, |tile| {
+            self.multiply_keys(tile);
+            b.barrier();
+            let inside = (tile + b.thread()).lt(self.end).named("inside");
+            let scores: Vec<F32> = (0..self.heads)
+                .map(|head| {
+                    inside
+                        .select(self.score(head), lowest)
+                        .named(&lettered("score", head as usize))
+                })
+                .collect();
+            let tile_largest = b.reduce("tile_largest", Reduction::Max, &scores);
+            for (head, score) in (0..).zip(scores) {
+                let at = head as usize;
+                let new = largest[at]
+                    .load()
+                    .max(tile_largest.total(head))
+                    .named(&lettered("new_largest", at));
+                let rescale = (largest[at].load() - new).exp2().named(&lettered("rescale", at));
+                let weight = inside.select((score - new).exp2(), 0.0).named(&lettered("weight", at));
+                self.weights.store(b.thread() + head * TILE, weight);
+                weight_sums[at].store(weight_sums[at].load() * rescale + weight);
+                value_sums[at].store(value_sums[at].load() * b.splat::<T>(rescale));
+                largest[at].store(new);
+            }
+            b.barrier();
+            self.add_values(tile, &value_sums);
+            b.barrier();
+        });
+        self.store(&largest, &weight_sums, &value_sums);
+    }
+
+    /// Where a row of the cache starts; past the end, that of the last position.
+    fn row(&self, position: U32<'b>, plane: Plane) -> U32<'b> {
+        let position = position.min(self.end - 1).named("past");
+        self.spec.attention.cache.row(position, plane, self.kv_head, self.lanes)
+    }
+
+    /// Products of the tile's keys and the queries, in four parts each.
+    fn multiply_keys(&self, tile: U32<'b>) {
+        let b = self.b;
+        let lane = (b.thread() % KEY_LANES).named("key_lane");
+        let group = (b.thread() / KEY_LANES).named("key_group");
+        let rows: Vec<U32> = (0..KEYS_PER_GROUP)
+            .map(|key| {
+                self.row(tile + group + key * KEY_GROUPS, Plane::Keys)
+                    .named(&lettered("key_row", key as usize))
+            })
+            .collect();
+        let products: Vec<Vec<Place<'b, f32>>> = (0..self.heads as usize)
+            .map(|head| {
+                let name = lettered("product", head);
+                (0..rows.len())
+                    .map(|key| b.variable(&lettered(&name, key), 0.0))
+                    .collect()
+            })
+            .collect();
+        b.range("element", lane, self.elements, KEY_LANES, |element| {
+            let keys: Vec<Value<'b, T>> = rows
+                .iter()
+                .map(|&row| convert::<C, T>(self.cache.load(row + element)))
+                .collect();
+            for (head, products) in (0..).zip(&products) {
+                let query = self.q.load((self.first_head + head) * self.elements + element);
+                for (&key, product) in keys.iter().zip(products) {
+                    product.add(query.dot(key));
+                }
+            }
+        });
+        for (head, products) in (0..).zip(&products) {
+            for (key, product) in (0..).zip(products) {
+                let first = head * TILE * KEY_LANES + key * KEY_GROUPS * KEY_LANES;
+                self.products.store(b.thread() + first, product.load());
+            }
+        }
+    }
+
+    /// Score of the thread's position.
+    fn score(&self, head: u32) -> F32<'b> {
+        let first = (self.b.thread() * KEY_LANES + head * TILE * KEY_LANES).named("first_product");
+        let part = |lane: u32| self.products.load(first + lane);
+        let product = (1..KEY_LANES).fold(part(0), |sum, lane| sum + part(lane));
+        self.spec.attention.score(product)
+    }
+
+    /// Adds the tile's weighted values: each thread one element of every `rows`th position.
+    fn add_values(&self, tile: U32<'b>, sums: &[Place<'b, T>]) {
+        let b = self.b;
+        let element = (b.thread() % self.elements).named("element");
+        let first = (b.thread() / self.elements).named("value_group");
+        let count = (self.end - tile).min(TILE).named("positions_in_tile");
+        // Past the count weights are 0, and all of a tile's weights are there.
+        let at_once = ROWS_AT_ONCE.min(TILE / self.rows);
+        b.if_(first.lt(self.rows), || {
+            b.range("position", first, count, self.rows * at_once, |position| {
+                let values: Vec<Value<'b, T>> = (0..at_once)
+                    .map(|index| {
+                        let row = self.row(tile + position + index * self.rows, Plane::Values);
+                        convert::<C, T>(self.cache.load(row + element))
+                    })
+                    .collect();
+                for (index, value) in (0..).zip(values) {
+                    for (head, sum) in (0..).zip(sums) {
+                        let weight = self.weights.load(position + (head * TILE + index * self.rows));
+                        sum.add(value * b.splat::<T>(weight));
+                    }
+                }
+            });
+        });
+    }
+
+    /// Joins the threads' sums and stores the part's results.
+    fn store(&self, largest: &[Place<'b, f32>], weight_sums: &[Place<'b, f32>], value_sums: &[Place<'b, T>]) {
+        let b = self.b;
+        let weights: Vec<F32> = weight_sums.iter().map(|sum| sum.load()).collect();
+        let weights = b.reduce("weight_sums", Reduction::Sum, &weights);
+        for (head, sum) in (0..).zip(value_sums) {
+            let sum = sum.load().named("value_sum");
+            for lane in 0..self.lanes {
+                let at = b.thread() * self.lanes + (head * THREADS * self.lanes + lane);
+                self.products.store(at, component(sum, lane));
+            }
+        }
+        b.barrier();
+        let width = self.elements * self.lanes;
+        for (head, largest) in (0..).zip(largest) {
+            let partial = ((self.first_head + head) * self.spec.splits + b.group().x()) * partial_width(width);
+            let partial = partial.named("partial");
+            b.range("column", b.thread(), width, THREADS, |column| {
+                let first = (column + head * THREADS * self.lanes).named("first_sum");
+                let row = |row: u32| self.products.load(first + row * width);
+                let sum = (1..self.rows).fold(row(0), |sum, next| sum + row(next));
+                self.partials.store(partial + column, sum);
+            });
+            b.if_(b.thread().eq(0), || {
+                self.partials.store(partial + width, largest.load());
+                self.partials.store(partial + width + 1, weights.total(head));
+            });
+        }
+    }
+}
+
+fn component<T: Float<Component = f32>>(value: Value<'_, T>, lane: u32) -> F32<'_> {
+    match T::SIZE {
+        Some(_) => value.component(lane),
+        None => value.same(),
+    }
+}
