@@ -140,7 +140,8 @@ impl Encoder<'_> {
             }
             Op::Attention(spec) => {
                 let heads = self.dim(node, 0) as u32;
-                let spec = self.leaf(LeafDef::Attention { spec, heads });
+                let kv_heads = self.dim(operands[1], 0) as u32;
+                let spec = self.leaf(LeafDef::Attention { spec, heads, kv_heads });
                 let term = Term::Attention([spec, at(self, 0), at(self, 1)]);
                 self.expr.add(term)
             }

@@ -33,10 +33,11 @@ pub enum LeafDef {
         width: u32,
     },
     Rope(RopeId),
-    /// With the number of query heads.
+    /// With the numbers of query and of key/value heads.
     Attention {
         spec: AttentionSpec,
         heads: u32,
+        kv_heads: u32,
     },
 }
 

@@ -148,7 +148,7 @@ impl Lowering<'_> {
         let state = self.cache_state(cache);
         let attention = self.attention_shape(spec, state);
         let (heads, width) = (attention.heads, attention.cache.width);
-        let splits = self.splits(heads);
+        let splits = self.splits(heads, attention.cache.kv_heads);
         let parts = self.plan.value(Extent::Fixed(heads * splits * (width + 2)));
         let operands = vec![
             Operand::Read(q),
@@ -169,18 +169,18 @@ impl Lowering<'_> {
         self.whole_place(out, heads * width)
     }
 
-    fn splits(&self, heads: u32) -> u32 {
+    fn splits(&self, heads: u32, kv_heads: u32) -> u32 {
         let costs = Costs {
             profile: &self.options.profile,
             phase: Phase::Decode,
             chunk: u64::from(self.options.chunk),
             context: u64::from(self.options.context),
         };
-        costs.attention_splits(heads)
+        costs.attention_splits(heads, kv_heads)
     }
 
     fn attention_shape(&self, spec: Id, state: StateId) -> AttentionShape {
-        let LeafDef::Attention { spec, heads } = self.rewritten.leaf(spec) else {
+        let LeafDef::Attention { spec, heads, .. } = self.rewritten.leaf(spec) else {
             unreachable!("attention has a spec")
         };
         AttentionShape {
