@@ -112,7 +112,7 @@ fn body<T: Float<Component = f32>, C: Float>(b: &Builder, spec: &AttentionSplitS
                 for (step, values) in (0u32..).zip(&running.values) {
                     let at = element + step * group;
                     let add = || values.add(convert::<C, T>(cache.load(row + at)) * weight);
-                    if elements % group == 0 {
+                    if elements.is_multiple_of(group) {
                         add()
                     } else {
                         b.if_(at.lt(elements), add)
