@@ -36,7 +36,7 @@ impl AttentionShape {
                 self.cache.width
             ));
         }
-        if self.cache.kv_heads == 0 || self.heads % self.cache.kv_heads != 0 {
+        if self.cache.kv_heads == 0 || !self.heads.is_multiple_of(self.cache.kv_heads) {
             return unsupported(format!(
                 "{} heads cannot share {} key/value heads evenly",
                 self.heads, self.cache.kv_heads

@@ -314,6 +314,6 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
 fn slice_of(elements: u32) -> u32 {
     (1..=MOST_IN_SLICE)
         .rev()
-        .find(|slice| elements % slice == 0)
+        .find(|slice| elements.is_multiple_of(*slice))
         .expect("1 divides all")
 }

@@ -28,7 +28,7 @@ impl CacheSpec {
 
     /// Vectors of four fit the rows.
     pub(super) fn by_fours(&self) -> bool {
-        self.width % 4 == 0
+        self.width.is_multiple_of(4)
     }
 
     /// Index of the first element of a head's row at `position`, in elements of `lanes` numbers.

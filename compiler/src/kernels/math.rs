@@ -40,7 +40,7 @@ pub fn sine_cosine<'b>(angle: F32<'b>) -> (F32<'b>, F32<'b>) {
 pub fn tanh<'b>(x: F32<'b>) -> F32<'b> {
     let magnitude = x.abs().named("magnitude");
     let z = (x * x).named("squared");
-    let series = (((z * -5.704_988_7e-3 + 2.063_908_9e-2) * z - 5.373_971_6e-2) * z + 0.133_314_42) * z - 0.333_332_82;
+    let series = (((z * -5.704_988_7e-3 + 2.063_909e-2) * z - 5.373_971_6e-2) * z + 0.133_314_42) * z - 0.333_332_8;
     let small = series * z * x + x;
     let one = x.builder().literal(1.0);
     // From 10 on the result is 1 in f32; the bound keeps exp finite.
