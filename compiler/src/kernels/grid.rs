@@ -62,7 +62,10 @@ impl AttentionSplitSpec {
     /// Query heads of one workgroup: up to four of those that share a key/value head, so that its rows are read once.
     pub fn heads_together(&self) -> u32 {
         let sharing = self.attention.heads / self.attention.cache.kv_heads.max(1);
-        (1..=4).rev().find(|together| sharing.is_multiple_of(*together)).unwrap_or(1)
+        (1..=4)
+            .rev()
+            .find(|together| sharing.is_multiple_of(*together))
+            .unwrap_or(1)
     }
 }
 

@@ -1,26 +1,21 @@
-//! Stamps the section plans over the layers: whole programs, with every binding resolved.
+//! Stamps the section plans over the layers: whole programs of calls, each with the targets of its bindings.
 
 use std::collections::BTreeMap;
 
-use kiln_bundle::{Access, Binding, Buffer, BufferKind, Dispatch, Grid, Programs};
+use kiln_bundle::{Access, Dispatch, Grid, Programs};
 
-use super::calls::{Call, Extent, Operand, SectionPlan, ValueId};
+use super::calls::{Extent, Operand, SectionPlan, ValueId};
 use super::lower::lower_section;
-use super::memory::{self, Touches};
+use super::sampler::sampler;
 use super::weights::WeightTable;
-use super::{PlanError, PlanOptions, RewrittenModel, VariantPlan, ring_slots};
-use crate::graph::{ModelGraph, StateDecl, StateId};
+use super::{PlanError, PlanOptions, RewrittenModel, VariantPlan};
+use crate::graph::{ModelGraph, StateId};
 use crate::kernels::{self, CacheType, KernelSource, KernelSpec, Variant};
 use crate::rewrite::Phase;
 
-/// Slots of the ring of sampled ids: more than steps are ever encoded ahead.
-const OUTPUT_SLOTS: u32 = 1024;
-/// Workgroups that look for the most likely token.
-const SAMPLE_GROUPS: u32 = 64;
-
 /// The buffers that occur once; they come first, in this order.
 #[derive(Clone, Copy)]
-enum Single {
+pub(super) enum Single {
     Step,
     Tokens,
     Output,
@@ -30,40 +25,41 @@ enum Single {
 
 /// Where a binding points before buffers have numbers.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     Single(Single),
     Value(usize),
     State(usize),
     Weight(u32),
 }
 
-struct Resolved {
-    kernel: usize,
-    targets: Vec<(Target, Access)>,
-    grid: [Grid; 3],
-    label: String,
+pub(super) struct Resolved {
+    pub(super) kernel: usize,
+    pub(super) targets: Vec<(Target, Access)>,
+    pub(super) grid: [Grid; 3],
+    pub(super) label: String,
 }
 
 /// One program while it is put together.
 #[derive(Default)]
-struct Program {
-    calls: Vec<Resolved>,
+pub(super) struct Program {
+    pub(super) calls: Vec<Resolved>,
     /// Bytes of each value.
-    bytes: Vec<u64>,
+    pub(super) bytes: Vec<u64>,
     /// Values that are a buffer of their own.
-    pinned: BTreeMap<usize, Single>,
+    pub(super) pinned: BTreeMap<usize, Single>,
 }
 
+/// The programs of one variant while they are put together.
 pub(super) struct Stamp<'a> {
-    graph: &'a ModelGraph,
-    model: &'a RewrittenModel,
-    options: &'a PlanOptions,
-    variant: Variant,
-    weights: &'a mut WeightTable,
-    kernels: Vec<(KernelSpec, KernelSource)>,
-    states: Vec<(StateId, usize)>,
-    used_weights: Vec<u32>,
-    arenas: Vec<u64>,
+    pub(super) graph: &'a ModelGraph,
+    pub(super) model: &'a RewrittenModel,
+    pub(super) options: &'a PlanOptions,
+    pub(super) variant: Variant,
+    pub(super) weights: &'a mut WeightTable,
+    pub(super) kernels: Vec<(KernelSpec, KernelSource)>,
+    pub(super) states: Vec<(StateId, usize)>,
+    pub(super) used_weights: Vec<u32>,
+    pub(super) arenas: Vec<u64>,
 }
 
 impl<'a> Stamp<'a> {
@@ -126,7 +122,7 @@ impl<'a> Stamp<'a> {
         })
     }
 
-    fn cache_type(&self) -> CacheType {
+    pub(super) fn cache_type(&self) -> CacheType {
         if self.variant == Variant::F16 {
             CacheType::F16
         } else {
@@ -175,52 +171,7 @@ impl<'a> Stamp<'a> {
     }
 
     fn sample_program(&mut self) -> Result<Program, PlanError> {
-        let vocab = self.vocab();
-        let mut plan = SectionPlan::default();
-        let logits = plan.value(Extent::Fixed(vocab));
-        let threshold = plan.value(Extent::Fixed(1));
-        let partials = plan.value(Extent::Fixed(2 * SAMPLE_GROUPS));
-        plan.input = Some(logits);
-        let calls = [
-            (
-                KernelSpec::SampleThreshold { vocab },
-                vec![Operand::Read(logits), Operand::Step, Operand::Write(threshold)],
-                "top-k and top-p",
-            ),
-            (
-                KernelSpec::SamplePartial {
-                    vocab,
-                    groups: SAMPLE_GROUPS,
-                },
-                vec![
-                    Operand::Read(logits),
-                    Operand::Step,
-                    Operand::Read(threshold),
-                    Operand::Write(partials),
-                ],
-                "most likely token",
-            ),
-            (
-                KernelSpec::SampleFinal {
-                    groups: SAMPLE_GROUPS,
-                    slots: OUTPUT_SLOTS,
-                },
-                vec![
-                    Operand::Read(partials),
-                    Operand::AdvanceStep,
-                    Operand::NextToken,
-                    Operand::Output,
-                ],
-                "next token",
-            ),
-        ];
-        plan.calls.extend(calls.map(|(spec, operands, label)| Call {
-            spec,
-            operands,
-            label: label.to_string(),
-            single_row: true,
-            residual: None,
-        }));
+        let plan = sampler(self.vocab());
         let mut program = Program::default();
         let pinned = program.value(0);
         program.pinned.insert(pinned, Single::Logits);
@@ -228,12 +179,12 @@ impl<'a> Stamp<'a> {
         Ok(program)
     }
 
-    fn vocab(&self) -> u32 {
+    pub(super) fn vocab(&self) -> u32 {
         let output = self.graph.epilogue.output;
         self.graph.epilogue.nodes[output].shape.dims[0].value() as u32
     }
 
-    fn hidden_bytes(&self) -> u64 {
+    pub(super) fn hidden_bytes(&self) -> u64 {
         let output = self.graph.prologue.output;
         let width = self.graph.prologue.nodes[output].shape.dims[0].value();
         u64::from(self.options.chunk) * width as u64 * 4
@@ -358,142 +309,6 @@ impl<'a> Stamp<'a> {
             self.states.push(key);
             self.states.len() - 1
         }))
-    }
-
-    fn place(&mut self, program: &Program) -> Vec<Option<memory::Slot>> {
-        let calls: Vec<Touches> = program
-            .calls
-            .iter()
-            .map(|call| {
-                let mut touches = Touches::default();
-                for (target, access) in &call.targets {
-                    if let Target::Value(value) = target {
-                        match access {
-                            Access::Read => touches.reads.push(*value),
-                            Access::ReadWrite => touches.writes.push(*value),
-                        }
-                    }
-                }
-                touches
-            })
-            .collect();
-        let bytes: Vec<Option<u64>> = program
-            .bytes
-            .iter()
-            .enumerate()
-            .map(|(value, bytes)| (!program.pinned.contains_key(&value)).then_some(*bytes))
-            .collect();
-        let (slots, arenas) = memory::assign(&calls, &bytes);
-        for (index, bytes) in arenas.into_iter().enumerate() {
-            if index == self.arenas.len() {
-                self.arenas.push(0);
-            }
-            self.arenas[index] = self.arenas[index].max(bytes);
-        }
-        slots
-    }
-
-    fn dispatch(&self, call: &Resolved, program: &Program, slots: &[Option<memory::Slot>]) -> Dispatch {
-        let first_arena = Single::Logits as u32 + 1;
-        let first_state = first_arena + self.arenas.len() as u32;
-        let first_weight = first_state + self.states.len() as u32;
-        let bindings = call.targets.iter().map(|(target, _)| match *target {
-            Target::Single(single) => Binding {
-                buffer: single as u32,
-                offset: 0,
-                bytes: None,
-            },
-            Target::State(state) => Binding {
-                buffer: first_state + state as u32,
-                offset: 0,
-                bytes: None,
-            },
-            Target::Weight(tensor) => {
-                let position = self.used_weights.iter().position(|used| *used == tensor);
-                let position = position.expect("every bound weight is listed") as u32;
-                Binding {
-                    buffer: first_weight + position,
-                    offset: 0,
-                    bytes: None,
-                }
-            }
-            Target::Value(value) => match (program.pinned.get(&value), slots[value]) {
-                (Some(single), _) => Binding {
-                    buffer: *single as u32,
-                    offset: 0,
-                    bytes: None,
-                },
-                (None, slot) => {
-                    let slot = slot.expect("every used value is placed");
-                    Binding {
-                        buffer: first_arena + slot.arena as u32,
-                        offset: slot.offset,
-                        bytes: Some(program.bytes[value]),
-                    }
-                }
-            },
-        });
-        Dispatch {
-            kernel: call.kernel as u32,
-            bindings: bindings.collect(),
-            grid: call.grid,
-            label: call.label.clone(),
-        }
-    }
-
-    fn buffers(&self) -> Vec<Buffer> {
-        let named = |name: &str, kind| Buffer {
-            name: name.to_string(),
-            kind,
-        };
-        let mut buffers = vec![
-            named("step", BufferKind::Step),
-            named("tokens", BufferKind::Tokens),
-            named("output", BufferKind::Output { slots: OUTPUT_SLOTS }),
-            named(
-                "hidden",
-                BufferKind::Hidden {
-                    bytes: self.hidden_bytes(),
-                },
-            ),
-            named(
-                "logits",
-                BufferKind::Logits {
-                    bytes: u64::from(self.vocab()) * 4,
-                },
-            ),
-        ];
-        for (index, bytes) in self.arenas.iter().enumerate() {
-            buffers.push(named(&format!("arena.{index}"), BufferKind::Arena { bytes: *bytes }));
-        }
-        for (state, layer) in &self.states {
-            let decl = &self.graph.states[state.0];
-            let kind = self.state_kind(decl);
-            buffers.push(named(&decl.name.replacen("{}", &layer.to_string(), 1), kind));
-        }
-        let names: Vec<String> = self
-            .weights
-            .weights
-            .iter()
-            .flat_map(|weight| weight.tensors(self.graph))
-            .map(|(name, _)| name)
-            .collect();
-        for &weight in &self.used_weights {
-            buffers.push(named(&names[weight as usize], BufferKind::Weight { weight }));
-        }
-        buffers
-    }
-
-    fn state_kind(&self, decl: &StateDecl) -> BufferKind {
-        let element = match self.cache_type() {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
-        };
-        let elements: usize = decl.shape.iter().map(|dim| dim.value()).product();
-        BufferKind::State {
-            bytes_per_position: (elements * decl.planes * element) as u64,
-            positions: ring_slots(decl, self.options.chunk).map(u64::from),
-        }
     }
 }
 
