@@ -1,9 +1,10 @@
 //! Attention of many tokens, tiled: online softmax (Milakov & Gimelshein 2018, Dao 2022).
 //!
 //! A workgroup takes 32 queries of one head and walks over the visible positions, 32 keys at a time. Its threads form
-//! a grid of 8 query lanes by 8 key lanes. Each has 4 queries (`query_lane`, `+ 8`, ..): of these it computes the scores
+//! a grid of 16 query lanes by 8 key lanes. Each has 2 queries (`query_lane`, `+ 16`): of these it computes the scores
 //! against 4 keys (`key_lane`, `+ 8`, ..) and then every eighth column of the output. Queries, keys and values pass
-//! through workgroup memory in slices of the head, all through the same array.
+//! through workgroup memory in slices of the head, all through the same array; the next slice is read from memory while
+//! the one before is computed with.
 
 use half::f16;
 use kiln_bundle::{Access, StepWord};
@@ -11,13 +12,16 @@ use kiln_bundle::{Access, StepWord};
 use super::attention::lowest;
 use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Place, U32, Value, Vec4};
 use super::cache::{Plane, convert};
+use super::names::lettered;
 use super::step::Step;
 use super::{AttentionPrefillSpec, AttentionShape, CacheType, Variant};
 
 const QUERIES: u32 = AttentionPrefillSpec::QUERIES;
-const KEYS: u32 = 32;
-const QUERY_LANES: u32 = 8;
+/// As many as queries: both move alike.
+const KEYS: u32 = QUERIES;
+const QUERY_LANES: u32 = 16;
 const KEY_LANES: u32 = 8;
+const THREADS: u32 = QUERY_LANES * KEY_LANES;
 const QUERIES_PER_THREAD: u32 = QUERIES / QUERY_LANES;
 const KEYS_PER_THREAD: u32 = KEYS / KEY_LANES;
 /// Distance of rows in workgroup memory: odd, so that lanes that write one column meet different banks.
@@ -30,7 +34,7 @@ pub fn build(spec: &AttentionPrefillSpec, variant: Variant) -> Result<KernelSour
     let shape = &spec.attention;
     let name = format!("attention_prefill_{}", shape.name());
     shape.check(&name, variant)?;
-    let b = Builder::new(name, QUERY_LANES * KEY_LANES, variant);
+    let b = Builder::new(name, THREADS, variant);
     match (shape.cache.by_fours(), shape.cache.element) {
         (true, CacheType::F32) => Kernel::<[f32; 4], [f32; 4]>::new(&b, shape, 4).body(),
         (true, CacheType::F16) => Kernel::<[f32; 4], [f16; 4]>::new(&b, shape, 4).body(),
@@ -127,8 +131,11 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
             .collect();
 
         let start = self.shape.first_visible(b, self.first_position).named("start");
+        let fetched = Fetched::new(b, slice_of(self.elements));
+        self.fetch_queries_and_keys(start, b.literal(0), &fetched);
         b.range("first_key", start, self.end, KEYS, |first_key| {
-            let scores = self.scores(first_key, lowest);
+            let scores = self.scores(first_key, &fetched, lowest);
+            let values = self.fetch_values(first_key, 0);
             for (query, scores) in (0..).zip(&scores) {
                 let largest = scores.iter().copied().reduce(|a, b| a.max(b)).expect("several keys");
                 self.exchange.store(self.exchanged(self.key_lane, query), largest);
@@ -149,7 +156,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
                 }
                 maxima[at].store(maximum);
             }
-            self.add_values(first_key, &totals);
+            self.add_values(first_key, values, &totals);
         });
         self.store(&sums, &totals);
     }
@@ -170,19 +177,24 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     }
 
     /// Scores of the thread's queries against its keys; [`lowest`] where the query does not see the key.
-    fn scores(&self, first_key: U32<'b>, lowest: F32<'b>) -> Vec<Vec<F32<'b>>> {
+    fn scores(&self, first_key: U32<'b>, fetched: &Fetched<'b, T>, lowest: F32<'b>) -> Vec<Vec<F32<'b>>> {
         let b = self.b;
         let slice = slice_of(self.elements);
-        let products: Vec<Vec<Place<'b, f32>>> = (0..QUERIES_PER_THREAD)
+        let products: Vec<Vec<Place<'b, T>>> = (0..QUERIES_PER_THREAD)
             .map(|query| {
                 (0..KEYS_PER_THREAD)
-                    .map(|key| b.variable(&format!("product_{query}_{key}_"), 0.0))
+                    .map(|key| b.variable(&format!("product_{query}_{key}_"), b.zero::<T>()))
                     .collect()
             })
             .collect();
         b.range("first_element", 0, self.elements, slice, |first_element| {
-            self.load_queries_and_keys(first_key, first_element);
+            self.put_queries_and_keys(fetched);
             b.barrier();
+            // The next slice is on its way while this one is computed with; after the last comes the next tile's first.
+            let next = (first_element + slice).named("next_element");
+            let wraps = next.ge(self.elements).named("wraps");
+            let next_keys = wraps.select(first_key + KEYS, first_key).named("next_keys");
+            self.fetch_queries_and_keys(next_keys, wraps.select(0, next), fetched);
             b.range("element", 0, slice, 1, |element| {
                 let queries = (element * PITCH + self.query_lane).named("queries");
                 let keys = (element * PITCH + slice * PITCH + self.key_lane).named("keys");
@@ -197,7 +209,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
                     .zip(&products)
                 {
                     for (&key, product) in keys.iter().zip(products) {
-                        product.add(query.dot(key));
+                        product.add(query * key);
                     }
                 }
             });
@@ -211,7 +223,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
                     .zip(products)
                     .map(|(key, product)| {
                         let past = first_key + self.key_lane + key * KEY_LANES;
-                        let score = self.shape.score(product.load());
+                        let score = self.shape.score(product.load().dot(b.splat(1.0)));
                         self.shape.visible(past, position).select(score, lowest).named("score")
                     })
                     .collect()
@@ -219,39 +231,81 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
             .collect()
     }
 
-    fn load_queries_and_keys(&self, first_key: U32<'b>, first_element: U32<'b>) {
-        let b = self.b;
+    /// Reads a slice of the queries, and of the keys from `first_key` on.
+    fn fetch_queries_and_keys(&self, first_key: U32<'b>, first_element: U32<'b>, fetched: &Fetched<'b, T>) {
         let slice = slice_of(self.elements);
-        b.range("i", b.thread(), QUERIES * slice, b.workgroup(), |i| {
-            let (row, element) = ((i / slice).named("row"), (i % slice).named("element"));
+        for (index, (query, key)) in (0..).zip(fetched.queries.iter().zip(&fetched.keys)) {
+            let [row, element] = self.row_and_column(index, slice);
             let token = (self.first_token + row).min(self.tokens - 1).named("token");
-            let query = self.row_of_query(token) + first_element + element;
-            self.tile.store(element * PITCH + row, self.q.load(query));
-        });
-        b.range("i", b.thread(), KEYS * slice, b.workgroup(), |i| {
-            let (row, element) = ((i / slice).named("row"), (i % slice).named("element"));
-            let key = self.row_of_cache(first_key + row, Plane::Keys) + first_element + element;
-            self.tile.store(
-                element * PITCH + row + slice * PITCH,
-                convert::<C, T>(self.cache.load(key)),
-            );
-        });
+            query.store(self.q.load(self.row_of_query(token) + first_element + element));
+            let start = self.row_of_cache(first_key + row, Plane::Keys);
+            key.store(convert::<C, T>(self.cache.load(start + first_element + element)));
+        }
     }
 
-    /// Adds the weighted values of a tile of positions to the totals.
-    fn add_values(&self, first_key: U32<'b>, totals: &[Vec<Place<'b, T>>]) {
+    fn put_queries_and_keys(&self, fetched: &Fetched<'b, T>) {
+        let slice = slice_of(self.elements);
+        for (index, (query, key)) in (0..).zip(fetched.queries.iter().zip(&fetched.keys)) {
+            let [row, element] = self.row_and_column(index, slice);
+            self.within(index, slice, || {
+                let at = (element * PITCH + row).named("at");
+                self.tile.store(at, query.load());
+                self.tile.store(at + slice * PITCH, key.load());
+            });
+        }
+    }
+
+    /// Reads some columns of the values from `first_key` on.
+    fn fetch_values(&self, first_key: U32<'b>, first_column: u32) -> Vec<Value<'b, T>> {
+        let columns = self.columns_from(first_column);
+        (0..per_thread(columns))
+            .map(|index| {
+                let [row, column] = self.row_and_column(index, columns);
+                let start = self.row_of_cache(first_key + row, Plane::Values);
+                convert::<C, T>(self.cache.load(start + column + first_column)).named("fetched_value")
+            })
+            .collect()
+    }
+
+    fn put_values(&self, first_column: u32, values: &[Value<'b, T>]) {
+        let columns = self.columns_from(first_column);
+        for (index, &value) in (0..).zip(values) {
+            let [row, column] = self.row_and_column(index, columns);
+            self.within(index, columns, || self.tile.store(row * MOST_COLUMNS + column, value));
+        }
+    }
+
+    /// Columns of values in the slice that starts at `first_column`.
+    fn columns_from(&self, first_column: u32) -> u32 {
+        (self.elements - first_column).min(MOST_COLUMNS)
+    }
+
+    /// Row and column of the thread's element number `index` of a tile that is `columns` wide.
+    fn row_and_column(&self, index: u32, columns: u32) -> [U32<'b>; 2] {
+        let i = self.b.thread() + index * THREADS;
+        [(i / columns).named("row"), (i % columns).named("column")]
+    }
+
+    /// Runs `body` where that element is in the tile.
+    fn within(&self, index: u32, columns: u32, body: impl FnOnce()) {
+        match (index + 1) * THREADS <= KEYS * columns {
+            true => body(),
+            false => self.b.if_((self.b.thread() + index * THREADS).lt(KEYS * columns), body),
+        }
+    }
+
+    /// Adds the weighted values of a tile of positions to the totals; `values` are those of the first columns.
+    fn add_values(&self, first_key: U32<'b>, mut values: Vec<Value<'b, T>>, totals: &[Vec<Place<'b, T>>]) {
         let b = self.b;
         for first_column in (0..self.elements).step_by(MOST_COLUMNS as usize) {
-            let columns = (self.elements - first_column).min(MOST_COLUMNS);
-            b.range("i", b.thread(), KEYS * columns, b.workgroup(), |i| {
-                let (row, column) = ((i / columns).named("row"), (i % columns).named("column"));
-                let value = self.row_of_cache(first_key + row, Plane::Values) + column + first_column;
-                self.tile
-                    .store(row * MOST_COLUMNS + column, convert::<C, T>(self.cache.load(value)));
-            });
+            self.put_values(first_column, &values);
             b.barrier();
+            let next_column = first_column + MOST_COLUMNS;
+            if next_column < self.elements {
+                values = self.fetch_values(first_key, next_column);
+            }
             let first_total = (first_column / KEY_LANES) as usize;
-            let totals_per_thread = columns.div_ceil(KEY_LANES) as usize;
+            let totals_per_thread = self.columns_from(first_column).div_ceil(KEY_LANES) as usize;
             b.range("lane", 0, KEY_LANES, 1, |lane| {
                 let weights: Vec<Vec4> = (0..QUERIES_PER_THREAD)
                     .map(|query| {
@@ -316,4 +370,29 @@ fn slice_of(elements: u32) -> u32 {
         .rev()
         .find(|slice| elements.is_multiple_of(*slice))
         .expect("1 divides all")
+}
+
+/// Elements of a tile that each thread moves.
+fn per_thread(columns: u32) -> u32 {
+    (KEYS * columns).div_ceil(THREADS)
+}
+
+/// A thread's share of a slice of queries and keys, on its way to workgroup memory.
+struct Fetched<'b, T> {
+    queries: Vec<Place<'b, T>>,
+    keys: Vec<Place<'b, T>>,
+}
+
+impl<'b, T: Float> Fetched<'b, T> {
+    fn new(b: &'b Builder, slice: u32) -> Self {
+        let places = |name: &str| {
+            (0..per_thread(slice))
+                .map(|i| b.variable(&lettered(name, i as usize), b.zero::<T>()))
+                .collect()
+        };
+        Fetched {
+            queries: places("fetched_query"),
+            keys: places("fetched_key"),
+        }
+    }
 }

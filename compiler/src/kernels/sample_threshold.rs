@@ -4,9 +4,12 @@
 //! likely tokens with that share of the mass, again with all ties of its last.
 //!
 //! Both ask for the largest `t` so that the tokens of logit `t` or more measure at least a target: as a count, or as
-//! a mass `exp((logit - largest) / temperature)`. It is found by bisection over the integers that sort as f32 does,
-//! eight ways at a time: each pass over the logits measures what lies at or above seven pivots. The search
-//! ends as soon as one token is left between the bounds: after 11 passes at worst, after 4 or 5 as a rule.
+//! a mass `exp((logit - largest) / temperature)`. Two passes over the logits bring most of it about: the first finds
+//! the largest, and a bound below which nothing can be kept; in the second each thread keeps its own few
+//! candidates at or above the bound. Then `t` is found by bisection over the integers that sort as f32 does, seven
+//! ways at a time: each round measures what lies at or above six pivots. It ends as soon as one token is left between the
+//! bounds: after 12 rounds at worst, after 2 or 3 as a rule. A thread with too many candidates makes all rounds
+//! read the logits instead.
 
 use kiln_bundle::{Access, StepWord};
 
@@ -14,11 +17,17 @@ use super::Variant;
 use super::builder::{
     Array, Bool, Builder, F32, KernelError, KernelSource, Kind, Place, Reduction, Totals, U32, Value,
 };
+use super::math::log;
+use super::names::lettered;
 use super::sample::{sortable, temperature, unsortable};
 use super::step::Step;
 
 const THREADS: u32 = 256;
-const PIVOTS: u32 = 7;
+const PIVOTS: u32 = 6;
+/// Vectors of logits that a thread has under way at a time, to hide the latency of memory.
+const BATCH: u32 = 8;
+/// Candidates that a thread can keep.
+const MOST_HELD: u32 = 16;
 /// What a pass is for.
 const COUNT: u32 = 0;
 const MASS: u32 = 1;
@@ -48,8 +57,12 @@ struct Search<'b, T> {
     count_at_low: Place<'b, f32>,
     count_at_high: Place<'b, f32>,
     target: Place<'b, f32>,
-    /// What the next pass is for; uniform.
+    /// What the next round is for; uniform.
     purpose: Place<'b, u32>,
+    /// The thread's candidates, how many it has met, and the mass of what is none.
+    candidates: Array<'b, u32>,
+    met: Place<'b, u32>,
+    mass_below: Place<'b, f32>,
 }
 
 impl<'b, T: Kind<Component = u32>> Search<'b, T> {
@@ -67,6 +80,9 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
             count_at_high: b.variable("count_at_high", 0.0),
             target: b.variable("target_measure", 0.0),
             purpose: b.shared_value::<u32>("purpose"),
+            candidates: b.private::<u32>("candidates", MOST_HELD),
+            met: b.variable("met", 0),
+            mass_below: b.variable("mass_below", 0.0),
         }
     }
 
@@ -84,21 +100,34 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
             b.return_();
         });
 
-        let [least, most] = self.extremes();
+        let mine = self.most_of_thread();
+        let most = self.most_of_all(mine);
         let largest = unsortable(most).bitcast::<f32>().named("largest");
-        self.low.store(least);
+        let mass = |logit: U32<'b>| ((unsortable(logit).bitcast::<f32>() - largest) / temperature).exp();
+        self.low.store(1);
+        b.if_else(
+            by_count,
+            || b.if_(top_k.le(THREADS), || self.low.store(self.ranked(mine, top_k))),
+            || {
+                // All tokens below weigh less than 1 - p, the largest weighs 1; and one more for roundings.
+                let share = (b.literal(1.0) - top_p).min(1.0);
+                let depth = log(b.literal(self.vocab as f32) / share) + 1.0;
+                self.low
+                    .store(sortable((largest - depth * temperature).bitcast::<u32>()));
+            },
+        );
+        self.low.store(self.low.load().max(1).min(most));
         self.high.store(most + 1);
         self.target.store(by_count.select(top_k.cast::<f32>(), 0.0));
         b.if_(b.thread().eq(0), || self.purpose.store(by_count.select(COUNT, MASS)));
+        let gathered = self.gather(!by_count, &mass);
         b.repeat(|| {
             let purpose = self.purpose.uniform_load().named("this_purpose");
             b.break_if(purpose.eq(DONE));
             let by_mass_now = purpose.eq(MASS).named("by_mass_now");
             let low = self.low.load().named("pass_low");
             let distance = ((self.high.load() - low + PIVOTS) / (PIVOTS + 1)).named("distance");
-            let measures = self.measure(by_mass_now, low, distance, |logit| {
-                ((unsortable(logit).bitcast::<f32>() - largest) / temperature).exp()
-            });
+            let measures = self.measure(gathered, by_mass_now, low, distance, &mass);
             b.if_(by_mass_now & self.target.load().eq(0.0), || {
                 // The first of these passes: the mass of all that top-k kept. The most likely token is always kept.
                 self.target.store((measures.total(2 * PIVOTS) * top_p).max(1e-30));
@@ -124,67 +153,139 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
     /// Runs `body` for a few logits at a time, as sortable integers; all threads together see each once.
     fn scan(&self, name: &str, body: impl FnOnce(&[U32<'b>])) {
         let b = self.b;
-        b.range(name, b.thread(), self.vocab / self.lanes, THREADS, |i| {
-            let bits = self.logits.load(i).named("bits");
-            let logits: Vec<U32> = (0..self.lanes)
-                .map(|lane| sortable(component(bits, lane)).named("logit"))
-                .collect();
-            body(&logits);
+        let count = self.vocab / self.lanes;
+        let batch = b.private::<T>(&format!("{name}_batch"), BATCH);
+        b.range(name, b.thread(), count, THREADS * BATCH, |first| {
+            for index in 0..BATCH {
+                let at = (first + index * THREADS).min(count - 1);
+                batch.store(index, self.logits.load(at));
+            }
+            b.range("index", 0, BATCH, 1, |index| {
+                b.if_((first + index * THREADS).lt(count), || {
+                    let bits = batch.load(index).named("bits");
+                    let logits: Vec<U32> = (0..self.lanes)
+                        .map(|lane| sortable(component(bits, lane)).named("logit"))
+                        .collect();
+                    body(&logits);
+                });
+            });
         });
     }
 
-    /// The least and the largest logit that are numbers.
-    fn extremes(&self) -> [U32<'b>; 2] {
-        let b = self.b;
-        // The complement of the least, so that both are maxima.
-        let (least, most) = (b.variable("least_complement", 0), b.variable("most", 0));
+    /// The largest logit that the thread meets.
+    fn most_of_thread(&self) -> U32<'b> {
+        let most = self.b.variable("most", 0);
         self.scan("i", |logits| {
+            let largest = logits.iter().fold(most.load(), |most, &logit| most.max(logit));
+            most.store(largest);
+        });
+        most.load().named("most_of_thread")
+    }
+
+    fn most_of_all(&self, mine: U32<'b>) -> U32<'b> {
+        let most = self.b.shared_atomic("most_of_all", 1);
+        most.max(0, mine);
+        self.b.barrier();
+        most.load(0).named("most_of_all")
+    }
+
+    /// The number that is at place `rank` among those of all threads: so many logits at least are as large.
+    fn ranked(&self, mine: U32<'b>, rank: U32<'b>) -> U32<'b> {
+        let b = self.b;
+        let all = b.shared::<u32>("most_of_threads", THREADS);
+        let found = b.shared_value::<u32>("ranked");
+        all.store(b.thread(), mine);
+        b.barrier();
+        let before = b.variable("before", 0);
+        b.range("other", 0, THREADS, 1, |other| {
+            let theirs = all.load(other).named("theirs");
+            let first = theirs.gt(mine) | (theirs.eq(mine) & other.lt(b.thread()));
+            before.add(first.select(1, 0));
+        });
+        b.if_(before.load().eq(rank - 1), || found.store(mine));
+        b.barrier();
+        found.load()
+    }
+
+    /// Each thread's candidates: what is not below the lower bound. Gives whether all threads could keep theirs.
+    fn gather(&self, weigh_rest: Bool<'b>, mass: &impl Fn(U32<'b>) -> F32<'b>) -> Bool<'b> {
+        let b = self.b;
+        let low = self.low.load().named("first_low");
+        self.scan("j", |logits| {
             for &logit in logits {
-                most.store(most.load().max(logit));
-                least.store(least.load().max(logit.ne(0).select(logit ^ u32::MAX, 0)));
+                b.if_else(
+                    logit.ge(low),
+                    || {
+                        let met = self.met.load().named("met_before");
+                        b.if_(met.lt(MOST_HELD), || self.candidates.store(met, logit));
+                        self.met.store(met + 1);
+                    },
+                    || b.if_(weigh_rest & logit.ne(0), || self.mass_below.add(mass(logit))),
+                );
             }
         });
-        let extremes = b.shared_atomic("extremes", 2);
-        extremes.max(0, least.load());
-        extremes.max(1, most.load());
+        let totals = b.shared_atomic("met_by_all", 2);
+        totals.add(0, self.met.load());
+        totals.max(1, self.met.load());
         b.barrier();
-        let most = extremes.load(1).named("most_of_all");
-        [(extremes.load(0) ^ u32::MAX).min(most), most]
+        self.count_at_low.store(totals.load(0).cast::<f32>());
+        totals.load(1).le(MOST_HELD).named("gathered")
     }
 
-    /// Tokens at or above each pivot (`low + distance`, `+ 2 distance` ..), their masses, and the mass of all from `low` on;
+    /// Tokens at or above each pivot (`low + distance`, `+ 2 distance` ..), their masses, and the mass of all;
     /// masses are 0 unless asked for.
     fn measure(
         &self,
+        gathered: Bool<'b>,
         by_mass: Bool<'b>,
         low: U32<'b>,
         distance: U32<'b>,
-        mass: impl Fn(U32<'b>) -> F32<'b>,
+        mass: &impl Fn(U32<'b>) -> F32<'b>,
     ) -> Totals<'b> {
         let b = self.b;
-        let zeros = |name: &str, count: u32| -> Vec<Place<'b, f32>> {
-            (0..count).map(|i| b.variable(&format!("{name}_{i}_"), 0.0)).collect()
+        let zeros = |name: &str| -> Vec<Place<'b, f32>> {
+            (0..PIVOTS)
+                .map(|i| b.variable(&lettered(name, i as usize), 0.0))
+                .collect()
         };
-        let (counts, masses) = (zeros("count", PIVOTS), zeros("mass", PIVOTS + 1));
+        let (counts, masses) = (zeros("count"), zeros("mass"));
+        let whole = b.variable("whole_mass", self.mass_below.load());
         let pivots: Vec<U32> = (1..=PIVOTS).map(|i| (low + distance * i).named("pivot")).collect();
-        self.scan("j", |logits| {
-            let most = logits.iter().copied().reduce(|a, b| a.max(b)).expect("at least one");
-            b.if_(most.ge(low), || {
-                for &logit in logits {
-                    for (&pivot, count) in pivots.iter().zip(&counts) {
-                        count.add(logit.ge(pivot).select(1.0, 0.0));
-                    }
-                    b.if_(by_mass & logit.ge(low), || {
-                        let weight = mass(logit).named("weight");
-                        for (&pivot, mass) in pivots.iter().zip(&masses) {
-                            mass.add(logit.ge(pivot).select(weight, 0.0));
-                        }
-                        masses[PIVOTS as usize].add(weight);
-                    });
+        let account = |logit: U32<'b>| {
+            b.if_(logit.ge(low), || {
+                for (&pivot, count) in pivots.iter().zip(&counts) {
+                    count.add(logit.ge(pivot).select(1.0, 0.0));
                 }
+                b.if_(by_mass, || {
+                    let weight = mass(logit).named("weight");
+                    for (&pivot, mass) in pivots.iter().zip(&masses) {
+                        mass.add(logit.ge(pivot).select(weight, 0.0));
+                    }
+                    whole.add(weight);
+                });
             });
-        });
-        let values: Vec<F32> = counts.iter().chain(&masses).map(|place| place.load()).collect();
+        };
+        b.if_else(
+            gathered,
+            || {
+                b.range("held", 0, self.met.load(), 1, |held| {
+                    account(self.candidates.load(held).named("candidate"))
+                })
+            },
+            || {
+                self.scan("k", |logits| {
+                    for &logit in logits {
+                        account(logit);
+                    }
+                });
+            },
+        );
+        let values: Vec<F32> = counts
+            .iter()
+            .chain(&masses)
+            .chain([&whole])
+            .map(|place| place.load())
+            .collect();
         b.reduce("measures", Reduction::Sum, &values)
     }
 
