@@ -15,10 +15,13 @@ use kiln_runtime::Model;
 use kiln_runtime::text::{Message, TextModel};
 use serde::Deserialize;
 
-/// The most that rounding the weights to bf16 moves a logit against another (their standard deviation is 3 to 5).
-const CLOSE: f32 = 0.1;
-/// Greedy tokens that are compared of each answer.
-const COMPARED: usize = 24;
+/// The most that rounding the weights to bf16 moves a logit (their standard deviation is 3 to 5): 0.07 here.
+const LOGIT_NOISE: f32 = 0.1;
+/// The most that it moves the gap between the two largest logits, which mostly move together: 0.035 here.
+const GAP_NOISE: f32 = 0.05;
+/// Tokens that are compared of each answer. After the first prompt of a model they are generated too; the other
+/// answers are only fed, to save time.
+const COMPARED: usize = 12;
 
 #[derive(Deserialize)]
 struct Reference {
@@ -84,8 +87,11 @@ fn check(gguf: &Path, reference: &Reference) {
         let ids = text.encode(&encoding.text, false).expect("ids");
         assert_eq!(ids, encoding.ids, "{:?}", encoding.text);
     }
-    for prompt in &reference.prompts {
-        check_prompt(prompt, &text, &model);
+    for (number, prompt) in reference.prompts.iter().enumerate() {
+        let sure = check_logits(prompt, &text, &model);
+        if number == 0 {
+            check_answer(prompt, sure, &text, &model);
+        }
     }
 }
 
@@ -102,7 +108,8 @@ fn text_model(bundle: &Path, model: &Model) -> TextModel {
     .expect("a tokenizer")
 }
 
-fn check_prompt(prompt: &Prompt, text: &TextModel, model: &Arc<Model>) {
+/// Compares prompt ids and logits; gives how many tokens of the answer are beyond doubt.
+fn check_logits(prompt: &Prompt, text: &TextModel, model: &Arc<Model>) -> usize {
     let ids = match &prompt.messages {
         Some(messages) => text.encode_chat(messages, true),
         None => text.encode(&prompt.text, true),
@@ -111,47 +118,46 @@ fn check_prompt(prompt: &Prompt, text: &TextModel, model: &Arc<Model>) {
 
     // The reference's own answer is fed, so that one close call does not end the comparison.
     let compared = prompt.greedy_ids.len().min(COMPARED);
-    let mut session_of_reference = session(model);
     let fed = [&prompt.ids, &prompt.greedy_ids[..compared - 1]].concat();
-    let logits = feed(&mut session_of_reference, &fed).split_off(prompt.ids.len() - 1);
+    let logits = feed(&mut session(model), &fed).split_off(prompt.ids.len() - 1);
     for (id, expected) in prompt.last_logits_top20_ids.iter().zip(&prompt.last_logits_top20) {
         let found = logits[0][*id as usize];
         assert!(
-            (found - expected).abs() < CLOSE,
+            (found - expected).abs() < LOGIT_NOISE,
             "{:?}: logit of {id}: {found}, expected {expected}",
             prompt.text
         );
     }
-    let mut first_close = compared;
+    let mut sure = compared;
     for (step, (logits, &expected)) in logits.iter().zip(&prompt.greedy_ids).enumerate() {
-        let best_other = (0..)
+        let others = (0..)
             .zip(logits)
             .filter(|(id, _)| *id != expected)
             .map(|(_, logit)| *logit);
-        let gap = logits[expected as usize] - best_other.fold(f32::NEG_INFINITY, f32::max);
+        let gap = logits[expected as usize] - others.fold(f32::NEG_INFINITY, f32::max);
         assert!(
-            gap > -CLOSE,
+            gap > -GAP_NOISE,
             "{:?}, step {step}: {expected} is {gap} below the largest",
             prompt.text
         );
-        if gap < CLOSE {
-            first_close = first_close.min(step);
+        if gap < GAP_NOISE {
+            sure = sure.min(step);
         }
     }
+    println!("{:?}: {sure} of {compared} tokens beyond doubt", prompt.text);
+    sure
+}
 
+fn check_answer(prompt: &Prompt, sure: usize, text: &TextModel, model: &Arc<Model>) {
+    let count = prompt.greedy_ids.len().min(COMPARED);
     let mut session = session(model);
     feed(&mut session, &prompt.ids);
-    let answer = greedy(&mut session, compared);
-    println!("{:?}: {:?}", prompt.text, text.decode(&answer, false));
-    assert_eq!(
-        answer[..first_close],
-        prompt.greedy_ids[..first_close],
-        "{:?}",
-        prompt.text
-    );
-    if first_close == prompt.greedy_ids.len() {
-        assert_eq!(text.decode(&answer, false).expect("text"), prompt.greedy_text);
-    }
+    let answer = greedy(&mut session, count);
+    let sure = sure.min(count);
+    assert_eq!(answer[..sure], prompt.greedy_ids[..sure], "{:?}", prompt.text);
+    let answer = text.decode(&answer[..sure], false).expect("text");
+    println!("{:?}: {answer:?}", prompt.text);
+    assert!(prompt.greedy_text.starts_with(&answer), "{answer:?}");
 }
 
 #[test]
