@@ -25,7 +25,7 @@ use super::step::Step;
 const THREADS: u32 = 256;
 const PIVOTS: u32 = 6;
 /// Vectors of logits that a thread has under way at a time, to hide the latency of memory.
-const BATCH: u32 = 8;
+const BATCH: u32 = 4;
 /// Candidates that a thread can keep.
 const MOST_HELD: u32 = 16;
 /// What a pass is for.
@@ -59,10 +59,10 @@ struct Search<'b, T> {
     target: Place<'b, f32>,
     /// What the next round is for; uniform.
     purpose: Place<'b, u32>,
-    /// The thread's candidates, how many it has met, and the mass of what is none.
+    /// The thread's candidates, how many it has met, and the mass of all its logits.
     candidates: Array<'b, u32>,
     met: Place<'b, u32>,
-    mass_below: Place<'b, f32>,
+    whole_mass: Place<'b, f32>,
 }
 
 impl<'b, T: Kind<Component = u32>> Search<'b, T> {
@@ -82,7 +82,7 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
             purpose: b.shared_value::<u32>("purpose"),
             candidates: b.private::<u32>("candidates", MOST_HELD),
             met: b.variable("met", 0),
-            mass_below: b.variable("mass_below", 0.0),
+            whole_mass: b.variable("whole_mass", 0.0),
         }
     }
 
@@ -103,7 +103,8 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
         let mine = self.most_of_thread();
         let most = self.most_of_all(mine);
         let largest = unsortable(most).bitcast::<f32>().named("largest");
-        let mass = |logit: U32<'b>| ((unsortable(logit).bitcast::<f32>() - largest) / temperature).exp();
+        let rate = (b.literal(std::f32::consts::LOG2_E) / temperature).named("rate");
+        let mass = |bits: U32<'b>| ((bits.bitcast::<f32>() - largest) * rate).exp2();
         self.low.store(1);
         b.if_else(
             by_count,
@@ -127,7 +128,7 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
             let by_mass_now = purpose.eq(MASS).named("by_mass_now");
             let low = self.low.load().named("pass_low");
             let distance = ((self.high.load() - low + PIVOTS) / (PIVOTS + 1)).named("distance");
-            let measures = self.measure(gathered, by_mass_now, low, distance, &mass);
+            let measures = self.measure(gathered, by_count, by_mass_now, low, distance, &mass);
             b.if_(by_mass_now & self.target.load().eq(0.0), || {
                 // The first of these passes: the mass of all that top-k kept. The most likely token is always kept.
                 self.target.store((measures.total(2 * PIVOTS) * top_p).max(1e-30));
@@ -150,34 +151,54 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
         });
     }
 
-    /// Runs `body` for a few logits at a time, as sortable integers; all threads together see each once.
-    fn scan(&self, name: &str, body: impl FnOnce(&[U32<'b>])) {
+    /// Runs `body` for vectors of logits, with whether the vector is one; all threads together see each once.
+    /// `batch` vectors are read at a time, and `body` is written as often.
+    fn scan(&self, name: &str, batch: u32, mut body: impl FnMut(Value<'b, T>, Bool<'b>)) {
         let b = self.b;
         let count = self.vocab / self.lanes;
-        let batch = b.private::<T>(&format!("{name}_batch"), BATCH);
-        b.range(name, b.thread(), count, THREADS * BATCH, |first| {
-            for index in 0..BATCH {
-                let at = (first + index * THREADS).min(count - 1);
-                batch.store(index, self.logits.load(at));
+        b.range(name, b.thread(), count, THREADS * batch, |first| {
+            let vectors: Vec<Value<'b, T>> = (0..batch)
+                .map(|index| self.logits.load((first + index * THREADS).min(count - 1)).named("bits"))
+                .collect();
+            for (index, bits) in (0..).zip(vectors) {
+                body(bits, (first + index * THREADS).lt(count));
             }
-            b.range("index", 0, BATCH, 1, |index| {
-                b.if_((first + index * THREADS).lt(count), || {
-                    let bits = batch.load(index).named("bits");
-                    let logits: Vec<U32> = (0..self.lanes)
-                        .map(|lane| sortable(component(bits, lane)).named("logit"))
-                        .collect();
-                    body(&logits);
-                });
-            });
         });
     }
 
-    /// The largest logit that the thread meets.
+    /// A vector's logits as sortable integers.
+    fn sortables(&self, bits: Value<'b, T>) -> Vec<U32<'b>> {
+        (0..self.lanes)
+            .map(|lane| sortable(component(bits, lane)).named("logit"))
+            .collect()
+    }
+
+    /// Runs `body` for those of `logits` that are at least `low`; few are.
+    fn each_from(&self, low: U32<'b>, logits: &[U32<'b>], inside: Bool<'b>, body: impl FnOnce(U32<'b>)) {
+        let b = self.b;
+        let most = logits.iter().copied().reduce(|a, b| a.max(b)).expect("at least one");
+        b.if_(inside & most.ge(low), || match logits {
+            [logit] => body(*logit),
+            logits => {
+                let logits = b.vector::<[u32; 4]>(logits).named("logits");
+                b.range("lane", 0, self.lanes, 1, |lane| {
+                    let logit = logits.component_at(lane).named("one");
+                    b.if_(logit.ge(low), || body(logit));
+                });
+            }
+        });
+    }
+
+    /// The largest logit that the thread meets: no two threads give the same token's.
     fn most_of_thread(&self) -> U32<'b> {
         let most = self.b.variable("most", 0);
-        self.scan("i", |logits| {
-            let largest = logits.iter().fold(most.load(), |most, &logit| most.max(logit));
-            most.store(largest);
+        self.scan("i", BATCH, |bits, inside| {
+            let largest = self
+                .sortables(bits)
+                .into_iter()
+                .reduce(|a, b| a.max(b))
+                .expect("at least one");
+            most.store(most.load().max(inside.select(largest, 0)));
         });
         most.load().named("most_of_thread")
     }
@@ -208,21 +229,22 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
     }
 
     /// Each thread's candidates: what is not below the lower bound. Gives whether all threads could keep theirs.
-    fn gather(&self, weigh_rest: Bool<'b>, mass: &impl Fn(U32<'b>) -> F32<'b>) -> Bool<'b> {
+    fn gather(&self, weigh_all: Bool<'b>, mass: &impl Fn(U32<'b>) -> F32<'b>) -> Bool<'b> {
         let b = self.b;
         let low = self.low.load().named("first_low");
-        self.scan("j", |logits| {
-            for &logit in logits {
-                b.if_else(
-                    logit.ge(low),
-                    || {
-                        let met = self.met.load().named("met_before");
-                        b.if_(met.lt(MOST_HELD), || self.candidates.store(met, logit));
-                        self.met.store(met + 1);
-                    },
-                    || b.if_(weigh_rest & logit.ne(0), || self.mass_below.add(mass(logit))),
-                );
-            }
+        self.scan("j", BATCH, |bits, inside| {
+            let logits = self.sortables(bits);
+            b.if_(weigh_all & inside, || {
+                for (lane, logit) in (0..).zip(&logits) {
+                    self.whole_mass
+                        .add(logit.ne(0).select(mass(component(bits, lane)), 0.0));
+                }
+            });
+            self.each_from(low, &logits, inside, |logit| {
+                let met = self.met.load().named("met_before");
+                b.if_(met.lt(MOST_HELD), || self.candidates.store(met, logit));
+                self.met.store(met + 1);
+            });
         });
         let totals = b.shared_atomic("met_by_all", 2);
         totals.add(0, self.met.load());
@@ -232,11 +254,12 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
         totals.load(1).le(MOST_HELD).named("gathered")
     }
 
-    /// Tokens at or above each pivot (`low + distance`, `+ 2 distance` ..), their masses, and the mass of all;
+    /// Tokens at or above each pivot (`low + distance`, `+ 2 distance` ..), their masses, and the mass of all that count;
     /// masses are 0 unless asked for.
     fn measure(
         &self,
         gathered: Bool<'b>,
+        by_count: Bool<'b>,
         by_mass: Bool<'b>,
         low: U32<'b>,
         distance: U32<'b>,
@@ -249,43 +272,37 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
                 .collect()
         };
         let (counts, masses) = (zeros("count"), zeros("mass"));
-        let whole = b.variable("whole_mass", self.mass_below.load());
+        let kept = b.variable("kept_mass", 0.0);
         let pivots: Vec<U32> = (1..=PIVOTS).map(|i| (low + distance * i).named("pivot")).collect();
         let account = |logit: U32<'b>| {
-            b.if_(logit.ge(low), || {
-                for (&pivot, count) in pivots.iter().zip(&counts) {
-                    count.add(logit.ge(pivot).select(1.0, 0.0));
+            for (&pivot, count) in pivots.iter().zip(&counts) {
+                count.add(logit.ge(pivot).select(1.0, 0.0));
+            }
+            b.if_(by_mass, || {
+                let weight = mass(unsortable(logit)).named("weight");
+                for (&pivot, mass) in pivots.iter().zip(&masses) {
+                    mass.add(logit.ge(pivot).select(weight, 0.0));
                 }
-                b.if_(by_mass, || {
-                    let weight = mass(logit).named("weight");
-                    for (&pivot, mass) in pivots.iter().zip(&masses) {
-                        mass.add(logit.ge(pivot).select(weight, 0.0));
-                    }
-                    whole.add(weight);
-                });
+                kept.add(weight);
             });
         };
         b.if_else(
             gathered,
             || {
                 b.range("held", 0, self.met.load(), 1, |held| {
-                    account(self.candidates.load(held).named("candidate"))
-                })
-            },
-            || {
-                self.scan("k", |logits| {
-                    for &logit in logits {
-                        account(logit);
-                    }
+                    let logit = self.candidates.load(held).named("candidate");
+                    b.if_(logit.ge(low), || account(logit));
                 });
             },
+            || {
+                self.scan("k", 1, |bits, inside| {
+                    self.each_from(low, &self.sortables(bits), inside, account)
+                })
+            },
         );
-        let values: Vec<F32> = counts
-            .iter()
-            .chain(&masses)
-            .chain([&whole])
-            .map(|place| place.load())
-            .collect();
+        let whole = by_count.select(kept.load(), self.whole_mass.load());
+        let mut values: Vec<F32> = counts.iter().chain(&masses).map(|place| place.load()).collect();
+        values.push(whole);
         b.reduce("measures", Reduction::Sum, &values)
     }
 
