@@ -1,6 +1,6 @@
 //! Attention of one token over a long cache, divided among workgroups (split-KV, "flash decoding": Dao et al. 2023).
 //!
-//! Each workgroup takes an equal part of the visible positions, for the query heads that share a key/value head, in
+//! Each workgroup takes an equal part of the visible positions (but no fewer than 32: the last may have none), for the query heads that share a key/value head, in
 //! tiles of 128 positions. For the scores four neighbouring threads share a position and take every fourth element
 //! of its key; their products meet in workgroup memory, and each thread then weighs one position. For the values
 //! the threads go over to the width: each sums one element of the rows of some positions. The softmax is online (Milakov &
@@ -86,7 +86,9 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
 
         let newest = step.word(StepWord::Position).named("newest");
         let oldest = shape.first_visible(b, newest).named("oldest");
-        let per_part = ((newest - oldest + spec.splits) / spec.splits).named("positions_per_part");
+        let per_part = ((newest - oldest + spec.splits) / spec.splits)
+            .max(KEY_GROUPS)
+            .named("positions_per_part");
         let begin = (oldest + b.group().x() * per_part).named("begin");
         let end = (begin + per_part).min(newest + 1).named("end");
         let elements = shape.cache.width / lanes;
