@@ -231,6 +231,30 @@ fn the_first_variant_that_runs_is_taken_or_the_one_asked_for() {
 }
 
 #[test]
+fn a_precise_device_avoids_16_bit_variants_unless_one_is_named() {
+    let toy = Toy::with(|manifest| {
+        let mut half = variant("half", vec![Feature::ShaderF16]);
+        half.kernels.clone_from(&manifest.variants[0].kernels);
+        manifest.variants.insert(0, half);
+    });
+    let precise = DeviceOptions {
+        precise: true,
+        ..DeviceOptions::default()
+    };
+    let loaded = toy.load_with(&precise, LoadOptions::default()).unwrap();
+    assert_eq!(loaded.variant().name, "base");
+    let named = DeviceOptions {
+        variant: Some("half".to_string()),
+        ..precise
+    };
+    match toy.load_with(&named, LoadOptions::default()) {
+        Ok(loaded) => assert_eq!(loaded.variant().name, "half"),
+        Err(Error::Unsupported { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
 fn an_unknown_device_lists_the_known() {
     let options = DeviceOptions {
         device: Some("no such device".to_string()),

@@ -30,7 +30,8 @@ pub(super) enum Command {
     Generate(GenerateArgs),
     /// Write the logits after each token to a safetensors file
     ///
-    /// The file holds one tensor, `logits`, f32 [tokens, vocabulary].
+    /// The file holds one tensor, `logits`, f32 [tokens, vocabulary]. Without --variant, one that computes in 32 bits
+    /// throughout is used, if the bundle has one for the device.
     Logits(LogitsArgs),
     /// Measure speed and memory
     ///

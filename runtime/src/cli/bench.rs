@@ -60,7 +60,7 @@ struct Row {
 
 pub(super) async fn run(args: BenchArgs, cancel: &CancelToken) -> anyhow::Result<ExitCode> {
     let bundle = open::bundle(&args.model.bundle).await?;
-    let model = open::model(&bundle, &args.model, true, cancel).await?;
+    let model = open::model(&bundle, &args.model, open::Purpose::Measure, cancel).await?;
     // Room for both measurements, and for a chunk of steps that run ahead.
     let context = args
         .prefill

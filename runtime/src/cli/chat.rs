@@ -14,7 +14,7 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     let bundle = open::bundle(&args.model.bundle).await?;
     let text = open::text(&bundle).await?;
     let text = text.context("the bundle has no tokenizer; use run-model generate with --ids")?;
-    let model = open::model(&bundle, &args.model, false, cancel).await?;
+    let model = open::model(&bundle, &args.model, open::Purpose::Run, cancel).await?;
     let mut input = Input::new()?;
     if input.is_terminal() {
         let name = &model.manifest().model.name;

@@ -14,7 +14,7 @@ pub(super) async fn run(args: GenerateArgs, cancel: &CancelToken) -> anyhow::Res
     let bundle = open::bundle(&args.model.bundle).await?;
     let text = open::text(&bundle).await?;
     let prompt = prompt_ids(&args, text.as_ref())?;
-    let model = open::model(&bundle, &args.model, false, cancel).await?;
+    let model = open::model(&bundle, &args.model, open::Purpose::Run, cancel).await?;
     let mut options = open::generate_options(&model, &args.sampling, 0.0);
     if args.ignore_eos {
         options.stop_ids = Some(Vec::new());

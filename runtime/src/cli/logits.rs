@@ -17,7 +17,7 @@ pub(super) async fn run(args: LogitsArgs, cancel: &CancelToken) -> anyhow::Resul
     let bundle = open::bundle(&args.model.bundle).await?;
     let facts = &bundle.manifest().model;
     let (vocab, chunk) = (facts.vocab_size as usize, facts.chunk);
-    let model = open::model(&bundle, &args.model, false, cancel).await?;
+    let model = open::model(&bundle, &args.model, open::Purpose::Compare, cancel).await?;
     let mut session = Session::new(model, Some(args.ids.len() as u32)).await?;
     session.set_cancel_token(cancel.clone());
 

@@ -20,17 +20,29 @@ pub(super) async fn bundle(folder: &Path) -> anyhow::Result<FolderBundle> {
     opened.with_context(|| format!("cannot open bundle {}", folder.display()))
 }
 
+/// What a model is loaded for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Text as fast as the device can.
+    Run,
+    /// Timing kernels.
+    Measure,
+    /// Numbers as exact as the device can.
+    Compare,
+}
+
 /// Opens the device that the arguments choose and loads the model.
 pub(super) async fn model(
     bundle: &FolderBundle,
     args: &ModelArgs,
-    timestamps: bool,
+    purpose: Purpose,
     cancel: &CancelToken,
 ) -> Result<Arc<Model>, Error> {
     let options = DeviceOptions {
         device: args.device.clone(),
         variant: args.variant.clone(),
-        timestamps,
+        precise: purpose == Purpose::Compare,
+        timestamps: purpose == Purpose::Measure,
     };
     let device = Device::open(bundle.manifest(), &options).await?;
     load(bundle, device, !args.no_verify, args.checked, cancel).await

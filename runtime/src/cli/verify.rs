@@ -42,7 +42,7 @@ pub(super) async fn run(args: VerifyArgs, cancel: &CancelToken) -> anyhow::Resul
         let options = DeviceOptions {
             device: args.device.clone(),
             variant: Some(variant.name.clone()),
-            timestamps: false,
+            ..DeviceOptions::default()
         };
         let device = match Device::open(bundle.manifest(), &options).await {
             Ok(device) => device,

@@ -23,6 +23,8 @@ pub struct DeviceOptions {
     pub device: Option<String>,
     /// Name of the variant to use; absent: the first in the manifest that the adapter can run.
     pub variant: Option<String>,
+    /// Without a named variant: rather one that computes in 32 bits throughout.
+    pub precise: bool,
     /// Ask for timestamp queries where the adapter has them (needed to time kernels).
     pub timestamps: bool,
 }
@@ -44,7 +46,7 @@ impl Device {
     /// # Errors
     /// No adapter, an unknown variant, or (with what is missing) no variant that an adapter can run.
     pub async fn open(manifest: &Manifest, options: &DeviceOptions) -> Result<Self, Error> {
-        let candidates = wanted_variants(manifest, options.variant.as_deref())?;
+        let candidates = wanted_variants(manifest, options)?;
         let all = adapters::enumerate().await;
         let names: Vec<String> = all.iter().map(|a| adapters::name(&a.get_info())).collect();
         let matches = |name: &String| match &options.device {
@@ -202,12 +204,17 @@ impl Drop for OwnedBuffer {
     }
 }
 
-fn wanted_variants(manifest: &Manifest, name: Option<&str>) -> Result<Vec<usize>, Error> {
+fn wanted_variants(manifest: &Manifest, options: &DeviceOptions) -> Result<Vec<usize>, Error> {
+    let name = options.variant.as_deref();
     let variants = manifest.variants.iter().enumerate();
-    let wanted: Vec<usize> = variants
+    let mut wanted: Vec<usize> = variants
         .filter(|(_, variant)| name.is_none_or(|name| variant.name == name))
         .map(|(index, _)| index)
         .collect();
+    if options.precise {
+        // A stable sort: among the precise ones the manifest's order still holds.
+        wanted.sort_by_key(|&index| manifest.variants[index].features.contains(&Feature::ShaderF16));
+    }
     match name {
         Some(name) if wanted.is_empty() => Err(Error::UnknownVariant {
             name: name.to_string(),
