@@ -131,16 +131,19 @@ fn summary(report: &CompileReport, options: &CompileOptions) -> String {
             sample,
         } = &variant.programs;
         text += &format!(
-            "  {:<9} {:>3} kernels; dispatches: decode {} ({:.1} a layer), prefill {}, head {}, sample {}\n",
+            "  {:<9} {:>3} kernels; dispatches: decode {}, prefill {}, head {}, sample {}\n",
             variant.name,
             variant.kernels.len(),
             decode.len(),
-            per_layer(decode),
             prefill.len(),
             head.len(),
             sample.len(),
         );
     }
+    text += &format!(
+        "Dispatches a layer in decode: {:.1}; at level 0: {:.1}\n",
+        report.layer_dispatches, report.unfused_layer_dispatches
+    );
     text += &format!(
         "Wrote {} ({} of weights, {} of kernels) in {:.2} s",
         options.output.display(),
@@ -149,17 +152,6 @@ fn summary(report: &CompileReport, options: &CompileOptions) -> String {
         report.seconds
     );
     text
-}
-
-/// Mean dispatches of a layer.
-fn per_layer(program: &[kiln_bundle::Dispatch]) -> f64 {
-    let of_layers = program
-        .iter()
-        .filter_map(|dispatch| dispatch.label.strip_prefix("layers."));
-    let layers: Vec<&str> = of_layers.filter_map(|label| label.split(' ').next()).collect();
-    let mut distinct = layers.clone();
-    distinct.dedup();
-    layers.len() as f64 / distinct.len().max(1) as f64
 }
 
 /// Progress bars on the terminal; nothing where standard error is none.

@@ -76,6 +76,10 @@ impl CompileOptions {
 pub struct CompileReport {
     pub manifest: Manifest,
     pub explanations: Vec<Explanation>,
+    /// Mean dispatches of a layer in decode.
+    pub layer_dispatches: f64,
+    /// The same at level 0.
+    pub unfused_layer_dispatches: f64,
     /// Bytes of WGSL over all variants.
     pub kernel_bytes: u64,
     pub seconds: f64,
@@ -191,9 +195,16 @@ pub fn compile(
     }
     staging.publish()?;
     let explanations = model.explanations().into_iter().cloned().collect();
+    let unfused = PlanOptions {
+        level: OptLevel::None,
+        ..plan_options
+    };
+    let unfused = rewrite_model(&graph, &unfused, &format_of)?;
     Ok(CompileReport {
         manifest,
         explanations,
+        layer_dispatches: model.decode_dispatches_per_layer(),
+        unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),
         kernel_bytes,
         seconds: started.elapsed().as_secs_f64(),
     })
