@@ -8,8 +8,9 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_bundle::{Access, BufferKind, Dispatch, Kernel, MANIFEST_FILE, Manifest, StepWord, Variant};
+use kiln_bundle::{Access, BufferKind, Dispatch, MANIFEST_FILE, Manifest, StepWord, Variant};
 use kiln_codegen_tests::oracle::relative_error;
+use kiln_codegen_tests::pipeline_of;
 use kiln_compiler::architectures::Registry;
 use kiln_compiler::checkpoint::{Checkpoint, TensorSource};
 use kiln_compiler::reference::Evaluator;
@@ -155,15 +156,7 @@ impl Replay {
                     label: Some(&kernel.name),
                     source: wgpu::ShaderSource::Wgsl(wgsl.into()),
                 });
-                let layout = layout(&device, kernel);
-                device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                    label: Some(&kernel.name),
-                    layout: Some(&layout),
-                    module: &module,
-                    entry_point: Some(&kernel.name),
-                    compilation_options: Default::default(),
-                    cache: None,
-                })
+                pipeline_of(&device, &kernel.name, &module, &kernel.bindings).0
             })
             .collect();
         Replay {
@@ -226,34 +219,6 @@ impl Replay {
         let bytes = target.get_mapped_range(..).expect("mapped").to_vec();
         bytemuck::pod_collect_to_vec(&bytes)
     }
-}
-
-/// A kernel may leave a binding unused, so the layout comes from the manifest.
-fn layout(device: &wgpu::Device, kernel: &Kernel) -> wgpu::PipelineLayout {
-    let entries: Vec<_> = (0..)
-        .zip(&kernel.bindings)
-        .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Storage {
-                    read_only: *access == Access::Read,
-                },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        })
-        .collect();
-    let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: None,
-        entries: &entries,
-    });
-    device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: None,
-        bind_group_layouts: &[Some(&group)],
-        immediate_size: 0,
-    })
 }
 
 async fn open() -> (wgpu::Device, wgpu::Queue) {

@@ -6,7 +6,8 @@
 
 use std::time::Instant;
 
-use kiln_bundle::{Access, Feature};
+use kiln_bundle::Feature;
+use kiln_codegen_tests::pipeline_of;
 use kiln_compiler::graph::Unary;
 use kiln_compiler::kernels::{Epilogue, GemmSpec, KernelSource, KernelSpec, MatvecSpec, Prologue, Variant, build};
 use kiln_compiler::weights::WeightFormat;
@@ -233,30 +234,6 @@ fn time(gpu: &Gpu, spec: &KernelSpec, format: WeightFormat, rows: u32, cols: u32
 
 fn pipeline(gpu: &Gpu, kernel: &KernelSource) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
     assert!(kernel.features.iter().all(|feature| *feature == Feature::Subgroups));
-    let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..)
-        .zip(&kernel.bindings)
-        .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Storage {
-                    read_only: *access == Access::Read,
-                },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        })
-        .collect();
-    let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: None,
-        entries: &entries,
-    });
-    let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: None,
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
     let descriptor = wgpu::ShaderModuleDescriptor {
         label: Some(&kernel.name),
         source: wgpu::ShaderSource::Wgsl(kernel.wgsl.as_str().into()),
@@ -266,13 +243,5 @@ fn pipeline(gpu: &Gpu, kernel: &KernelSource) -> (wgpu::ComputePipeline, wgpu::B
         gpu.device
             .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
     };
-    let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(&kernel.name),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some(&kernel.name),
-        compilation_options: Default::default(),
-        cache: None,
-    });
-    (pipeline, layout)
+    pipeline_of(&gpu.device, &kernel.name, &module, &kernel.bindings)
 }

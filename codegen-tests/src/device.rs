@@ -1,8 +1,10 @@
 //! A small wgpu harness: one kernel, some buffers, one dispatch.
 
-use kiln_bundle::{Access, Feature};
+use kiln_bundle::Feature;
 use kiln_compiler::kernels::{KernelSource, Variant};
 use wgpu::util::DeviceExt;
+
+use crate::pipeline_of;
 
 /// A GPU device with all features that Kiln's kernels can use.
 pub struct Device {
@@ -171,42 +173,11 @@ impl Device {
 
     fn pipeline(&self, kernel: &KernelSource, buffers: &[wgpu::Buffer]) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
         let device = &self.device;
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..)
-            .zip(&kernel.bindings)
-            .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage {
-                        read_only: *access == Access::Read,
-                    },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: None,
-            entries: &entries,
-        });
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&kernel.name),
             source: wgpu::ShaderSource::Wgsl(kernel.wgsl.as_str().into()),
         });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&kernel.name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(&kernel.name),
-            compilation_options: Default::default(),
-            cache: None,
-        });
+        let (pipeline, layout) = pipeline_of(device, &kernel.name, &module, &kernel.bindings);
         let resources: Vec<wgpu::BindGroupEntry> = (0..)
             .zip(buffers)
             .map(|(binding, buffer)| wgpu::BindGroupEntry {
