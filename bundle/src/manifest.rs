@@ -107,6 +107,16 @@ pub enum Feature {
     Subgroups,
 }
 
+impl Feature {
+    /// WebGPU's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::ShaderF16 => "shader-f16",
+            Feature::Subgroups => "subgroups",
+        }
+    }
+}
+
 /// WebGPU limits that the variant needs; the names are WebGPU's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -44,8 +44,9 @@ fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
     )?;
     writeln!(
         out,
-        "  end tokens {:?}, first token {:?}",
-        model.eos_token_ids, model.bos_token_id
+        "  end tokens {}, first token {}",
+        list(model.eos_token_ids.iter().map(u32::to_string)),
+        list(model.bos_token_id.iter().map(u32::to_string))
     )?;
     let text = match &manifest.text {
         Some(files) if files.chat_template.is_some() => "tokenizer and chat template",
@@ -57,8 +58,19 @@ fn model(out: &mut impl Write, manifest: &Manifest) -> std::io::Result<()> {
     writeln!(out, "  self-test: {test} tokens")
 }
 
+/// `a, b`, or `none`.
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() {
+        "none".to_string()
+    } else {
+        items.join(", ")
+    }
+}
+
 fn variant(out: &mut impl Write, manifest: &Manifest, variant: &Variant, kernel_bytes: u64) -> std::io::Result<()> {
-    writeln!(out, "variant {}: features {:?}", variant.name, variant.features)?;
+    let features = list(variant.features.iter().map(|feature| feature.name().to_string()));
+    writeln!(out, "variant {}: features {features}", variant.name)?;
     writeln!(
         out,
         "  {} kernels, {} of WGSL",

@@ -36,7 +36,7 @@ pub async fn adapters() -> Vec<AdapterSummary> {
 fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {
     let info = adapter.get_info();
     let found = adapter.features();
-    let known = [Feature::ShaderF16, Feature::Subgroups].map(needs::feature);
+    let known = [Feature::ShaderF16, Feature::Subgroups].map(|feature| (feature.name(), needs::flag(feature)));
     AdapterSummary {
         name: name(&info),
         kind: match info.device_type {

@@ -26,17 +26,17 @@ impl fmt::Display for Missing {
     }
 }
 
-/// WebGPU's name of a feature, and wgpu's flag.
-pub(crate) fn feature(feature: Feature) -> (&'static str, wgpu::Features) {
+/// wgpu's flag of a feature.
+pub(crate) fn flag(feature: Feature) -> wgpu::Features {
     match feature {
-        Feature::ShaderF16 => ("shader-f16", wgpu::Features::SHADER_F16),
-        Feature::Subgroups => ("subgroups", wgpu::Features::SUBGROUP),
+        Feature::ShaderF16 => wgpu::Features::SHADER_F16,
+        Feature::Subgroups => wgpu::Features::SUBGROUP,
     }
 }
 
 /// The features of a variant as wgpu's flags.
 pub(crate) fn features(variant: &Variant) -> wgpu::Features {
-    let flags = variant.features.iter().map(|&wanted| feature(wanted).1);
+    let flags = variant.features.iter().map(|&wanted| flag(wanted));
     flags.fold(wgpu::Features::empty(), |all, flag| all | flag)
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn limits(needed: &Limits, found: &wgpu::Limits) -> [(&'static str, u
 
 /// What the variant needs and the adapter lacks; empty: it runs.
 pub(crate) fn missing(variant: &Variant, features: wgpu::Features, found: &wgpu::Limits) -> Vec<Missing> {
-    let lacking = variant.features.iter().map(|&wanted| feature(wanted));
+    let lacking = variant.features.iter().map(|&wanted| (wanted.name(), flag(wanted)));
     let lacking = lacking.filter(|(_, flag)| !features.contains(*flag));
     let short = limits(&variant.limits, found).into_iter();
     let short = short.filter(|(_, needed, found)| needed > found);
