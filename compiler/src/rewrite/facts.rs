@@ -102,9 +102,8 @@ impl Analysis<Term> for FactsOf {
                 _ => Facts::Parameter,
             },
             Term::CacheWrite([state, ..]) => cache(leaf(state)),
-            Term::Attention([spec, ..]) | Term::AttentionReduce([spec, _]) => Facts::Activation {
-                width: attention_width(egraph, term, spec),
-            },
+            Term::Attention([_, q, _]) => same(q),
+            Term::AttentionReduce([_, partials]) => same(partials),
             Term::AttentionSplit([_, q, _]) => Facts::Partials {
                 width: facts(q).width(),
             },
@@ -172,15 +171,6 @@ fn cache(state: Option<&LeafDef>) -> Facts {
             width: kv_heads * width * 2,
         },
         _ => Facts::Parameter,
-    }
-}
-
-/// Query width: known from the queries, or from the spec once they are split away.
-fn attention_width(egraph: &Graph, term: &Term, spec: &Id) -> u32 {
-    match (term, leaf_def(egraph, *spec)) {
-        (Term::Attention([_, q, _]), _) => egraph[*q].data.width(),
-        (Term::AttentionReduce([_, partials]), _) => egraph[*partials].data.width(),
-        _ => 0,
     }
 }
 

@@ -140,7 +140,7 @@ impl Lowering<'_> {
         self.whole_place(out, width)
     }
 
-    pub(super) fn attention_reduce(&mut self, _spec: Id, partials: Id) -> Place {
+    pub(super) fn attention_reduce(&mut self, partials: Id) -> Place {
         let Term::AttentionSplit([spec, q, cache]) = self.rewritten.term(partials).clone() else {
             unreachable!("partial results come from a split attention")
         };

@@ -109,7 +109,7 @@ impl Lowering<'_> {
             }
             Term::Rope([rope, heads, x]) => self.rope(rope, heads, x),
             Term::Attention([spec, q, cache]) => self.attention(spec, q, cache),
-            Term::AttentionReduce([spec, partials]) => self.attention_reduce(spec, partials),
+            Term::AttentionReduce([_, partials]) => self.attention_reduce(partials),
             Term::QueriesOf([both]) => self.rope_cache(both).0,
             Term::Unary(_) | Term::Add(_) | Term::Sub(_) | Term::Mul(_) | Term::Scale(_) | Term::Softcap(_) => {
                 self.pointwise(id)
