@@ -13,7 +13,7 @@ use crate::config::{ConfigError, ModelFacts};
 use crate::cost::{Profile, UnknownProfile};
 use crate::dsl::DefineError;
 use crate::emit::{self, EmitError, Staging, WeightLayout};
-use crate::graph::{GraphError, ModelGraph, WeightRole, verify};
+use crate::graph::{ModelGraph, WeightRole};
 use crate::kernels::Variant;
 use crate::plan::{PlanError, PlanOptions, VariantPlan, WeightTable, plan_variant, rewrite_model};
 use crate::progress::Progress;
@@ -96,8 +96,6 @@ pub enum CompileError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Graph(#[from] GraphError),
-    #[error(transparent)]
     Profile(#[from] UnknownProfile),
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -128,7 +126,6 @@ pub fn compile(
     let checkpoint = Checkpoint::open(&options.source)?;
     let architecture = registry.for_config(checkpoint.config())?;
     let graph = architecture.build(checkpoint.config())?;
-    verify(&graph, "definition")?;
     let facts = ModelFacts::read(checkpoint.config())?;
     let plan_options = plan_options(options, &facts, checkpoint.name())?;
 

@@ -36,7 +36,7 @@ fn decide(plan: &mut SectionPlan, index: &mut usize, residual: ValueId, input_di
     let read_later = plan.calls[*index + 1..]
         .iter()
         .any(|later| later.reads(residual) || later.residual == Some(residual));
-    let outlives = plan.input == Some(residual) && !input_dies;
+    let outlives = plan.output == Some(residual) || (plan.input == Some(residual) && !input_dies);
     let same_extent = plan.values[out.0] == plan.values[residual.0];
     let may_share = written_once && only_as_residual && !read_later && !outlives && same_extent;
     match &mut plan.calls[*index].spec {
