@@ -13,7 +13,7 @@ pub use manifest::*;
 pub use step::StepWord;
 
 /// The version this crate reads and writes. A manifest with another one is refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Name of the manifest inside a bundle folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 

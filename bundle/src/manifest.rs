@@ -163,12 +163,19 @@ pub struct Buffer {
 pub enum BufferKind {
     /// Index into [`Manifest::weights`].
     Weight { weight: u32 },
-    /// Lives across steps. Bytes: `bytes_per_position` times `positions`, or times the session's
-    /// context where `positions` is absent. Zero at the start of a session.
+    /// Lives across steps, an entry for each position. Bytes: `bytes_per_position` times `positions`, a ring, or times
+    /// the session's context where `positions` is absent. Zero at the start of a session.
     State {
         bytes_per_position: u64,
         positions: Option<u64>,
+        /// Entries before its own position that a step reads, so that entries `p - window .. p` must be as they were
+        /// for a session to go back to position `p`. Present with `positions`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window: Option<u64>,
     },
+    /// Lives across steps and sums up all tokens so far, so a session can go back only to a copy of it. Zero at the
+    /// start of a session.
+    Recurrent { bytes: u64 },
     /// Activations of one step.
     Arena { bytes: u64 },
     /// See [`crate::StepWord`].

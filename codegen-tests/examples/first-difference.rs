@@ -125,10 +125,12 @@ impl Replay {
             BufferKind::State {
                 bytes_per_position,
                 positions,
+                ..
             } => {
                 vec![0; (bytes_per_position * positions.unwrap_or(context)) as usize]
             }
             // Not zeros: what is read before it is written should show.
+            BufferKind::Recurrent { bytes } => vec![0; *bytes as usize],
             BufferKind::Arena { bytes } | BufferKind::Hidden { bytes } | BufferKind::Logits { bytes } => {
                 vec![0x5a; *bytes as usize]
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use kiln_bundle::Feature;
 use kiln_codegen_tests::pipeline_of;
-use kiln_compiler::graph::Unary;
+use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{Epilogue, GemmSpec, KernelSource, KernelSpec, MatvecSpec, Prologue, Variant, build};
 use kiln_compiler::weights::WeightFormat;
 use wgpu::util::DeviceExt;
@@ -134,7 +134,10 @@ fn time_matvec(gpu: &Gpu, format: WeightFormat, rows: u32, cols: u32) {
 }
 
 fn time_gemm(gpu: &Gpu, format: WeightFormat, rows: u32, cols: u32) {
-    for (name, epilogue, out_columns) in [("", vec![], rows), (" glu", vec![Epilogue::Glu(Unary::Silu)], rows / 2)] {
+    for (name, epilogue, out_columns) in [
+        ("", vec![], rows),
+        (" glu", vec![Epilogue::Glu(Gate::Activated(Unary::Silu))], rows / 2),
+    ] {
         let spec = KernelSpec::Gemm(GemmSpec {
             rows,
             cols,

@@ -65,7 +65,7 @@ fn values(decl: &WeightDecl, grid: Grid, norms_add_one: bool, random: &mut Rando
             (0..count).map(|_| centre + 0.25 * random.normal()).collect()
         }
         WeightRole::Vector => (0..count).map(|_| 0.2 * random.normal()).collect(),
-        WeightRole::Matrix => {
+        WeightRole::Matrix | WeightRole::Exact | WeightRole::Bank => {
             let columns = decl.shape.last().expect("a matrix has columns").value();
             let deviation = if decl.name.contains("embed") {
                 0.4

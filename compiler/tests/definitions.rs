@@ -4,7 +4,7 @@ mod wrong_definition;
 
 use kiln_compiler::architectures::Registry;
 use kiln_compiler::dsl::*;
-use kiln_compiler::graph::{ModelGraph, Op};
+use kiln_compiler::graph::{ModelGraph, Op, StateKind};
 use serde_json::{Value, json};
 use wrong_definition::{SmallConfig, wrong};
 
@@ -83,13 +83,17 @@ fn qwen3_slides_from_a_layer_on_if_it_does() {
     config.as_object_mut().unwrap().remove("layer_types");
     config["sliding_window"] = json!(5);
     config["max_window_layers"] = json!(1);
-    let windows =
-        |graph: &ModelGraph| -> Vec<Option<usize>> { graph.states.iter().map(|state| state.window).collect() };
-    assert_eq!(windows(&graph(&config)), [None], "use_sliding_window is false");
+    let states = |graph: &ModelGraph| -> Vec<StateKind> { graph.states.iter().map(|state| state.kind).collect() };
+    assert_eq!(
+        states(&graph(&config)),
+        [StateKind::Cache { window: None }],
+        "use_sliding_window is false"
+    );
 
     config["use_sliding_window"] = json!(true);
     let graph = graph(&config);
-    assert_eq!(windows(&graph), [None, Some(5)]);
+    let cache = |window| StateKind::Cache { window };
+    assert_eq!(states(&graph), [cache(None), cache(Some(5))]);
     let templates: Vec<usize> = graph.layers.iter().map(|layer| layer.template).collect();
     assert_eq!(templates, [0, 1]);
 }

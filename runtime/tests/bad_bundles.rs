@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Toy, variant};
-use kiln_bundle::{BufferKind, BundleError, Feature, Grid, MANIFEST_FILE, Manifest};
+use kiln_bundle::{BufferKind, BundleError, FORMAT_VERSION, Feature, Grid, MANIFEST_FILE, Manifest};
 use kiln_runtime::{CancelToken, DeviceOptions, Error, LoadOptions, Missing, Model, Session, block_on};
 
 fn refused(toy: &Toy) -> Error {
@@ -41,7 +41,7 @@ fn a_folder_without_manifest_and_one_that_is_no_manifest() {
 
 #[test]
 fn another_version_says_which() {
-    let error = changed(|manifest| manifest.format_version = 2);
+    let error = changed(|manifest| manifest.format_version = FORMAT_VERSION + 1);
     assert!(error.to_string().contains("bundle format 2"), "{error}");
     assert!(error.to_string().contains("update Kiln"), "{error}");
 }
@@ -161,6 +161,7 @@ fn manifests_that_contradict_themselves() {
     let state = BufferKind::State {
         bytes_per_position: u64::MAX,
         positions: Some(2),
+        window: Some(1),
     };
     assert_inconsistent(set_buffer(2, state), "ring");
 }
@@ -171,6 +172,7 @@ fn a_state_too_large_says_how_long_a_context_may_be() {
         manifest.variants[0].buffers[1].kind = BufferKind::State {
             bytes_per_position: 1 << 40,
             positions: None,
+            window: None,
         };
     });
     assert!(

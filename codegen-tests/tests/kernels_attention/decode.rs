@@ -41,7 +41,12 @@ fn case(attention: AttentionShape, splits: u32, position: u32) {
     run_each(&split, &buffers, 1, |_, outputs| {
         let partials = numbers(&outputs[3]);
         let out = vec![f32::NAN; expected.len()];
-        let join = KernelSpec::AttentionReduce(AttentionReduceSpec { heads, width, splits });
+        let join = KernelSpec::AttentionReduce(AttentionReduceSpec {
+            heads,
+            width,
+            splits,
+            sinks: false,
+        });
         run_each(&join, &[(&partials).into(), (&out).into()], 1, |kernel, outputs| {
             close(kernel, &numbers(&outputs[1]), &expected, TOLERANCE);
         });
@@ -60,6 +65,7 @@ fn shape(heads: u32, kv_heads: u32, width: u32) -> AttentionShape {
         scale: 1.0 / (width as f32).sqrt(),
         window: None,
         softcap: None,
+        sinks: false,
     }
 }
 

@@ -21,6 +21,7 @@ pub fn shape(heads: u32, kv_heads: u32, width: u32) -> AttentionShape {
         scale,
         window: None,
         softcap: None,
+        sinks: false,
     }
 }
 
@@ -119,6 +120,7 @@ fn prefill_with_softcap() {
         case(
             AttentionShape {
                 softcap: Some(softcap),
+                sinks: false,
                 scale: 0.5,
                 ..shape(2, 1, 64)
             },

@@ -158,6 +158,7 @@ fn rope_cache_of_llama_like_layers() {
             let spec = RopeCacheSpec {
                 heads,
                 cache,
+                stride: (heads + 2 * kv_heads) * width,
                 rotary: width,
                 attention_factor: 1.0,
                 norm: None,
@@ -181,6 +182,7 @@ fn rope_cache_with_head_norms_and_rings() {
             let spec = RopeCacheSpec {
                 heads: 6,
                 cache,
+                stride: 10 * 64,
                 rotary,
                 attention_factor: 1.1,
                 norm,

@@ -26,6 +26,7 @@ fn text_of_rope_and_cache() {
     let spec = RopeCacheSpec {
         heads: 4,
         cache,
+        stride: 8 * 64,
         rotary: 64,
         attention_factor: 1.0,
         norm,

@@ -1,4 +1,4 @@
-use kiln_compiler::graph::Unary;
+use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{Epilogue, GemmSpec, KernelSpec, Prologue};
 use kiln_compiler::weights::WeightFormat;
 
@@ -103,14 +103,18 @@ fn gemm_epilogues() {
         &[Epilogue::Bias, Epilogue::Scale(0.5), Epilogue::AddInPlace],
         &[Epilogue::Add, Epilogue::Unary(Unary::GeluTanh)],
         &[Epilogue::Softcap(3.0)],
-        &[Epilogue::Glu(Unary::Silu)],
+        &[Epilogue::Glu(Gate::Activated(Unary::Silu))],
         &[
             Epilogue::Bias,
-            Epilogue::Glu(Unary::GeluErf),
+            Epilogue::Glu(Gate::Activated(Unary::GeluErf)),
             Epilogue::Add,
             Epilogue::AddInPlace,
         ],
-        &[Epilogue::Scale(0.125), Epilogue::Glu(Unary::GeluTanh), Epilogue::Bias],
+        &[
+            Epilogue::Scale(0.125),
+            Epilogue::Glu(Gate::Activated(Unary::GeluTanh)),
+            Epilogue::Bias,
+        ],
     ];
     for list in lists {
         for (prologue, rows) in [(Prologue::Direct, 128), (NORM, 90)] {
@@ -132,7 +136,11 @@ fn gemm_epilogues() {
 #[test]
 fn gemm_parts_make_the_whole() {
     let (tokens, cols, rows) = (5, 64, 192);
-    let epilogue = [Epilogue::Bias, Epilogue::Glu(Unary::Silu), Epilogue::Add];
+    let epilogue = [
+        Epilogue::Bias,
+        Epilogue::Glu(Gate::Activated(Unary::Silu)),
+        Epilogue::Add,
+    ];
     let mut random = Random(3);
     let shape = Shape {
         tokens,

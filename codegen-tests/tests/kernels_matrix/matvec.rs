@@ -1,4 +1,4 @@
-use kiln_compiler::graph::Unary;
+use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{Epilogue, KernelSpec, MatvecSpec, Prologue};
 use kiln_compiler::weights::WeightFormat;
 
@@ -118,14 +118,18 @@ fn matvec_epilogues() {
         &[Epilogue::Bias, Epilogue::Scale(0.5), Epilogue::AddInPlace],
         &[Epilogue::Add, Epilogue::Unary(Unary::GeluTanh)],
         &[Epilogue::Softcap(3.0)],
-        &[Epilogue::Glu(Unary::Silu)],
+        &[Epilogue::Glu(Gate::Activated(Unary::Silu))],
         &[
             Epilogue::Bias,
-            Epilogue::Glu(Unary::GeluErf),
+            Epilogue::Glu(Gate::Activated(Unary::GeluErf)),
             Epilogue::Add,
             Epilogue::AddInPlace,
         ],
-        &[Epilogue::Scale(0.125), Epilogue::Glu(Unary::GeluTanh), Epilogue::Bias],
+        &[
+            Epilogue::Scale(0.125),
+            Epilogue::Glu(Gate::Activated(Unary::GeluTanh)),
+            Epilogue::Bias,
+        ],
     ];
     for list in lists {
         for prologue in [Prologue::Direct, NORM] {

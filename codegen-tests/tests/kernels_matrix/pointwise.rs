@@ -20,11 +20,18 @@ fn evaluate(expression: &Expr, inputs: &[f64]) -> f64 {
             }
         }
         Expr::Scale(factor, x) => evaluate(x, inputs) * f64::from(*factor),
+        Expr::TokenInput(index) => inputs[*index],
+        Expr::Clamp(limit, x) => evaluate(x, inputs).clamp(-f64::from(*limit), f64::from(*limit)),
         Expr::Softcap(cap, x) => f64::from(*cap) * (evaluate(x, inputs) / f64::from(*cap)).tanh(),
     }
 }
 
 fn case(spec: PointwiseSpec, tokens: u32, size: f32) {
+    case_with(spec, tokens, size, None);
+}
+
+/// `one_a_token`: the input that the expression reads as one number a token.
+fn case_with(spec: PointwiseSpec, tokens: u32, size: f32, one_a_token: Option<usize>) {
     let mut random = Random(u64::from(spec.width));
     let inputs: Vec<Vec<f32>> = spec
         .inputs
@@ -34,11 +41,14 @@ fn case(spec: PointwiseSpec, tokens: u32, size: f32) {
     let mut expected = Vec::new();
     for token in 0..tokens {
         for column in 0..spec.width {
-            let at = |lies: &Strided| (token * lies.stride + lies.offset + column) as usize;
             let values: Vec<f64> = inputs
                 .iter()
                 .zip(&spec.inputs)
-                .map(|(input, lies)| input[at(lies)].into())
+                .enumerate()
+                .map(|(index, (input, lies))| {
+                    let column = if one_a_token == Some(index) { 0 } else { column };
+                    input[(token * lies.stride + lies.offset + column) as usize].into()
+                })
                 .collect();
             expected.push(evaluate(&spec.expression, &values));
         }
@@ -111,4 +121,17 @@ fn a_residual_in_place() {
         in_place: true,
     };
     case(spec, 2, 3.0);
+}
+
+#[test]
+fn numbers_of_the_token_and_clamps() {
+    let lies = |stride, offset| Strided { stride, offset };
+    let gate = Box::new(Expr::Unary(Unary::Sigmoid, Box::new(Expr::TokenInput(1))));
+    let spec = PointwiseSpec {
+        width: 70,
+        inputs: vec![lies(70, 0), lies(9, 4)],
+        expression: Expr::Binary(Binary::Mul, Box::new(Expr::Clamp(1.5, input(0))), gate),
+        in_place: false,
+    };
+    case_with(spec, 5, 4.0, Some(1));
 }

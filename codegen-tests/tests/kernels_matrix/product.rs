@@ -5,7 +5,7 @@ use kiln_compiler::kernels::{Epilogue, Prologue};
 use kiln_compiler::weights::WeightFormat;
 
 use crate::matrix::Matrix;
-use crate::scalar::unary;
+use crate::scalar::{gated, unary};
 use crate::support::Random;
 
 /// Random operands of a product of `tokens` rows, and what must come out.
@@ -89,7 +89,7 @@ impl Product {
                             unreachable!()
                         };
                         let single = |row| run(before, products[row], token, row, rows, old);
-                        let gated = unary(function, single(2 * column)) * single(2 * column + 1);
+                        let gated = gated(function, single(2 * column), single(2 * column + 1));
                         run(after, gated, token, column, width, old)
                     }
                 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_compiler::graph::Unary;
+use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{Epilogue, GemmSpec, KernelError, KernelSpec, MatvecSpec, Prologue, Variant, build};
 use kiln_compiler::weights::WeightFormat;
 
@@ -41,7 +41,7 @@ fn refusal(spec: MatvecSpec) -> String {
 
 #[test]
 fn what_a_matvec_cannot_do_is_named() {
-    let glu = || Epilogue::Glu(Unary::Silu);
+    let glu = || Epilogue::Glu(Gate::Activated(Unary::Silu));
     let cases = [
         (
             MatvecSpec {
@@ -191,7 +191,7 @@ fn names_tell_specs_apart() {
             ..matvec()
         },
         MatvecSpec {
-            epilogue: vec![Epilogue::Glu(Unary::Silu)],
+            epilogue: vec![Epilogue::Glu(Gate::Activated(Unary::Silu))],
             ..matvec()
         },
         MatvecSpec {

@@ -1,6 +1,6 @@
 //! Scalar functions in f64, as `kiln_compiler::graph` defines them.
 
-use kiln_compiler::graph::Unary;
+use kiln_compiler::graph::{Gate, Unary};
 
 pub fn unary(function: Unary, x: f64) -> f64 {
     match function {
@@ -13,6 +13,17 @@ pub fn unary(function: Unary, x: f64) -> f64 {
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Relu => x.max(0.0),
         Unary::Tanh => x.tanh(),
+    }
+}
+
+pub fn gated(function: Gate, gate: f64, up: f64) -> f64 {
+    match function {
+        Gate::Activated(function) => unary(function, gate) * up,
+        Gate::Clamped { alpha, limit } => {
+            let limit = f64::from(limit);
+            let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
+            (up + 1.0) * gate / (1.0 + (-f64::from(alpha) * gate).exp())
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The text of a few kernels, for people to read.
 
-use kiln_compiler::graph::Unary;
+use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{
     Epilogue, GatherSpec, GemmSpec, KernelSpec, MatvecSpec, NormSpec, PointwiseExpr, PointwiseSpec, Prologue, Strided,
     Variant, build,
@@ -41,7 +41,7 @@ fn kernels_read_well() {
     let glu = MatvecSpec {
         format: WeightFormat::Q8 { block: 32 },
         prologue: Prologue::Direct,
-        epilogue: vec![Epilogue::Glu(Unary::Silu)],
+        epilogue: vec![Epilogue::Glu(Gate::Activated(Unary::Silu))],
         ..matvec()
     };
     snapshot("matvec_q8_glu", KernelSpec::Matvec(glu), Variant::Base);
@@ -53,7 +53,7 @@ fn kernels_read_well() {
             eps: 1e-5,
             unit_offset: false,
         },
-        epilogue: vec![Epilogue::Glu(Unary::Silu)],
+        epilogue: vec![Epilogue::Glu(Gate::Activated(Unary::Silu))],
         out_offset: 0,
         out_columns: 1536,
     };

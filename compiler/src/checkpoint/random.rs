@@ -23,7 +23,7 @@ impl RandomWeights {
     pub fn new(weights: &[(String, Vec<usize>, WeightRole)], seed: u64) -> Self {
         let tensor = |(name, shape, role): &(String, Vec<usize>, WeightRole)| {
             let (source, width) = match role {
-                WeightRole::Matrix => (SourceType::Bf16, 2),
+                WeightRole::Matrix | WeightRole::Exact | WeightRole::Bank => (SourceType::Bf16, 2),
                 WeightRole::Vector => (SourceType::F32, 4),
             };
             let bytes = shape

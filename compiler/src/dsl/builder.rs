@@ -6,8 +6,8 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::{Logits, Problem, Tensor, Tokens, Weights};
 use crate::graph::{
-    Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId, Template, WeightDecl,
-    WeightId, WeightRole,
+    Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId, StateKind, Stored,
+    Template, WeightDecl, WeightId, WeightRole,
 };
 
 /// Collects the graph, and every mistake, while a definition runs.
@@ -201,7 +201,12 @@ impl Builder {
             }
             return WeightId(id);
         }
-        let declaration = WeightDecl { name, shape, role };
+        let declaration = WeightDecl {
+            name,
+            shape,
+            role,
+            stored: Stored::AsDeclared,
+        };
         state.weights.push((declaration, Span::from(at)));
         WeightId(state.weights.len() - 1)
     }
@@ -211,7 +216,7 @@ impl Builder {
     }
 
     /// Declares a state of the layer that is being traced; `name` is made unique within it.
-    pub(super) fn declare_state(&self, name: &str, shape: Vec<Dim>, planes: usize) -> StateId {
+    pub(super) fn declare_state(&self, name: &str, shape: Vec<Dim>, kind: StateKind) -> StateId {
         let mut state = self.state.borrow_mut();
         let in_this_section = |node: &Node| matches!(node.op, Op::CacheWrite(_));
         let before = state.open.nodes.node_weights().filter(|n| in_this_section(n)).count();
@@ -219,8 +224,7 @@ impl Builder {
         state.states.push(StateDecl {
             name: format!("{name}{suffix}"),
             shape,
-            planes,
-            window: Some(0),
+            kind,
         });
         StateId(state.states.len() - 1)
     }
@@ -228,8 +232,9 @@ impl Builder {
     /// Notes that a reader of the state needs its last `window` positions (`None`: all).
     pub(super) fn widen_state(&self, id: StateId, window: Option<usize>) {
         let mut state = self.state.borrow_mut();
-        let needed = &mut state.states[id.0].window;
-        *needed = needed.zip(window).map(|(a, b)| a.max(b));
+        if let StateKind::Cache { window: needed } = &mut state.states[id.0].kind {
+            *needed = needed.zip(window).map(|(a, b)| a.max(b));
+        }
     }
 
     pub(super) fn declare_rope(&self, spec: RopeSpec) -> RopeId {

@@ -2,7 +2,7 @@ use std::panic::Location;
 
 use super::{Builder, Cache, Matrix, Tensor, Vector, Weights};
 use crate::config::MOST_LAYERS;
-use crate::graph::{self, Dim, Op, Shape};
+use crate::graph::{self, Dim, Op, Shape, StateKind};
 
 /// What tells one kind of layer from another. Layers of equal kind share a template.
 pub trait LayerKind: Clone + PartialEq {
@@ -176,7 +176,11 @@ impl<'g, K: LayerKind> Layer<'g, K> {
             );
             self.builder.problem(at, message);
         }
-        let state = self.builder.declare_state(&self.full("kv"), shape.dims.clone(), 2);
+        let state = self.builder.declare_state(
+            &self.full("kv"),
+            shape.dims.clone(),
+            StateKind::Cache { window: Some(0) },
+        );
         let shape = Shape::fixed(shape.dims);
         let tensor = self.builder.add(Op::CacheWrite(state), &[keys, values], shape, at);
         Cache { tensor, state }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use petgraph::graph::NodeIndex;
 
-use super::{ModelGraph, Op, Section, Shape};
+use super::{ModelGraph, Op, Section, Shape, StateKind};
 
 impl fmt::Display for ModelGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,11 +18,13 @@ impl fmt::Display for ModelGraph {
         writeln!(f, "\nstates")?;
         for state in &self.states {
             let shape = Shape::fixed(state.shape.iter().copied());
-            let window = match state.window {
-                Some(window) => format!("the last {window} positions"),
-                None => "all positions".to_string(),
+            let kept = match state.kind {
+                StateKind::Cache { window: None } => "keys and values of all positions".to_string(),
+                StateKind::Cache { window: Some(window) } => format!("keys and values of the last {window} positions"),
+                StateKind::Convolution { taps } => format!("inputs of the last {} positions", taps.saturating_sub(1)),
+                StateKind::Recurrent => "sums up all positions".to_string(),
             };
-            writeln!(f, "  {} {} x {shape}, {window}", state.name, state.planes)?;
+            writeln!(f, "  {} {shape}, {kept}", state.name)?;
         }
         writeln!(f, "\nropes")?;
         for rope in &self.ropes {

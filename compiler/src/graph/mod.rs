@@ -14,7 +14,7 @@ mod shape;
 mod verify;
 
 pub use dim::Dim;
-pub use op::{AttentionSpec, Binary, Op, RopeSpec, Unary};
+pub use op::{AttentionSpec, Binary, Gate, Op, RopeSpec, RouteSpec, Scoring, Unary};
 pub use verify::{GraphError, verify};
 
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -91,6 +91,36 @@ pub struct WeightDecl {
     pub name: String,
     pub shape: Vec<Dim>,
     pub role: WeightRole,
+    pub stored: Stored,
+}
+
+/// How the checkpoint holds a weight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stored {
+    /// As a tensor of the weight's name and shape.
+    #[default]
+    AsDeclared,
+    /// Within other tensors. "Rows" are the last dimension but one of a matrix or bank, and the last of a vector; a bank
+    /// has such rows for each expert.
+    Within {
+        /// Full checkpoint name, with `{}` for the layer number. With `{expert}` in it there is one tensor for each
+        /// expert of a bank; without, a bank is one tensor whose first dimension is the experts.
+        tensor: String,
+        /// Which of the tensor's rows, in order; empty: all.
+        rows: Vec<RowBlocks>,
+        /// Each expert's matrix is stored `[cols, rows]`; not where it is stored as MXFP4 blocks.
+        transposed: bool,
+    },
+}
+
+/// Rows of a tensor (of each expert's matrix): its rows fall into groups of `group`; of each group the rows
+/// `start, start + step, ..`, `len` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowBlocks {
+    pub group: usize,
+    pub start: usize,
+    pub len: usize,
+    pub step: usize,
 }
 
 /// How a weight is used, which decides how it may be stored.
@@ -98,7 +128,11 @@ pub struct WeightDecl {
 pub enum WeightRole {
     /// `[out, in]` of a linear map or `[vocab, hidden]` of an embedding: may be quantized.
     Matrix,
-    /// Norm weights and biases: always f32.
+    /// A matrix that stays as the checkpoint has it: a router, where small errors choose other experts.
+    Exact,
+    /// `[experts, out, in]`: a matrix for each expert; may be quantized.
+    Bank,
+    /// Norm weights, biases, convolutions: always f32, of any rank.
     Vector,
 }
 
@@ -107,12 +141,19 @@ pub enum WeightRole {
 pub struct StateDecl {
     /// `{}` stands for the layer number.
     pub name: String,
-    /// One entry per position and plane: `[kv_heads, head_dim]`.
     pub shape: Vec<Dim>,
-    /// Planes: 2 for keys and values.
-    pub planes: usize,
-    /// Only the last so many positions are needed (a sliding window); `None` keeps all.
-    pub window: Option<usize>,
+    pub kind: StateKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// Keys and values of each position, each `[kv_heads, head_dim]`. Only the last `window` positions are needed (a
+    /// sliding window); `None` keeps all.
+    Cache { window: Option<usize> },
+    /// The input `[channels]` of a convolution at each of the last `taps - 1` positions.
+    Convolution { taps: usize },
+    /// `[heads, key_dim, value_dim]`, f32: sums up all tokens so far.
+    Recurrent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -36,10 +36,64 @@ pub enum Op {
     /// state and gives the cache as it is then.
     CacheWrite(StateId),
     /// `(q [T, heads, width], cache) -> [T, heads, width]`: causal scaled dot-product attention;
-    /// query head `h` reads key-value head `h / (heads / kv_heads)`.
+    /// query head `h` reads key-value head `h / (heads / kv_heads)`. A third operand `[heads]` holds sinks: one more
+    /// logit for each head in the softmax, neither scaled nor capped nor masked, that attends to nothing (GPT-OSS).
     Attention(AttentionSpec),
-    /// `[T, n] -> [T, len]`: columns `start .. start + len`. Made by the horizontal merge, not by authors.
+    /// `[T, n] -> [T, len]`: columns `start .. start + len`.
     Slice { start: Dim, len: Dim },
+    /// `min(max(x, -limit), limit)`
+    Clamp(f32),
+    /// `(x [T, n], s [T, 1]) -> [T, n]`: each token's row times its number.
+    ScaleRows,
+    /// `(x [T, n], w [n, 1, taps]) -> [T, n]`: causal depthwise convolution over tokens,
+    /// `out[t, c] = Σ_j w[c, j] · x[t - taps + 1 + j, c]`, with zeros before the first token of the session. A third
+    /// operand `[n]` is a bias.
+    Convolution(StateId),
+    /// `(q [T, kh, dk], k [T, kh, dk], v [T, vh, dv], a [T, vh], b [T, vh], a_log [vh], dt_bias [vh]) -> [T, vh, dv]`:
+    /// the gated delta rule (Yang, Kautz, Hatamizadeh 2024, as Qwen3-Next has it) with the state `S [vh, dk, dv]`.
+    /// Value head `h` uses key head `h / (vh / kh)`. With `l2(x) = x / sqrt(Σ x² + 1e-6)`, for each token:
+    /// `q = l2(q) / sqrt(dk)`, `k = l2(k)`, `S *= exp(-exp(a_log) · softplus(a + dt_bias))`,
+    /// `S += k ⊗ (σ(b) · (v - Sᵀ k))`, `out = Sᵀ q`.
+    GatedDelta(StateId),
+    /// `(scores [T, experts]) -> [T, k]` routing: which experts a token goes to, and their weights. A second operand
+    /// `[experts]` is added to what experts are chosen by, not to the weights.
+    Route(RouteSpec),
+    /// `(x [T, h], routing [T, k], gate [E, m, h], up [E, m, h], down [E, h, m]) -> [T, h]`: a mixture of experts,
+    /// `Σ_slot weight · (down_e gated(gate_e x, up_e x))` with `e` the expert of the slot. With biases three more
+    /// operands `[E, m]`, `[E, m]`, `[E, h]`, added to each product.
+    Experts(Gate),
+}
+
+/// How scores become a choice of experts and their weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RouteSpec {
+    /// Experts for each token. Of equal scores the lowest number wins.
+    pub experts_per_token: u32,
+    pub scoring: Scoring,
+    /// Weights are divided by their sum plus this.
+    pub normalize: Option<f32>,
+    /// Multiplies the weights, last.
+    pub scale: f32,
+}
+
+/// What makes weights of scores. The highest scores are chosen in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scoring {
+    /// Softmax over the chosen experts.
+    SoftmaxChosen,
+    /// Softmax over all experts.
+    SoftmaxAll,
+    /// `σ(score)`. A selection bias is added to this, not to the score.
+    Sigmoid,
+}
+
+/// How a gated unit joins gate and up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gate {
+    /// `act(gate) · up`
+    Activated(Unary),
+    /// With `gate = min(gate, limit)` and `up` clamped to `±limit`: `(up + 1) · gate · σ(alpha · gate)` (GPT-OSS).
+    Clamped { alpha: f32, limit: f32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,6 +175,12 @@ impl Op {
             Op::CacheWrite(_) => "cache_write",
             Op::Attention(_) => "attention",
             Op::Slice { .. } => "slice",
+            Op::Clamp(_) => "clamp",
+            Op::ScaleRows => "scale_rows",
+            Op::Convolution(_) => "convolution",
+            Op::GatedDelta(_) => "gated_delta",
+            Op::Route(_) => "route",
+            Op::Experts(_) => "experts",
         }
     }
 }

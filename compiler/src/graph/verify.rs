@@ -10,7 +10,7 @@ use petgraph::algo::is_cyclic_directed;
 use thiserror::Error;
 
 use self::shapes::{Checker, Kind, value_kind};
-use super::{Dim, ModelGraph, Node, Op, Section, Shape, WeightRole};
+use super::{Dim, ModelGraph, Node, Op, Section, Shape, StateKind, WeightRole};
 
 /// A graph that breaks its own rules.
 #[derive(Debug, Error)]
@@ -63,11 +63,12 @@ fn check_declarations(graph: &ModelGraph) -> Check {
     let mut names = BTreeSet::new();
     for weight in &graph.weights {
         let rank = match weight.role {
-            WeightRole::Matrix => 2,
-            WeightRole::Vector => 1,
+            WeightRole::Matrix | WeightRole::Exact => Some(2),
+            WeightRole::Bank => Some(3),
+            WeightRole::Vector => None,
         };
         let name = &weight.name;
-        require(weight.shape.len() == rank, || {
+        require(rank.is_none_or(|rank| weight.shape.len() == rank), || {
             format!("`{name}` is no {:?}", weight.role)
         })?;
         require(nonzero(&weight.shape), || format!("`{name}` has no elements"))?;
@@ -78,10 +79,12 @@ fn check_declarations(graph: &ModelGraph) -> Check {
         require(name.contains("{}"), || {
             format!("state `{name}` lacks the layer's number")
         })?;
-        require(nonzero(&state.shape) && state.planes > 0, || {
-            format!("state `{name}` is empty")
-        })?;
-        require(state.window != Some(0), || format!("state `{name}` keeps no position"))?;
+        require(nonzero(&state.shape), || format!("state `{name}` is empty"))?;
+        let keeps_none = matches!(
+            state.kind,
+            StateKind::Cache { window: Some(0) } | StateKind::Convolution { taps: 0 }
+        );
+        require(!keeps_none, || format!("state `{name}` keeps no position"))?;
     }
     for rope in &graph.ropes {
         let finite = rope.inv_freq.iter().all(|frequency| frequency.is_finite());

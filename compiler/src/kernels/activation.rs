@@ -2,7 +2,8 @@
 
 use super::builder::F32;
 use super::math::tanh;
-use crate::graph::Unary;
+use super::names::number;
+use crate::graph::{Gate, Unary};
 
 /// `function(x)`, as [`Unary`] defines it.
 pub fn unary(function: Unary, x: F32<'_>) -> F32<'_> {
@@ -21,6 +22,26 @@ pub fn unary(function: Unary, x: F32<'_>) -> F32<'_> {
         Unary::Sigmoid => sigmoid(x),
         Unary::Relu => x.max(0.0),
         Unary::Tanh => tanh(x),
+    }
+}
+
+/// Gate and up joined, as [`Gate`] defines it.
+pub fn gated<'b>(function: Gate, gate: F32<'b>, up: F32<'b>) -> F32<'b> {
+    match function {
+        Gate::Activated(function) => unary(function, gate) * up,
+        Gate::Clamped { alpha, limit } => {
+            let gate = gate.min(limit).named("gate_clamped");
+            let up = up.max(-limit).min(limit).named("up_clamped");
+            (up + 1.0) * gate * sigmoid(gate * alpha)
+        }
+    }
+}
+
+/// The part of a kernel's name that tells gates apart.
+pub fn gate_name(function: Gate) -> String {
+    match function {
+        Gate::Activated(function) => format!("{function:?}glu").to_lowercase(),
+        Gate::Clamped { alpha, limit } => format!("clamped{}to{}glu", number(alpha), number(limit)),
     }
 }
 

@@ -14,7 +14,9 @@ const THREADS: u32 = 256;
 const AT_ONCE: u32 = 4;
 
 pub fn build(spec: &AttentionReduceSpec, variant: Variant) -> Result<KernelSource, KernelError> {
-    let AttentionReduceSpec { heads, width, splits } = *spec;
+    let AttentionReduceSpec {
+        heads, width, splits, ..
+    } = *spec;
     let name = format!("attention_join{splits}_{heads}x{width}");
     if width > THREADS || splits > THREADS {
         let what = format!("{splits} parts of {width} elements, at most {THREADS} of each are supported");

@@ -2,17 +2,18 @@
 
 use kiln_bundle::Access;
 
-use super::activation::{softcap, unary};
+use super::activation::{gate_name, gated, softcap, unary};
 use super::builder::{Array, Builder, F32, KernelError, U32};
 use super::names::number;
 use super::{Epilogue, Prologue};
+use crate::graph::Gate;
 
 /// The bound operands and the output of a matrix product.
 pub struct Tail<'b> {
     /// Acts on single weight rows.
     before: Vec<Bound<'b>>,
     /// With `Glu`: the gate's function, and what acts on outputs.
-    glu: Option<(crate::graph::Unary, Vec<Bound<'b>>)>,
+    glu: Option<(Gate, Vec<Bound<'b>>)>,
     columns: u32,
     part: Part,
     out: Array<'b, f32>,
@@ -105,7 +106,7 @@ impl<'b> Tail<'b> {
             Some((function, after)) => {
                 let gate = all(&self.before, products[0], column * 2, columns * 2).named("gate");
                 let up = all(&self.before, products[1], column * 2 + 1, columns * 2).named("up");
-                all(after, unary(*function, gate) * up, column, columns)
+                all(after, gated(*function, gate, up), column, columns)
             }
         };
         self.out.store(place(token, column, columns), value);
@@ -176,7 +177,7 @@ pub fn suffix(prologue: &Prologue, list: &[Epilogue]) -> String {
             Epilogue::Unary(function) => format!("_{function:?}").to_lowercase(),
             Epilogue::Scale(factor) => format!("_times{}", number(*factor)),
             Epilogue::Softcap(cap) => format!("_cap{}", number(*cap)),
-            Epilogue::Glu(function) => format!("_{function:?}glu").to_lowercase(),
+            Epilogue::Glu(function) => format!("_{}", gate_name(*function)),
         });
     }
     text

@@ -43,6 +43,29 @@ impl KernelSpec {
                 ONE,
             ],
             KernelSpec::AttentionReduce(spec) => [Fixed(spec.heads), ONE, ONE],
+            KernelSpec::Convolution(spec) => [Fixed(spec.channels.div_ceil(256)), tokens(1), ONE],
+            KernelSpec::ConvolutionState(spec) => [Fixed(spec.channels.div_ceil(256)), Fixed(spec.ring), ONE],
+            KernelSpec::GatedDelta(spec) => spec.groups().map(Fixed),
+            KernelSpec::Route(_) => [tokens(1), ONE, ONE],
+            KernelSpec::Router(_) | KernelSpec::Group(_) => [ONE, ONE, ONE],
+            KernelSpec::ExpertUp(spec) => [
+                Fixed(spec.bank.rows.div_ceil(spec.rows_per_workgroup)),
+                tokens(1),
+                Fixed(spec.k),
+            ],
+            KernelSpec::ExpertDown(spec) => [Fixed(spec.bank.rows.div_ceil(spec.rows_per_workgroup)), tokens(1), ONE],
+            KernelSpec::GroupedUp(GroupedUpSpec { bank, group, .. })
+            | KernelSpec::GroupedDown(GroupedDownSpec { bank, group, .. }) => [
+                Fixed(bank.rows.div_ceil(GemmSpec::TILE_ROWS)),
+                Fixed(group.tiles_bound()),
+                ONE,
+            ],
+            KernelSpec::Combine(spec) => [Fixed(spec.width.div_ceil(256)), tokens(1), ONE],
+            KernelSpec::DenseDown(spec) => [
+                Fixed(spec.bank.rows.div_ceil(GemmSpec::TILE_ROWS)),
+                tokens(GemmSpec::TILE_TOKENS),
+                ONE,
+            ],
             KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
             KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => [ONE, ONE, ONE],
         }
@@ -66,6 +89,34 @@ impl AttentionSplitSpec {
             .rev()
             .find(|together| sharing.is_multiple_of(*together))
             .unwrap_or(1)
+    }
+}
+
+impl GatedDeltaSpec {
+    /// Value columns of one workgroup.
+    pub const COLUMNS: u32 = 32;
+
+    /// Workgroups: parts of the value columns, and value heads.
+    pub fn groups(&self) -> [u32; 3] {
+        [self.value_dim.div_ceil(Self::COLUMNS), self.value_heads, 1]
+    }
+}
+
+impl GroupSpec {
+    /// Most tiles that a step can have: every expert's last one may be almost empty.
+    pub fn tiles_bound(&self) -> u32 {
+        let assignments = self.tokens * self.k;
+        assignments / self.tile + self.experts.min(assignments)
+    }
+
+    /// The word of groups where the assignments in order begin.
+    pub fn order_at(&self) -> u32 {
+        1 + 3 * self.tiles_bound()
+    }
+
+    /// Words of groups.
+    pub fn words(&self) -> u32 {
+        self.order_at() + self.tokens * self.k
     }
 }
 

@@ -50,5 +50,9 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
+        other => Err(KernelError::Unsupported {
+            kernel: format!("{other:?}"),
+            what: "a kernel that is not written yet".to_string(),
+        }),
     }
 }

@@ -29,6 +29,8 @@ impl PointwiseSpec {
 fn write_expression(expression: &PointwiseExpr, name: &mut String) {
     let (word, operands): (String, Vec<&PointwiseExpr>) = match expression {
         PointwiseExpr::Input(index) => (index.to_string(), vec![]),
+        PointwiseExpr::TokenInput(index) => (format!("token{index}"), vec![]),
+        PointwiseExpr::Clamp(limit, x) => (format!("clamp{}", number(*limit)), vec![x]),
         PointwiseExpr::Unary(function, x) => (format!("{function:?}").to_lowercase(), vec![x]),
         PointwiseExpr::Binary(operator, left, right) => (format!("{operator:?}").to_lowercase(), vec![left, right]),
         PointwiseExpr::Scale(factor, x) => (format!("times{}", number(*factor)), vec![x]),
@@ -70,7 +72,14 @@ fn body(b: &Builder, spec: &PointwiseSpec) {
         let values: Vec<F32> = inputs
             .iter()
             .zip(&spec.inputs)
-            .map(|(array, lies)| array.load(token * lies.stride + lies.offset + column))
+            .enumerate()
+            .map(|(index, (array, lies))| {
+                let row = token * lies.stride + lies.offset;
+                match of_the_token(&spec.expression, index) {
+                    true => array.load(row),
+                    false => array.load(row + column),
+                }
+            })
             .collect();
         let value = evaluate(&spec.expression, &values);
         // In place, the output lies as the last input does.
@@ -84,17 +93,32 @@ fn body(b: &Builder, spec: &PointwiseSpec) {
 
 fn missing_input(expression: &PointwiseExpr, inputs: usize) -> Option<usize> {
     match expression {
-        PointwiseExpr::Input(index) => (*index >= inputs).then_some(*index),
-        PointwiseExpr::Unary(_, x) | PointwiseExpr::Scale(_, x) | PointwiseExpr::Softcap(_, x) => {
-            missing_input(x, inputs)
-        }
+        PointwiseExpr::Input(index) | PointwiseExpr::TokenInput(index) => (*index >= inputs).then_some(*index),
+        PointwiseExpr::Unary(_, x)
+        | PointwiseExpr::Scale(_, x)
+        | PointwiseExpr::Softcap(_, x)
+        | PointwiseExpr::Clamp(_, x) => missing_input(x, inputs),
         PointwiseExpr::Binary(_, left, right) => missing_input(left, inputs).or_else(|| missing_input(right, inputs)),
+    }
+}
+
+/// Whether the expression reads this input as one number a token. An input is read in one way only.
+fn of_the_token(expression: &PointwiseExpr, input: usize) -> bool {
+    match expression {
+        PointwiseExpr::Input(_) => false,
+        PointwiseExpr::TokenInput(index) => *index == input,
+        PointwiseExpr::Unary(_, x)
+        | PointwiseExpr::Scale(_, x)
+        | PointwiseExpr::Softcap(_, x)
+        | PointwiseExpr::Clamp(_, x) => of_the_token(x, input),
+        PointwiseExpr::Binary(_, left, right) => of_the_token(left, input) || of_the_token(right, input),
     }
 }
 
 fn evaluate<'b>(expression: &PointwiseExpr, inputs: &[F32<'b>]) -> F32<'b> {
     match expression {
-        PointwiseExpr::Input(index) => inputs[*index],
+        PointwiseExpr::Input(index) | PointwiseExpr::TokenInput(index) => inputs[*index],
+        PointwiseExpr::Clamp(limit, x) => evaluate(x, inputs).max(-*limit).min(*limit),
         PointwiseExpr::Unary(function, x) => unary(*function, evaluate(x, inputs)),
         PointwiseExpr::Binary(operator, left, right) => {
             let (left, right) = (evaluate(left, inputs), evaluate(right, inputs));

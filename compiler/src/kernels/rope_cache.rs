@@ -17,7 +17,11 @@ impl RopeCacheSpec {
             Some((eps, unit_offset)) => format!("_norm{}_eps{}", flag(unit_offset, "_unit"), number(eps)),
             None => String::new(),
         };
-        format!("rope_cache_{}x{rotary}{norm}_{}", self.heads, self.cache.name())
+        let stride = match self.stride - (self.heads + 2 * self.cache.kv_heads) * self.cache.width {
+            0 => String::new(),
+            _ => format!("_of{}", self.stride),
+        };
+        format!("rope_cache_{}x{rotary}{norm}{stride}_{}", self.heads, self.cache.name())
     }
 }
 
@@ -54,7 +58,7 @@ fn body<'b, C: Float>(b: &'b Builder, spec: &RopeCacheSpec) {
     let cache = b.storage::<C>("cache", Access::ReadWrite);
 
     let (head, token) = (b.group().x(), b.group().y());
-    let source = (token * ((heads + 2 * layout.kv_heads) * width) + head * width).named("source");
+    let source = (token * spec.stride + head * width).named("source");
     let position = step.position_of(token);
     let is_q = head.lt(heads).named("is_q");
     let is_v = head.ge(heads + layout.kv_heads).named("is_v");

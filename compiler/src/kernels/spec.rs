@@ -5,7 +5,7 @@
 //! `F16`, `Bf16`) or two (elements, then scales). "rw" marks read-write bindings; the others are read-only.
 //! Grids are in workgroups; `tokens` is the number of tokens of the step, at most the chunk.
 
-use crate::graph::{Binary, Unary};
+use crate::graph::{Binary, Gate, RouteSpec, Unary};
 use crate::weights::WeightFormat;
 
 /// Device capability level of a kernel; each includes the one before.
@@ -39,6 +39,18 @@ pub enum KernelSpec {
     AttentionPrefill(AttentionPrefillSpec),
     AttentionSplit(AttentionSplitSpec),
     AttentionReduce(AttentionReduceSpec),
+    Convolution(ConvolutionSpec),
+    ConvolutionState(ConvolutionStateSpec),
+    GatedDelta(GatedDeltaSpec),
+    Route(RouteKernelSpec),
+    Router(RouterSpec),
+    ExpertUp(ExpertUpSpec),
+    ExpertDown(ExpertDownSpec),
+    Group(GroupSpec),
+    GroupedUp(GroupedUpSpec),
+    GroupedDown(GroupedDownSpec),
+    Combine(CombineSpec),
+    DenseDown(DenseDownSpec),
     SampleThreshold { vocab: u32 },
     SamplePartial { vocab: u32, groups: u32 },
     SampleFinal { groups: u32, slots: u32 },
@@ -99,7 +111,7 @@ pub enum Epilogue {
     Softcap(f32),
     /// Rows `2i` (gate) and `2i + 1` (up) of the weight make output `i`: `act(gate) · up`. The output has `rows / 2`
     /// columns; entries before it act on single rows, entries after it on outputs.
-    Glu(Unary),
+    Glu(Gate),
 }
 
 /// `out[row] = epilogue(w[row] · prologue(x))` for one token.
@@ -163,6 +175,9 @@ pub struct Strided {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PointwiseExpr {
     Input(usize),
+    /// The input's first element of the token, whatever the column.
+    TokenInput(usize),
+    Clamp(f32, Box<PointwiseExpr>),
     Unary(Unary, Box<PointwiseExpr>),
     Binary(Binary, Box<PointwiseExpr>, Box<PointwiseExpr>),
     Scale(f32, Box<PointwiseExpr>),
@@ -200,13 +215,15 @@ pub struct CacheWriteSpec {
 }
 
 /// The stacked q/k/v of a layer to rotated q and the cache: optional per-head RMS norm of q and k, rope, cache write.
-/// Bindings: qkv `[tokens, (heads + 2 kv_heads) · width]`, [q norm weight, k norm weight (f32 `[width]`)], inv_freq, step,
+/// Bindings: qkv `[tokens, stride]` whose first `(heads + 2 kv_heads) · width` columns are q, k and v, [q norm weight, k norm weight (f32 `[width]`)], inv_freq, step,
 /// q out `[tokens, heads · width]` (rw), cache (rw).
 /// Grid: (heads + 2 · kv_heads, tokens).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeCacheSpec {
     pub heads: u32,
     pub cache: CacheSpec,
+    /// Elements between tokens of qkv.
+    pub stride: u32,
     pub rotary: u32,
     pub attention_factor: f32,
     /// (eps, unit_offset)
@@ -221,11 +238,13 @@ pub struct AttentionShape {
     pub scale: f32,
     pub window: Option<u32>,
     pub softcap: Option<f32>,
+    /// One more logit a head in the softmax, see [`crate::graph::Op::Attention`].
+    pub sinks: bool,
 }
 
 /// Causal attention of the step's tokens over the cache, which already holds them; tiled, online softmax
 /// (Milakov & Gimelshein 2018, Dao 2022).
-/// Bindings: q `[tokens, heads · width]`, cache, step, out `[tokens, heads · width]` (rw).
+/// Bindings: q `[tokens, heads · width]`, cache, [sinks (f32 `[heads]`)], step, out `[tokens, heads · width]` (rw).
 /// Grid: (ceil(tokens / QUERIES), heads), see `AttentionPrefillSpec::QUERIES`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionPrefillSpec {
@@ -235,19 +254,219 @@ pub struct AttentionPrefillSpec {
 /// Attention of one token, the visible positions divided among `splits` workgroups; each writes a partial result.
 /// Bindings: q, cache, step, partials (rw). Partials: f32 `[heads][splits][width + 2]`: unnormalised output, maximum
 /// (of scores in base 2), sum. Grid: (splits, heads / heads_together), see `AttentionSplitSpec::heads_together`.
-/// A split whose range is empty writes maximum = -f32::MAX and sum 0.
+/// A split whose range is empty writes maximum = -f32::MAX and sum 0. Sinks are left to the join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionSplitSpec {
     pub attention: AttentionShape,
     pub splits: u32,
 }
 
-/// Joins the partials. Bindings: partials, out `[heads · width]` (rw). Grid: (heads).
+/// Joins the partials. Bindings: partials, [sinks (f32 `[heads]`)], out `[heads · width]` (rw). Grid: (heads).
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionReduceSpec {
     pub heads: u32,
     pub width: u32,
     pub splits: u32,
+    pub sinks: bool,
+}
+
+// States of convolutions are rings of f32 `[ring][channels]`: the input at position `p` lies in slot `p % ring`.
+// Slots that no position has reached yet hold zeros.
+
+/// Causal depthwise convolution of the step's tokens, see [`crate::graph::Op::Convolution`], and what surrounds it:
+/// `out = gate_out · act(conv(gate_in · x) + bias)`.
+/// Bindings: x, weight (f32 `[channels · taps]`), [bias (f32 `[channels]`)], [gate_in], [gate_out], step, state (rw if
+/// `writes_state`, else read-only), out `[tokens, channels]` (rw). Grid: (ceil(channels / 256), tokens).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvolutionSpec {
+    pub channels: u32,
+    pub taps: u32,
+    pub ring: u32,
+    pub x: Strided,
+    pub gate_in: Option<Strided>,
+    pub gate_out: Option<Strided>,
+    pub bias: bool,
+    pub activation: Option<Unary>,
+    /// For steps of one token: writes the token's input to the state too. Steps of several tokens have a
+    /// [`ConvolutionStateSpec`] call afterwards.
+    pub writes_state: bool,
+}
+
+/// Writes `gate_in · x` of the step's last `min(tokens, ring)` tokens to the state.
+/// Bindings: x, [gate_in], step, state (rw). Grid: (ceil(channels / 256), ring).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvolutionStateSpec {
+    pub channels: u32,
+    pub ring: u32,
+    pub x: Strided,
+    pub gate_in: Option<Strided>,
+}
+
+/// The gated delta rule, see [`crate::graph::Op::GatedDelta`], over all tokens of the step, in order.
+/// Bindings: qkv (all three in one value), a, b, parameters (f32 `[2 · value_heads]`: a_log, then dt_bias), step,
+/// state (f32 `[value_heads][key_dim][value_dim]`, rw), out `[tokens, value_heads · value_dim]` (rw).
+/// Grid: `GatedDeltaSpec::groups`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatedDeltaSpec {
+    pub key_heads: u32,
+    pub value_heads: u32,
+    pub key_dim: u32,
+    pub value_dim: u32,
+    pub q: Strided,
+    pub k: Strided,
+    pub v: Strided,
+    pub a: Strided,
+    pub b: Strided,
+    /// Steps have one token (decode).
+    pub single: bool,
+}
+
+// Mixtures of experts. Routing is `array<vec2<u32>>` `[tokens][k]`: the number of an expert, and the bits of its f32
+// weight; the k experts of a token differ. A *slot* is one of the k; an *assignment* `token · k + slot`.
+
+/// Scores to routing, see [`crate::graph::Op::Route`].
+/// Bindings: scores (strided), [selection bias (f32 `[experts]`)], step, routing (rw). Grid: (tokens).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteKernelSpec {
+    pub experts: u32,
+    pub route: RouteSpec,
+    pub scores: Strided,
+    pub selection_bias: bool,
+}
+
+/// One token's scores and routing in one dispatch: `route(w · prologue(x) + bias)`.
+/// Bindings: x, [norm weight], weight, [bias (f32 `[experts]`)], [selection bias (f32 `[experts]`)], routing (rw).
+/// Grid: (1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouterSpec {
+    pub experts: u32,
+    pub cols: u32,
+    pub format: WeightFormat,
+    pub prologue: Prologue,
+    pub bias: bool,
+    pub route: RouteSpec,
+    pub selection_bias: bool,
+}
+
+/// Experts `first .. first + experts` of a bank: a matrix `[rows, cols]` each. Bindings: the elements, `per_binding`
+/// experts in each binding (the last may hold fewer), then, if the format has them, one binding with the scales of
+/// all these experts. Tokens of other experts are left to other dispatches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BankSpec {
+    pub first: u32,
+    pub experts: u32,
+    pub per_binding: u32,
+    pub rows: u32,
+    pub cols: u32,
+    pub format: WeightFormat,
+}
+
+/// First half of a mixture, token by token: rows `2i` and `2i + 1` of each expert are gate and up.
+/// `out[t, slot, i] = gate(W_e[2i] · prologue(x[t]) + b_e[2i], W_e[2i + 1] · prologue(x[t]) + b_e[2i + 1])`.
+/// Bindings: x `[tokens, cols]`, [norm weight], routing, bank, [bias (f32 `[experts][rows]` of these experts)],
+/// out `[tokens, k, rows / 2]` (rw). Grid: (ceil(rows / rows_per_workgroup), tokens, k).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertUpSpec {
+    pub bank: BankSpec,
+    pub k: u32,
+    pub prologue: Prologue,
+    pub gate: Gate,
+    pub bias: bool,
+    /// As in [`MatvecSpec`].
+    pub workgroup: u32,
+    pub rows_per_workgroup: u32,
+    pub lane_words: u32,
+}
+
+/// What the sum of a mixture is stored with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Residual {
+    None,
+    /// Adds an activation `[tokens, rows]`: one more binding, before out.
+    Add,
+    /// Adds what out holds already.
+    InPlace,
+}
+
+/// Which experts' activations a down projection sums over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slots {
+    /// The k experts of the token: activations `[tokens, k, cols]`.
+    Routed,
+    /// All experts of the bank: activations `[tokens, experts, cols]`; the weight of an expert that the token does not
+    /// go to is 0.
+    All,
+}
+
+/// Second half, token by token: `out[t, row] = Σ_slots weight · (W_e[row] · a[t, slot] + b_e[row])`, plus the residual.
+/// Bindings: a, routing, bank, [bias (f32 `[experts][rows]` of these experts)], [residual], out `[tokens, rows]` (rw).
+/// Grid: (ceil(rows / rows_per_workgroup), tokens).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertDownSpec {
+    pub bank: BankSpec,
+    pub k: u32,
+    pub slots: Slots,
+    pub bias: bool,
+    pub residual: Residual,
+    pub workgroup: u32,
+    pub rows_per_workgroup: u32,
+    pub lane_words: u32,
+}
+
+/// Sorts the assignments of the step by expert, and cuts each expert's into tiles of at most `tile`.
+/// Bindings: routing, step, groups (u32, rw). Grid: (1). Layout of groups: word 0 the number of tiles; then for each of
+/// at most `tiles_bound()` tiles three words: expert, its first place in the order, how many; from word
+/// `order_at()` on the assignments in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupSpec {
+    pub experts: u32,
+    pub k: u32,
+    /// Most tokens of a step.
+    pub tokens: u32,
+    /// Assignments of a tile.
+    pub tile: u32,
+}
+
+/// First half for grouped tokens: as [`ExpertUpSpec`], for the assignments in their order.
+/// Bindings: x `[tokens, cols]`, groups, bank, [bias (f32 `[experts][rows]` of these experts)],
+/// out `[assignments in order, rows / 2]` (rw).
+/// Grid: (ceil(rows / GemmSpec::TILE_ROWS), `group.tiles_bound()`): workgroups beyond the tiles there are return at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupedUpSpec {
+    pub bank: BankSpec,
+    pub group: GroupSpec,
+    pub gate: Gate,
+    pub bias: bool,
+}
+
+/// Second half: `y[assignment, row] = W_e[row] · a[place in order] + b_e[row]`.
+/// Bindings: a `[assignments in order, cols]`, groups, bank, [bias], y `[tokens, k, rows]` (rw). Grid as [`GroupedUpSpec`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupedDownSpec {
+    pub bank: BankSpec,
+    pub group: GroupSpec,
+    pub bias: bool,
+}
+
+/// `out[t] = Σ_slot weight · y[t, slot]`, plus the residual.
+/// Bindings: y `[tokens, k, width]`, routing, step, [residual], out `[tokens, width]` (rw). Grid: (ceil(width / 256), tokens).
+#[derive(Clone, Debug, PartialEq)]
+pub struct CombineSpec {
+    pub width: u32,
+    pub k: u32,
+    pub residual: Residual,
+}
+
+/// Second half over all experts of the bank for a chunk of tokens: as [`ExpertDownSpec`] with `Slots::All`, tiled like a
+/// [`GemmSpec`]. The bank has one binding of elements.
+/// Bindings: a `[tokens, experts, cols]`, routing, bank, [bias], step, [residual], out `[tokens, rows]` (rw).
+/// Grid: (ceil(rows / TILE_ROWS), ceil(tokens / TILE_TOKENS)).
+#[derive(Clone, Debug, PartialEq)]
+pub struct DenseDownSpec {
+    pub bank: BankSpec,
+    pub k: u32,
+    pub bias: bool,
+    pub residual: Residual,
 }
 
 // Sampling, three dispatches. All but greedy is: find the smallest logit that top-k and top-p keep (`SampleThreshold`,

@@ -18,8 +18,12 @@ pub fn limits(
         BufferKind::State {
             bytes_per_position,
             positions,
+            ..
         } => bytes_per_position * positions.unwrap_or(1),
-        BufferKind::Arena { bytes } | BufferKind::Hidden { bytes } | BufferKind::Logits { bytes } => bytes,
+        BufferKind::Recurrent { bytes }
+        | BufferKind::Arena { bytes }
+        | BufferKind::Hidden { bytes }
+        | BufferKind::Logits { bytes } => bytes,
         BufferKind::Output { slots } => u64::from(slots) * 4,
         BufferKind::Tokens => u64::from(chunk) * 4,
         BufferKind::Step => 4 * kiln_bundle::StepWord::COUNT as u64,

@@ -6,7 +6,7 @@ use super::memory::{self, Touches};
 use super::ring_slots;
 use super::sampler::OUTPUT_SLOTS;
 use super::stamp::{Program, Resolved, Single, Stamp, Target};
-use crate::graph::StateDecl;
+use crate::graph::{StateDecl, StateKind};
 use crate::kernels::CacheType;
 
 impl Stamp<'_> {
@@ -135,14 +135,21 @@ impl Stamp<'_> {
     }
 
     fn state_kind(&self, decl: &StateDecl) -> BufferKind {
-        let element = match self.cache_type() {
+        let cache_element = match self.cache_type() {
             CacheType::F32 => 4,
             CacheType::F16 => 2,
         };
-        let elements: usize = decl.shape.iter().map(|dim| dim.value()).product();
+        let elements: u64 = decl.shape.iter().map(|dim| dim.value() as u64).product();
+        let (bytes_per_position, window) = match decl.kind {
+            StateKind::Cache { window } => (2 * elements * cache_element, window),
+            StateKind::Convolution { taps } => (4 * elements, Some(taps)),
+            StateKind::Recurrent => return BufferKind::Recurrent { bytes: 4 * elements },
+        };
         BufferKind::State {
-            bytes_per_position: (elements * decl.planes * element) as u64,
+            bytes_per_position,
             positions: ring_slots(decl, self.options.chunk).map(u64::from),
+            // Neither reads its own position's entry of before.
+            window: window.map(|window| window as u64 - 1),
         }
     }
 }

@@ -337,6 +337,7 @@ impl<'a> Evaluator<'a> {
                 let columns = operands.columns(0)?;
                 ops::slice(operands.floats(0)?, columns, start.value(), len.value())
             }
+            _ => return Err(broken(node, "is not evaluated yet")),
         };
         Ok(Value::Floats(result))
     }

@@ -150,6 +150,7 @@ impl Encoder<'_> {
                 let term = Term::Slice([start, len, at(self, 0)]);
                 self.expr.add(term)
             }
+            other => unimplemented!("{}", other.name()),
         }
     }
 

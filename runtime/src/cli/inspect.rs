@@ -98,10 +98,12 @@ fn variant(out: &mut impl Write, manifest: &Manifest, variant: &Variant, kernel_
             BufferKind::State {
                 bytes_per_position,
                 positions: None,
+                ..
             } => growing = growing.saturating_add(bytes_per_position),
             BufferKind::State {
                 bytes_per_position,
                 positions: Some(positions),
+                ..
             } => fixed = fixed.saturating_add(bytes_per_position.saturating_mul(positions)),
             _ => {}
         }

@@ -7,8 +7,12 @@ pub(crate) fn buffer_bytes(manifest: &Manifest, kind: &BufferKind, context: u32)
         BufferKind::State {
             bytes_per_position,
             positions,
+            ..
         } => bytes_per_position.checked_mul(positions.unwrap_or(context.into())),
-        BufferKind::Arena { bytes } | BufferKind::Hidden { bytes } | BufferKind::Logits { bytes } => Some(bytes),
+        BufferKind::Recurrent { bytes }
+        | BufferKind::Arena { bytes }
+        | BufferKind::Hidden { bytes }
+        | BufferKind::Logits { bytes } => Some(bytes),
         BufferKind::Step => Some(StepWord::COUNT as u64 * 4),
         BufferKind::Tokens => Some(u64::from(manifest.model.chunk) * 4),
         BufferKind::Output { slots } => Some(u64::from(slots) * 4),

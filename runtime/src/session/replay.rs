@@ -125,6 +125,7 @@ async fn allocate_one(model: &Model, buffer: &Buffer, context: u32) -> Result<Ow
     if let BufferKind::State {
         bytes_per_position,
         positions: None,
+        ..
     } = buffer.kind
         && bytes > limit
     {

@@ -220,6 +220,7 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
     let state = |positions| BufferKind::State {
         bytes_per_position: 4,
         positions,
+        window: positions.map(|_| 3),
     };
     let buffers = [
         ("table", BufferKind::Weight { weight: 0 }),

@@ -3,7 +3,7 @@
 use petgraph::graph::NodeIndex;
 
 use super::{Check, require};
-use crate::graph::{Dim, ModelGraph, Node, Op, Section, Shape, StateDecl, WeightDecl, WeightRole};
+use crate::graph::{Dim, ModelGraph, Node, Op, Section, Shape, StateDecl, StateKind, WeightDecl, WeightRole};
 
 /// What kind of thing an operator makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,9 @@ impl<'a> Checker<'a> {
                 for plane in [self.heads(0)?, self.heads(1)?] {
                     require(state.shape == plane, || format!("its state does not hold {plane:?}"))?;
                 }
-                require(state.planes == 2, || format!("its state has {} planes", state.planes))?;
+                require(matches!(state.kind, StateKind::Cache { .. }), || {
+                    "its state is no cache".to_string()
+                })?;
                 Ok(Shape::fixed(state.shape.iter().copied()))
             }
             Op::Attention(_) => self.attention(),
@@ -139,6 +141,7 @@ impl<'a> Checker<'a> {
                 require(end <= columns.value(), || format!("columns up to {end} of {columns:?}"))?;
                 Ok(Shape::per_token([*len]))
             }
+            other => Err(format!("{} is not verified yet", other.name())),
         }
     }
 
@@ -177,13 +180,16 @@ impl<'a> Checker<'a> {
         require(spec.softcap.is_none_or(positive), || {
             format!("its cap is {:?}", spec.softcap)
         })?;
-        let kept = match (spec.window, state.window) {
+        let StateKind::Cache { window: state_window } = state.kind else {
+            return Err("its state is no cache".to_string());
+        };
+        let kept = match (spec.window, state_window) {
             (_, None) => true,
             (Some(window), Some(kept)) => window <= kept,
             (None, Some(_)) => false,
         };
         require(kept, || {
-            format!("sees {:?} positions, its state keeps {:?}", spec.window, state.window)
+            format!("sees {:?} positions, its state keeps {:?}", spec.window, state_window)
         })?;
         Ok(Shape::per_token([heads, width]))
     }

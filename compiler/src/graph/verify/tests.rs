@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::architectures::llama;
-use crate::graph::{AttentionSpec, Layer, RopeId, StateId, WeightDecl, WeightId};
+use crate::graph::{AttentionSpec, Layer, RopeId, StateId, StateKind, WeightDecl, WeightId};
 
 fn graph() -> ModelGraph {
     let config = json!({
@@ -92,10 +92,12 @@ fn every_broken_rule_is_found() {
             })
         }),
         ("sees None positions, its state keeps Some(4)", |g| {
-            g.states[0].window = Some(4)
+            g.states[0].kind = StateKind::Cache { window: Some(4) }
         }),
-        ("its state has 3 planes", |g| g.states[0].planes = 3),
-        ("keeps no position", |g| g.states[0].window = Some(0)),
+        ("its state is no cache", |g| g.states[0].kind = StateKind::Recurrent),
+        ("keeps no position", |g| {
+            g.states[0].kind = StateKind::Cache { window: Some(0) }
+        }),
         ("lacks the layer's number", |g| g.states[0].name = "kv".to_string()),
         ("rotates 16 of head_dim = 8 elements", |g| {
             g.ropes[0].inv_freq = vec![1.0; 8]

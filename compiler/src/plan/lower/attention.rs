@@ -93,6 +93,7 @@ impl Lowering<'_> {
         let spec = RopeCacheSpec {
             heads,
             cache,
+            stride: (heads + 2 * cache.kv_heads) * cache.width,
             rotary: table.rotary() as u32,
             attention_factor: table.attention_factor,
             norm: norm.map(|(_, _, eps, unit_offset)| (eps, unit_offset)),
@@ -159,7 +160,12 @@ impl Lowering<'_> {
         let spec = KernelSpec::AttentionSplit(AttentionSplitSpec { attention, splits });
         self.call(spec, operands, "attention", None);
         let out = self.plan.value(Extent::PerToken(heads * width));
-        let spec = KernelSpec::AttentionReduce(AttentionReduceSpec { heads, width, splits });
+        let spec = KernelSpec::AttentionReduce(AttentionReduceSpec {
+            heads,
+            width,
+            splits,
+            sinks: false,
+        });
         self.call(
             spec,
             vec![Operand::Read(parts), Operand::Write(out)],
@@ -189,6 +195,7 @@ impl Lowering<'_> {
             scale: spec.scale,
             window: spec.window.map(|window| window as u32),
             softcap: spec.softcap,
+            sinks: false,
         }
     }
 

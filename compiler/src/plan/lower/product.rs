@@ -3,6 +3,7 @@
 use egg::Id;
 
 use super::{Lowering, Place};
+use crate::graph::Gate;
 use crate::kernels::{Epilogue, GemmSpec, KernelSpec, MatvecSpec, Prologue};
 use crate::plan::calls::{Extent, Operand};
 use crate::plan::matvec_shape::matvec_shape;
@@ -75,7 +76,8 @@ impl Lowering<'_> {
             }
             Term::ThenGlu([kind, e]) => {
                 self.tail(e, arrangement, tail);
-                tail.steps.push(Epilogue::Glu(self.activation_kind(kind)));
+                tail.steps
+                    .push(Epilogue::Glu(Gate::Activated(self.activation_kind(kind))));
             }
             other => unreachable!("{other} is no epilogue"),
         }

@@ -4,7 +4,8 @@ use petgraph::graph::DiGraph;
 
 use super::*;
 use crate::graph::{
-    AttentionSpec, Binary, Dim, Layer, RopeId, RopeSpec, Shape, Span, StateDecl, Template, WeightDecl, WeightRole,
+    AttentionSpec, Binary, Dim, Layer, RopeId, RopeSpec, Shape, Span, StateDecl, StateKind, Stored, Template,
+    WeightDecl, WeightRole,
 };
 use crate::reference::{MissingWeight, self_test};
 
@@ -96,6 +97,7 @@ fn model(window: Option<usize>) -> ModelGraph {
         name: name.to_string(),
         shape: shape.map(Dim::constant).to_vec(),
         role: WeightRole::Matrix,
+        stored: Stored::AsDeclared,
     };
     ModelGraph {
         architecture: "Test".to_string(),
@@ -113,8 +115,7 @@ fn model(window: Option<usize>) -> ModelGraph {
         states: vec![StateDecl {
             name: "layers.{}.kv".to_string(),
             shape: vec![1.into(), WIDTH.into()],
-            planes: 2,
-            window,
+            kind: StateKind::Cache { window },
         }],
         ropes: vec![RopeSpec {
             name: "rope".to_string(),
