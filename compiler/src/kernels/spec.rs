@@ -348,11 +348,12 @@ pub struct RouterSpec {
     pub selection_bias: bool,
 }
 
-/// Experts `first .. first + experts` of a bank: a matrix `[rows, cols]` each. Bindings: the elements, `per_binding`
-/// experts in each binding (the last may hold fewer), then, if the format has them, one binding with the scales of
-/// all these experts. Tokens of other experts are left to other dispatches.
+/// Experts `first .. first + experts` of a bank of `of` experts: a matrix `[rows, cols]` each. Bindings: the elements of
+/// these experts, `per_binding` in each binding (the last may hold fewer), then, if the format has them, one binding
+/// with the scales of all `of` experts. Tokens of other experts are left to other dispatches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BankSpec {
+    pub of: u32,
     pub first: u32,
     pub experts: u32,
     pub per_binding: u32,
@@ -363,7 +364,7 @@ pub struct BankSpec {
 
 /// First half of a mixture, token by token: rows `2i` and `2i + 1` of each expert are gate and up.
 /// `out[t, slot, i] = gate(W_e[2i] · prologue(x[t]) + b_e[2i], W_e[2i + 1] · prologue(x[t]) + b_e[2i + 1])`.
-/// Bindings: x `[tokens, cols]`, [norm weight], routing, bank, [bias (f32 `[experts][rows]` of these experts)],
+/// Bindings: x `[tokens, cols]`, [norm weight], routing, bank, [bias (f32 `[of][rows]`)],
 /// out `[tokens, k, rows / 2]` (rw). Grid: (ceil(rows / rows_per_workgroup), tokens, k).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpertUpSpec {
@@ -399,7 +400,7 @@ pub enum Slots {
 }
 
 /// Second half, token by token: `out[t, row] = Σ_slots weight · (W_e[row] · a[t, slot] + b_e[row])`, plus the residual.
-/// Bindings: a, routing, bank, [bias (f32 `[experts][rows]` of these experts)], [residual], out `[tokens, rows]` (rw).
+/// Bindings: a, routing, bank, [bias (f32 `[of][rows]`)], [residual], out `[tokens, rows]` (rw).
 /// Grid: (ceil(rows / rows_per_workgroup), tokens).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpertDownSpec {
@@ -428,7 +429,7 @@ pub struct GroupSpec {
 }
 
 /// First half for grouped tokens: as [`ExpertUpSpec`], for the assignments in their order.
-/// Bindings: x `[tokens, cols]`, groups, bank, [bias (f32 `[experts][rows]` of these experts)],
+/// Bindings: x `[tokens, cols]`, groups, bank, [bias (f32 `[of][rows]`)],
 /// out `[assignments in order, rows / 2]` (rw).
 /// Grid: (ceil(rows / GemmSpec::TILE_ROWS), `group.tiles_bound()`): workgroups beyond the tiles there are return at once.
 #[derive(Clone, Debug, PartialEq)]
@@ -440,7 +441,7 @@ pub struct GroupedUpSpec {
 }
 
 /// Second half: `y[assignment, row] = W_e[row] · a[place in order] + b_e[row]`.
-/// Bindings: a `[assignments in order, cols]`, groups, bank, [bias], y `[tokens, k, rows]` (rw). Grid as [`GroupedUpSpec`].
+/// Bindings: a `[assignments in order, cols]`, groups, bank, [bias (f32 `[of][rows]`)], y `[tokens, k, rows]` (rw). Grid as [`GroupedUpSpec`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupedDownSpec {
     pub bank: BankSpec,
@@ -459,7 +460,7 @@ pub struct CombineSpec {
 
 /// Second half over all experts of the bank for a chunk of tokens: as [`ExpertDownSpec`] with `Slots::All`, tiled like a
 /// [`GemmSpec`]. The bank has one binding of elements.
-/// Bindings: a `[tokens, experts, cols]`, routing, bank, [bias], step, [residual], out `[tokens, rows]` (rw).
+/// Bindings: a `[tokens, experts, cols]`, routing, bank, [bias (f32 `[of][rows]`)], step, [residual], out `[tokens, rows]` (rw).
 /// Grid: (ceil(rows / TILE_ROWS), ceil(tokens / TILE_TOKENS)).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DenseDownSpec {
