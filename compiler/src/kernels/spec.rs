@@ -394,8 +394,8 @@ pub enum Residual {
 pub enum Slots {
     /// The k experts of the token: activations `[tokens, k, cols]`.
     Routed,
-    /// All experts of the bank: activations `[tokens, experts, cols]`; the weight of an expert that the token does not
-    /// go to is 0.
+    /// All experts of the dispatch: activations `[tokens, of, cols]`; the weight of an expert that the token does not go
+    /// to is 0.
     All,
 }
 
@@ -460,7 +460,7 @@ pub struct CombineSpec {
 
 /// Second half over all experts of the bank for a chunk of tokens: as [`ExpertDownSpec`] with `Slots::All`, tiled like a
 /// [`GemmSpec`]. The bank has one binding of elements.
-/// Bindings: a `[tokens, experts, cols]`, routing, bank, [bias (f32 `[of][rows]`)], step, [residual], out `[tokens, rows]` (rw).
+/// Bindings: a `[tokens, of, cols]`, routing, bank, [bias (f32 `[of][rows]`)], step, [residual], out `[tokens, rows]` (rw).
 /// Grid: (ceil(rows / TILE_ROWS), ceil(tokens / TILE_TOKENS)).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DenseDownSpec {
