@@ -14,7 +14,7 @@ use crate::compile::{CompileError, CompileOptions, CompileReport, compile};
 use crate::cost::Profile;
 use crate::emit::EmitError;
 use crate::progress::Progress;
-use crate::rewrite::OptLevel;
+use crate::rewrite::{MoePlan, OptLevel};
 use crate::weights::Quant;
 
 /// Compiles a model to a bundle of WGSL kernels specialized to it.
@@ -43,6 +43,10 @@ struct Arguments {
     /// 0: one kernel for each operator; 1: all rewrites
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1), value_name = "N")]
     opt_level: u8,
+    /// How mixtures of experts run, instead of what is cheapest: gather (each token visits its experts), grouped (tokens
+    /// sorted by expert) or dense (every token visits every expert)
+    #[arg(long, value_name = "PLAN")]
+    moe_plan: Option<MoePlan>,
     /// Positions of a session unless run-model asks for another number
     #[arg(long, value_name = "N")]
     context: Option<u32>,
@@ -76,6 +80,7 @@ pub fn run(registry: &Registry) -> ExitCode {
         } else {
             OptLevel::Full
         },
+        moe_plan: arguments.moe_plan,
         context: arguments.context,
         chunk: arguments.chunk,
         random_weights: arguments.random_weights,

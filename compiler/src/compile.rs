@@ -18,7 +18,7 @@ use crate::kernels::Variant;
 use crate::plan::{PlanError, PlanOptions, VariantPlan, WeightTable, plan_variant, rewrite_model};
 use crate::progress::Progress;
 use crate::reference::{self, EvalError};
-use crate::rewrite::{Explanation, OptLevel};
+use crate::rewrite::{Explanation, MoePlan, OptLevel};
 use crate::weights::{Quant, WeightFormat, format_for, pack, unpack};
 
 /// Bytes of a storage binding that every browser grants.
@@ -41,6 +41,8 @@ pub struct CompileOptions {
     /// Name of the device profile that costs are computed for.
     pub profile: String,
     pub level: OptLevel,
+    /// How mixtures of experts run; absent: as is cheapest on the profile's device.
+    pub moe_plan: Option<MoePlan>,
     /// Positions of a session by default; at most what the model was made for.
     pub context: Option<u32>,
     /// Most tokens of a prefill step.
@@ -62,6 +64,7 @@ impl CompileOptions {
             quant: Quant::Keep,
             profile: Profile::DEFAULT.to_string(),
             level: OptLevel::Full,
+            moe_plan: None,
             context: None,
             chunk: None,
             random_weights: None,
@@ -222,6 +225,7 @@ fn plan_options(options: &CompileOptions, facts: &ModelFacts, name: &str) -> Res
     }
     Ok(PlanOptions {
         level: options.level,
+        moe_plan: options.moe_plan,
         profile: Profile::named(&options.profile)?,
         chunk,
         context,
@@ -309,7 +313,7 @@ fn model_of(
     let elements = |shape: &[usize]| shape.iter().map(|dim| *dim as u64).product::<u64>();
     let mut formats: Vec<String> = declared
         .iter()
-        .filter(|(_, _, role)| *role == WeightRole::Matrix)
+        .filter(|(_, _, role)| *role != WeightRole::Vector)
         .map(|(name, ..)| format_of(name).to_string())
         .collect();
     formats.sort_unstable();

@@ -4,8 +4,10 @@
 //! A kernel costs `launch + max(bytes / bandwidth, operations / peak) / occupancy`, in picoseconds. Parameters,
 //! views, prologues and epilogues are part of the kernel around them: they cost what they read more.
 
+mod mixture;
 mod profile;
 
+pub use mixture::tile_height;
 pub use profile::{Profile, UnknownProfile};
 
 use egg::Id;
@@ -55,6 +57,8 @@ impl Costs<'_> {
             ..elementwise(1, width)
         };
         let work = match term {
+            // The plans of a mixture are its kernels.
+            Term::Experts(_) => return None,
             Term::Leaf(_) | Term::Slice(_) | Term::Direct(_) | Term::Store => return Some(0),
             Term::QueriesOf(_) | Term::CacheOf(_) => return Some(0),
             Term::ThenUnary(_) | Term::ThenScale(_) | Term::ThenSoftcap(_) | Term::ThenGlu(_) => return Some(0),
@@ -74,23 +78,49 @@ impl Costs<'_> {
             Term::HeadNorm([x, _, _, _, heads]) | Term::Rope([_, heads, x]) => {
                 rows(facts(x).width(), count(egraph, *heads))
             }
-            Term::Unary([_, x]) | Term::Scale([_, x]) | Term::Softcap([_, x]) => elementwise(1, facts(x).width()),
-            Term::Add([x, _]) | Term::Sub([x, _]) | Term::Mul([x, _]) => elementwise(2, facts(x).width()),
+            Term::Unary([_, x]) | Term::Scale([_, x]) | Term::Softcap([_, x]) | Term::Clamp([_, x]) => {
+                elementwise(1, facts(x).width())
+            }
+            Term::Add([x, _]) | Term::Sub([x, _]) | Term::Mul([x, _]) | Term::ScaleRows([x, _]) => {
+                elementwise(2, facts(x).width())
+            }
+            Term::Convolution([_, _, _, gate_in, x, gate_out, _]) => {
+                let gates = [gate_in, gate_out]
+                    .into_iter()
+                    .filter(|gate| facts(gate).width() > 0)
+                    .count();
+                return Some(self.kernel(elementwise(1 + gates as u64, facts(x).width())) + self.state_write());
+            }
+            Term::GatedDelta([state, ..]) => self.gated_delta(egraph, *state)?,
+            Term::Route([spec, ..]) => rows(self.experts(egraph, *spec), 1),
+            Term::Router([spec, w, ..]) => return self.router(self.experts(egraph, *spec), facts(w)),
+            Term::ExpertUp([mixture, _, _, w, _]) | Term::ExpertDown([mixture, _, _, w, ..]) => {
+                self.gathered(egraph, *mixture, facts(w))?
+            }
+            Term::Group([mixture, _]) => return self.sorting(egraph, *mixture),
+            Term::GroupedUp([mixture, _, _, w, _]) | Term::GroupedDown([mixture, _, _, w, _]) => {
+                self.grouped(egraph, *mixture, facts(w))?
+            }
+            Term::Combine([mixture, _, y, _]) => {
+                let k = self.experts_per_token(egraph, *mixture)?;
+                elementwise(k, facts(y).width() / k.max(1) as u32)
+            }
+            Term::DenseUp([_, _, w, _]) | Term::DenseDown([_, _, _, w, ..]) => self.all_experts(facts(w))?,
             // Interleaved rows have no kernel of their own: the product around them joins them.
             Term::Glu(_) => return None,
             Term::CacheWrite([_, k, v]) => elementwise(1, facts(k).width() + facts(v).width()),
             Term::RopeCache([.., x]) => rows(facts(x).width(), 8),
             Term::RopeCacheNorm([_, _, _, _, x, ..]) => rows(facts(x).width(), 8),
-            Term::Attention([spec, q, cache]) if self.tokens() == 1 => {
+            Term::Attention([spec, q, cache, _]) if self.tokens() == 1 => {
                 let work = self.attention(egraph, *spec, facts(q), facts(cache), 1);
                 let serial = self.seen(egraph, *spec) * ATTENTION_POSITION_PS;
                 return Some(self.kernel(work).max(self.profile.launch_ns * 1000 + serial));
             }
-            Term::Attention([spec, q, cache]) => self.attention(egraph, *spec, facts(q), facts(cache), 1),
+            Term::Attention([spec, q, cache, _]) => self.attention(egraph, *spec, facts(q), facts(cache), 1),
             Term::AttentionSplit([spec, q, cache]) => {
                 self.attention(egraph, *spec, facts(q), facts(cache), self.splits(egraph, *spec))
             }
-            Term::AttentionReduce([spec, partials]) => Work {
+            Term::AttentionReduce([spec, partials, _]) => Work {
                 bytes: u64::from(facts(partials).width()) * 4 * self.splits(egraph, *spec),
                 ..rows(facts(partials).width(), u64::from(heads(egraph, *spec)))
             },

@@ -12,6 +12,8 @@ pub struct Profile {
     pub bandwidth_gb_s: u64,
     /// Peak f32 rate, 10⁹ operations a second.
     pub f32_gflop_s: u64,
+    /// Bandwidth that one workgroup reaches alone, 10⁹ bytes a second.
+    pub workgroup_gb_s: u64,
     /// Workgroups of 128 threads that run at once; fewer leave the device idle.
     pub resident_workgroups: u64,
     /// Usual subgroup size. Kernels never rely on it.

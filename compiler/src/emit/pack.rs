@@ -4,7 +4,7 @@ use bytemuck::cast_slice;
 
 use crate::checkpoint::{CheckpointError, TensorSource};
 use crate::graph::ModelGraph;
-use crate::plan::{PackedPart, PackedWeight};
+use crate::plan::{PackedPart, PackedWeight, Tensors};
 use crate::rewrite::Arrangement;
 use crate::weights::{PackError, PackedMatrix, WeightFormat, pack};
 
@@ -49,17 +49,22 @@ impl<'a> Packer<'a> {
                 arrangement,
                 format,
                 rows,
+                tensors,
                 ..
             } => {
                 let whole = self.whole(sources, *arrangement, *format)?;
                 let rows = rows.start as usize..rows.end as usize;
-                let part = if rows == (0..whole.rows) {
+                let part = if rows == (0..whole.rows) && *tensors == Tensors::All {
                     whole
                 } else {
                     self.keep(sources, *arrangement, whole).rows(rows)?
                 };
                 let (data, scales) = part.into_tensors();
-                Ok(std::iter::once(data).chain(scales).collect())
+                Ok(match tensors {
+                    Tensors::All => std::iter::once(data).chain(scales).collect(),
+                    Tensors::Elements => vec![data],
+                    Tensors::Scales => scales.into_iter().collect(),
+                })
             }
         }
     }

@@ -24,6 +24,9 @@ pub enum Operand {
     Write(ValueId),
     /// Elements and, if the format has them, scales of these rows.
     Matrix(Matrix, Range<u32>),
+    /// The elements of these rows alone; the scales alone.
+    Elements(Matrix, Range<u32>),
+    Scales(Matrix, Range<u32>),
     Vector(Vec<WeightId>, Arrangement),
     Rope(RopeId),
     ReadState(StateId),

@@ -4,7 +4,10 @@
 //! binding less. A norm with a residual can *only* do that, so where the value is still needed it is copied first.
 
 use super::calls::{Call, Extent, Operand, SectionPlan, ValueId};
-use crate::kernels::{Epilogue, GemmSpec, KernelSpec, MatvecSpec, PointwiseExpr, PointwiseSpec, Strided};
+use crate::kernels::{
+    CombineSpec, DenseDownSpec, Epilogue, ExpertDownSpec, GemmSpec, KernelSpec, MatvecSpec, PointwiseExpr,
+    PointwiseSpec, Residual, Strided,
+};
 
 /// Decides each residual of a section. `input_dies`: nothing needs the section's input after it.
 pub fn share_residuals(plan: &mut SectionPlan, input_dies: bool) {
@@ -54,6 +57,13 @@ fn decide(plan: &mut SectionPlan, index: &mut usize, residual: ValueId, input_di
             epilogue.pop();
             epilogue.push(Epilogue::AddInPlace);
         }
+        KernelSpec::ExpertDown(ExpertDownSpec { residual, .. })
+        | KernelSpec::DenseDown(DenseDownSpec { residual, .. })
+        | KernelSpec::Combine(CombineSpec { residual, .. })
+            if may_share && *residual == Residual::Add =>
+        {
+            *residual = Residual::InPlace;
+        }
         _ => return,
     }
     let call = &mut plan.calls[*index];
@@ -70,6 +80,9 @@ fn adds_in_epilogue(call: &Call) -> bool {
     let steps = match &call.spec {
         KernelSpec::Matvec(spec) => &spec.epilogue,
         KernelSpec::Gemm(spec) => &spec.epilogue,
+        KernelSpec::ExpertDown(ExpertDownSpec { residual, .. })
+        | KernelSpec::DenseDown(DenseDownSpec { residual, .. })
+        | KernelSpec::Combine(CombineSpec { residual, .. }) => return *residual == Residual::Add,
         _ => return false,
     };
     steps.contains(&Epilogue::Add)

@@ -7,7 +7,7 @@ use kiln_bundle::{Access, Dispatch, Grid, Programs};
 use super::calls::{Extent, Operand, SectionPlan, ValueId};
 use super::lower::lower_section;
 use super::sampler::sampler;
-use super::weights::WeightTable;
+use super::weights::{Tensors, WeightTable};
 use super::{PlanError, PlanOptions, RewrittenModel, VariantPlan};
 use crate::graph::{ModelGraph, StateId};
 use crate::kernels::{self, CacheType, KernelSource, KernelSpec, Variant};
@@ -270,8 +270,13 @@ impl<'a> Stamp<'a> {
         let (target, access) = match operand {
             Operand::Read(value) => (Target::Value(values[value.0]), Access::Read),
             Operand::Write(value) => (Target::Value(values[value.0]), Access::ReadWrite),
-            Operand::Matrix(matrix, rows) => {
-                for tensor in self.weights.matrix(self.graph, layer, matrix, rows.clone()) {
+            Operand::Matrix(matrix, rows) | Operand::Elements(matrix, rows) | Operand::Scales(matrix, rows) => {
+                let which = match operand {
+                    Operand::Elements(..) => Tensors::Elements,
+                    Operand::Scales(..) => Tensors::Scales,
+                    _ => Tensors::All,
+                };
+                for tensor in self.weights.matrix(self.graph, layer, matrix, rows.clone(), which) {
                     targets.push((self.weight(tensor), Access::Read));
                 }
                 return;

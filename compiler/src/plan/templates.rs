@@ -62,6 +62,6 @@ fn formats(graph: &ModelGraph, section: &crate::graph::Section, format_of: impl 
         crate::graph::Op::Weight(id) => Some(id),
         _ => None,
     });
-    let matrices = used.filter(|id: &WeightId| graph.weights[id.0].role == WeightRole::Matrix);
+    let matrices = used.filter(|id: &WeightId| graph.weights[id.0].role != WeightRole::Vector);
     matrices.map(|id| (id, format_of(&graph.weights[id.0].name))).collect()
 }

@@ -32,6 +32,7 @@ pub enum PackedPart {
         format: WeightFormat,
         rows: Range<u32>,
         cols: u32,
+        tensors: Tensors,
     },
     /// Vectors one after the other, or element by element, f32.
     Vector {
@@ -43,17 +44,36 @@ pub enum PackedPart {
     Rope(RopeId),
 }
 
+/// Which tensors of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tensors {
+    /// Elements, then scales where the format has them.
+    All,
+    Elements,
+    Scales,
+}
+
 impl PackedWeight {
     /// Names and sizes in bytes of its tensors: elements, then scales where the format has them.
     pub fn tensors(&self, graph: &ModelGraph) -> Vec<(String, u64)> {
         match &self.part {
-            PackedPart::Matrix { format, rows, cols, .. } => {
+            PackedPart::Matrix {
+                format,
+                rows,
+                cols,
+                tensors,
+                ..
+            } => {
                 let (rows, cols) = (u64::from(rows.end - rows.start), u64::from(*cols));
-                let mut tensors = vec![(self.name.clone(), format.data_bytes(rows, cols))];
-                if format.block().is_some() {
-                    tensors.push((format!("{}.scales", self.name), format.scale_bytes(rows, cols)));
+                let elements = || (self.name.clone(), format.data_bytes(rows, cols));
+                match (tensors, format.block()) {
+                    (Tensors::Scales, _) => vec![(self.name.clone(), format.scale_bytes(rows, cols))],
+                    (Tensors::All, Some(_)) => {
+                        let scales = (format!("{}.scales", self.name), format.scale_bytes(rows, cols));
+                        vec![elements(), scales]
+                    }
+                    _ => vec![elements()],
                 }
-                tensors
             }
             PackedPart::Vector { len, .. } => vec![(self.name.clone(), u64::from(*len) * 4)],
             PackedPart::Rope(rope) => vec![(self.name.clone(), graph.ropes[rope.0].inv_freq.len() as u64 * 4)],
@@ -62,7 +82,11 @@ impl PackedWeight {
 
     fn tensor_count(&self) -> u32 {
         match &self.part {
-            PackedPart::Matrix { format, .. } if format.block().is_some() => 2,
+            PackedPart::Matrix {
+                format,
+                tensors: Tensors::All,
+                ..
+            } if format.block().is_some() => 2,
             _ => 1,
         }
     }
@@ -70,11 +94,21 @@ impl PackedWeight {
 
 impl WeightTable {
     /// The tensors (numbers within the bundle) of rows `rows` of a matrix in a layer.
-    pub fn matrix(&mut self, graph: &ModelGraph, layer: usize, matrix: &Matrix, rows: Range<u32>) -> Vec<u32> {
+    pub fn matrix(
+        &mut self,
+        graph: &ModelGraph,
+        layer: usize,
+        matrix: &Matrix,
+        rows: Range<u32>,
+        tensors: Tensors,
+    ) -> Vec<u32> {
         let sources = names(graph, layer, &matrix.parts);
         let mut name = stacked_name(&sources);
         if rows != (0..matrix.rows) {
             name += &format!(".rows{}-{}", rows.start, rows.end);
+        }
+        if tensors == Tensors::Scales {
+            name += ".scales";
         }
         self.intern(
             name,
@@ -84,6 +118,7 @@ impl WeightTable {
                 format: matrix.format,
                 rows,
                 cols: matrix.cols,
+                tensors,
             },
         )
     }

@@ -1,11 +1,14 @@
 //! From a section of the graph to a term.
 
+mod mixture;
+
 use std::collections::BTreeMap;
 
 use egg::{Id, Language, RecExpr};
 use petgraph::algo::toposort;
 use petgraph::graph::NodeIndex;
 
+use super::MoePlan;
 use super::horizontal::Stack;
 use super::leaves::{Arrangement, LeafDef, Leaves, Matrix};
 use super::term::Term;
@@ -15,14 +18,22 @@ use crate::weights::WeightFormat;
 /// The stored format of each weight matrix in the section.
 pub type Formats = BTreeMap<WeightId, WeightFormat>;
 
-/// A section as a term; the last node is the output.
-pub fn encode(graph: &ModelGraph, section: &Section, formats: &Formats, stacks: &[Stack]) -> (RecExpr<Term>, Leaves) {
+/// A section as a term; the last node is the output. With `plan`, mixtures of experts are written as the kernels of that
+/// plan.
+pub fn encode(
+    graph: &ModelGraph,
+    section: &Section,
+    formats: &Formats,
+    stacks: &[Stack],
+    plan: Option<MoePlan>,
+) -> (RecExpr<Term>, Leaves) {
     let order = toposort(&section.nodes, None).expect("a verified section has no cycle");
     let mut encoder = Encoder {
         graph,
         section,
         formats,
         stacks,
+        plan,
         expr: RecExpr::default(),
         leaves: Leaves::default(),
         ids: BTreeMap::new(),
@@ -57,6 +68,7 @@ struct Encoder<'a> {
     section: &'a Section,
     formats: &'a Formats,
     stacks: &'a [Stack],
+    plan: Option<MoePlan>,
     expr: RecExpr<Term>,
     leaves: Leaves,
     ids: BTreeMap<NodeIndex, Id>,
@@ -142,7 +154,8 @@ impl Encoder<'_> {
                 let heads = self.dim(node, 0) as u32;
                 let kv_heads = self.dim(operands[1], 0) as u32;
                 let spec = self.leaf(LeafDef::Attention { spec, heads, kv_heads });
-                let term = Term::Attention([spec, at(self, 0), at(self, 1)]);
+                let sinks = self.optional(operands.get(2));
+                let term = Term::Attention([spec, at(self, 0), at(self, 1), sinks]);
                 self.expr.add(term)
             }
             Op::Slice { start, len } => {
@@ -150,7 +163,25 @@ impl Encoder<'_> {
                 let term = Term::Slice([start, len, at(self, 0)]);
                 self.expr.add(term)
             }
-            other => unimplemented!("{}", other.name()),
+            Op::Clamp(limit) => {
+                let limit = self.number(limit);
+                let term = Term::Clamp([limit, at(self, 0)]);
+                self.expr.add(term)
+            }
+            Op::ScaleRows => {
+                let term = Term::ScaleRows([at(self, 0), at(self, 1)]);
+                self.expr.add(term)
+            }
+            Op::Convolution(id) => self.convolution(id, &operands),
+            Op::GatedDelta(id) => self.gated_delta(id, &operands),
+            Op::Route(spec) => {
+                let experts = self.dim(operands[0], 0) as u32;
+                let spec = self.leaf(LeafDef::Route { spec, experts });
+                let bias = self.optional(operands.get(1));
+                let term = Term::Route([spec, at(self, 0), bias]);
+                self.expr.add(term)
+            }
+            Op::Experts(gate) => self.experts(gate, &operands),
         }
     }
 
@@ -165,18 +196,19 @@ impl Encoder<'_> {
                     .collect()
             })
             .collect();
-        let rows = shapes.iter().map(|shape| shape[0]).sum();
+        let elements = parts.iter().map(|part| self.graph.weights[part.0].elements() as u32);
+        let len = elements.sum();
         let def = match self.formats.get(&parts[0]) {
             Some(&format) => LeafDef::Matrix(Matrix {
                 parts: parts.to_vec(),
                 arrangement,
-                rows,
+                rows: shapes.iter().map(|shape| shape[0]).sum(),
                 cols: shapes[0][1],
                 format,
             }),
             None => LeafDef::Vector {
                 parts: parts.to_vec(),
-                len: rows,
+                len,
             },
         };
         self.leaf(def)
@@ -214,14 +246,9 @@ impl Encoder<'_> {
             .iter()
             .map(|&member| self.section.operands(member))
             .collect();
-        let part = |position: usize| -> Vec<WeightId> {
-            operands
-                .iter()
-                .filter_map(|of_member| match self.section.nodes[of_member[position]].op {
-                    Op::Weight(id) => Some(id),
-                    _ => None,
-                })
-                .collect()
+        let part = |position: usize| {
+            let nodes: Vec<NodeIndex> = operands.iter().map(|of_member| of_member[position]).collect();
+            self.weights_of(&nodes)
         };
         let weights = part(1);
         let biases = (operands[0].len() > 2).then(|| part(2));

@@ -5,11 +5,11 @@ use std::fmt;
 
 use egg::{Id, Language};
 
-use super::Phase;
 use super::extract::{Extraction, extract};
 use super::facts::{Graph, leaf_def};
-use super::leaves::{LeafDef, Leaves, Matrix};
+use super::leaves::{Bank, LeafDef, Leaves, Matrix};
 use super::term::Term;
+use super::{MoePlan, Phase};
 use crate::cost::Costs;
 use crate::graph::{ModelGraph, WeightId};
 
@@ -22,8 +22,17 @@ pub struct Explanation {
     pub kernels: Vec<KernelLine>,
     /// Other programs that were weighed: what they would do, and how many picoseconds they cost more.
     pub alternatives: Vec<(String, u64)>,
+    /// For a section with a mixture of experts: the chosen plan, and picoseconds of the section under each plan weighed.
+    pub moe: Option<MoeChoice>,
     /// What could have fused and did not.
     pub missed: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct MoeChoice {
+    pub chosen: MoePlan,
+    /// All that ran through the cost model, the chosen one among them.
+    pub weighed: Vec<(MoePlan, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +61,17 @@ impl fmt::Display for Explanation {
         )?;
         for kernel in &self.kernels {
             writeln!(f, "  {:>9.1} µs  {}", micros(kernel.picoseconds), kernel.what)?;
+        }
+        if let Some(moe) = &self.moe {
+            let each = moe.weighed.iter().map(|(plan, picoseconds)| {
+                let chosen = if *plan == moe.chosen { " (chosen)" } else { "" };
+                format!("{}{chosen} {:.1} µs", plan.name(), micros(*picoseconds))
+            });
+            writeln!(
+                f,
+                "  expert plan, whole section: {}",
+                each.collect::<Vec<_>>().join(", ")
+            )?;
         }
         for (what, more) in &self.alternatives {
             writeln!(f, "  weighed: {what}: {:.1} µs more", micros(*more))?;
@@ -89,6 +109,9 @@ pub(super) fn explain(
     let mut alternatives = Vec::new();
     for &id in order.iter().filter(|id| is_kernel(&extraction.choice[id])) {
         let chosen = &extraction.choice[&id];
+        if plan_of(chosen).is_some() {
+            continue; // `moe` says it all
+        }
         let others: BTreeSet<&str> = egraph[id]
             .nodes
             .iter()
@@ -117,14 +140,41 @@ pub(super) fn explain(
             }
         }
     }
+    let moe = moe_choice(egraph, extraction, &order, costs);
     missed.extend(order.iter().filter_map(|&id| reader.near_miss(id, phase)));
     Explanation {
         section: section.to_string(),
         phase,
         kernels,
         alternatives,
+        moe,
         missed,
     }
+}
+
+/// The plan of the kernel that ends a mixture of experts.
+fn plan_of(term: &Term) -> Option<MoePlan> {
+    match term {
+        Term::ExpertDown(_) => Some(MoePlan::Gather),
+        Term::Combine(_) => Some(MoePlan::Grouped),
+        Term::DenseDown(_) => Some(MoePlan::Dense),
+        _ => None,
+    }
+}
+
+fn moe_choice(egraph: &Graph, extraction: &Extraction, order: &[Id], costs: &Costs) -> Option<MoeChoice> {
+    let chosen = order.iter().find_map(|id| plan_of(&extraction.choice[id]))?;
+    let price = |plan: MoePlan| {
+        let only = |term: &Term| match plan_of(term) {
+            Some(other) if other != plan => None,
+            _ => costs.price(egraph, term),
+        };
+        extract(egraph, extraction.root, only).map(|program| (plan, program.total()))
+    };
+    Some(MoeChoice {
+        chosen,
+        weighed: MoePlan::ALL.into_iter().filter_map(price).collect(),
+    })
 }
 
 /// Whether an e-node is a dispatch of its own.
@@ -144,6 +194,7 @@ pub fn is_kernel(term: &Term) -> bool {
             | Term::ThenGlu(_)
             | Term::QueriesOf(_)
             | Term::CacheOf(_)
+            | Term::Experts(_)
     )
 }
 
@@ -167,6 +218,20 @@ fn name_of(term: &Term) -> &'static str {
         Term::Attention(_) => "attention in one dispatch",
         Term::AttentionSplit(_) => "attention over parts of the cache",
         Term::AttentionReduce(_) => "joining the parts of attention",
+        Term::Clamp(_) => "clamp",
+        Term::ScaleRows(_) => "scaling of rows",
+        Term::Convolution(_) => "convolution",
+        Term::GatedDelta(_) => "gated delta rule",
+        Term::Route(_) => "routing",
+        Term::Router(_) => "router with top-k",
+        Term::ExpertUp(_) => "experts, gate and up",
+        Term::ExpertDown(_) => "experts, down and sum",
+        Term::Group(_) => "sorting tokens by expert",
+        Term::GroupedUp(_) => "sorted experts, gate and up",
+        Term::GroupedDown(_) => "sorted experts, down",
+        Term::Combine(_) => "sum over experts",
+        Term::DenseUp(_) => "all experts, gate and up",
+        Term::DenseDown(_) => "all experts, down and sum",
         _ => "part of a kernel",
     }
 }
@@ -206,20 +271,34 @@ impl Reader<'_> {
         match term {
             Term::Linear([w, ..]) | Term::LinearBias([w, ..]) => text += &format!(" {}", self.weight(*w)),
             Term::Gather([w, _]) | Term::GatherScaled([_, w, _]) => text += &format!(" {}", self.weight(*w)),
-            Term::Matmul([w, prologue, epilogue]) => {
-                text += &format!(" {}", self.weight(*w));
-                let mut fused = Vec::new();
-                if matches!(self.extraction.choice[prologue], Term::Normed(_)) {
-                    fused.push("norm".to_string());
-                }
-                self.epilogue(*epilogue, &mut fused);
-                if !fused.is_empty() {
-                    text += &format!(", fused: {}", fused.join(", "));
-                }
+            Term::Matmul([w, prologue, epilogue]) | Term::Router([_, w, prologue, epilogue, _]) => {
+                text += &self.product(*w, Some(*prologue), Some(*epilogue));
+            }
+            Term::ExpertUp([_, _, prologue, w, _]) => text += &self.product(*w, Some(*prologue), None),
+            Term::ExpertDown([_, _, _, w, _, epilogue]) | Term::DenseDown([_, _, _, w, _, epilogue]) => {
+                text += &self.product(*w, None, Some(*epilogue));
+            }
+            Term::GroupedUp([_, _, _, w, _]) | Term::GroupedDown([_, _, _, w, _]) | Term::DenseUp([_, _, w, _]) => {
+                text += &self.product(*w, None, None);
             }
             _ => {}
         }
         text
+    }
+
+    /// A product's weight, and what is fused into it.
+    fn product(&self, w: Id, prologue: Option<Id>, epilogue: Option<Id>) -> String {
+        let mut fused = Vec::new();
+        if prologue.is_some_and(|prologue| matches!(self.extraction.choice[&prologue], Term::Normed(_))) {
+            fused.push("norm".to_string());
+        }
+        if let Some(epilogue) = epilogue {
+            self.epilogue(epilogue, &mut fused);
+        }
+        match fused.is_empty() {
+            true => format!(" {}", self.weight(w)),
+            false => format!(" {}, fused: {}", self.weight(w), fused.join(", ")),
+        }
     }
 
     fn epilogue(&self, id: Id, fused: &mut Vec<String>) {
@@ -278,7 +357,13 @@ impl Reader<'_> {
 /// The last parts of the weights' checkpoint names: `gate_proj+up_proj`.
 pub fn weight_label(graph: &ModelGraph, leaves: &Leaves, term: &Term) -> String {
     let Term::Leaf(leaf) = term else { return String::new() };
-    let (LeafDef::Matrix(Matrix { parts, .. }) | LeafDef::Vector { parts, .. }) = leaves.get(*leaf) else {
+    let (LeafDef::Matrix(Matrix { parts, .. })
+    | LeafDef::Bank(Bank {
+        matrix: Matrix { parts, .. },
+        ..
+    })
+    | LeafDef::Vector { parts, .. }) = leaves.get(*leaf)
+    else {
         return String::new();
     };
     let short = |id: &WeightId| {

@@ -26,6 +26,17 @@ pub enum Facts {
         cols: u32,
         format: WeightFormat,
     },
+    /// `rows` of each expert.
+    Bank {
+        experts: u32,
+        rows: u32,
+        cols: u32,
+        format: WeightFormat,
+    },
+    /// `k` pairs of expert and weight a token.
+    Routing {
+        k: u32,
+    },
     /// f32 `[len]`
     Vector {
         len: u32,
@@ -57,7 +68,16 @@ impl Facts {
     pub fn width(self) -> u32 {
         match self {
             Facts::Activation { width } | Facts::Prologue { width } | Facts::Partials { width } => width,
+            Facts::Routing { k } => 2 * k,
             _ => 0,
+        }
+    }
+
+    /// Of gate and up, what their gate leaves.
+    fn halved(self) -> Self {
+        match self {
+            Facts::Activation { width } => Facts::Activation { width: width / 2 },
+            other => other,
         }
     }
 }
@@ -79,6 +99,12 @@ impl Analysis<Term> for FactsOf {
                     cols: matrix.cols,
                     format: matrix.format,
                 },
+                LeafDef::Bank(bank) => Facts::Bank {
+                    experts: bank.experts,
+                    rows: bank.rows(),
+                    cols: bank.matrix.cols,
+                    format: bank.matrix.format,
+                },
                 LeafDef::Vector { len, .. } => Facts::Vector { len: *len },
                 _ => Facts::Parameter,
             },
@@ -93,7 +119,35 @@ impl Analysis<Term> for FactsOf {
             Term::RmsNorm([x, ..]) | Term::HeadNorm([x, ..]) | Term::NormAdd([x, ..]) => same(x),
             Term::Unary([_, x]) | Term::Scale([_, x]) | Term::Softcap([_, x]) => same(x),
             Term::Add([x, _]) | Term::Sub([x, _]) | Term::Mul([x, _]) => same(x),
-            Term::Rope([_, _, x]) => same(x),
+            Term::Rope([_, _, x]) | Term::Clamp([_, x]) | Term::ScaleRows([x, _]) => same(x),
+            Term::Convolution([_, _, _, _, x, _, _]) => same(x),
+            Term::GatedDelta([state, ..]) => match leaf(state) {
+                Some(LeafDef::Delta { heads, value_dim, .. }) => Facts::Activation {
+                    width: heads * value_dim,
+                },
+                _ => Facts::Parameter,
+            },
+            Term::Route([spec, ..]) | Term::Router([spec, ..]) => match leaf(spec) {
+                Some(LeafDef::Route { spec, .. }) => Facts::Routing {
+                    k: spec.experts_per_token,
+                },
+                _ => Facts::Parameter,
+            },
+            Term::Experts([_, _, _, _, _, down, _])
+            | Term::ExpertDown([_, _, _, down, ..])
+            | Term::DenseDown([_, _, _, down, ..]) => bank_output(facts(down), 1),
+            Term::ExpertUp([mixture, _, _, up, _]) | Term::GroupedUp([mixture, _, _, up, _]) => {
+                bank_output(facts(up), mixture_k(leaf(mixture))).halved()
+            }
+            Term::GroupedDown([mixture, _, _, down, _]) => bank_output(facts(down), mixture_k(leaf(mixture))),
+            Term::DenseUp([_, _, up, _]) => match facts(up) {
+                Facts::Bank { experts, .. } => bank_output(facts(up), experts).halved(),
+                other => other,
+            },
+            Term::Group(_) => Facts::Parameter,
+            Term::Combine([mixture, _, y, _]) => Facts::Activation {
+                width: facts(y).width() / mixture_k(leaf(mixture)),
+            },
             Term::Glu([_, x]) => Facts::Activation {
                 width: facts(x).width() / 2,
             },
@@ -102,8 +156,8 @@ impl Analysis<Term> for FactsOf {
                 _ => Facts::Parameter,
             },
             Term::CacheWrite([state, ..]) => cache(leaf(state)),
-            Term::Attention([_, q, _]) => same(q),
-            Term::AttentionReduce([_, partials]) => same(partials),
+            Term::Attention([_, q, ..]) => same(q),
+            Term::AttentionReduce([_, partials, _]) => same(partials),
             Term::AttentionSplit([_, q, _]) => Facts::Partials {
                 width: facts(q).width(),
             },
@@ -162,6 +216,22 @@ impl Analysis<Term> for FactsOf {
     fn merge(&mut self, to: &mut Facts, from: Facts) -> DidMerge {
         assert_eq!(*to, from, "a rewrite united two different values");
         DidMerge(false, false)
+    }
+}
+
+/// Experts of a token.
+fn mixture_k(mixture: Option<&LeafDef>) -> u32 {
+    match mixture {
+        Some(LeafDef::Mixture { k, .. }) => *k,
+        _ => 1,
+    }
+}
+
+/// What `times` experts of a bank give.
+fn bank_output(bank: Facts, times: u32) -> Facts {
+    match bank {
+        Facts::Bank { rows, .. } => Facts::Activation { width: rows * times },
+        other => other,
     }
 }
 

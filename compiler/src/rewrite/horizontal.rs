@@ -23,14 +23,14 @@ pub struct Stack {
     pub gated: Option<(NodeIndex, Unary)>,
 }
 
-/// The stacks of a section, and in words what could not be stacked.
+/// The stacks of a section, and in words what could not be stacked. Matrices without a format are left alone.
 pub fn find_stacks(
     section: &Section,
     format_of: impl Fn(NodeIndex) -> Option<WeightFormat>,
 ) -> (Vec<Stack>, Vec<String>) {
     let mut by_input: BTreeMap<NodeIndex, Vec<NodeIndex>> = BTreeMap::new();
     for node in section.nodes.node_indices() {
-        if section.nodes[node].op == Op::Linear {
+        if section.nodes[node].op == Op::Linear && format_of(section.operands(node)[1]).is_some() {
             by_input.entry(section.operands(node)[0]).or_default().push(node);
         }
     }

@@ -1,6 +1,6 @@
 //! What the leaves of a term stand for.
 
-use crate::graph::{AttentionSpec, RopeId, StateId, Unary, WeightId};
+use crate::graph::{AttentionSpec, Gate, RopeId, RouteSpec, StateId, Unary, WeightId};
 use crate::weights::WeightFormat;
 
 use super::term::Leaf;
@@ -18,7 +18,11 @@ pub enum LeafDef {
     /// Token ids.
     Tokens,
     Matrix(Matrix),
-    /// Norm weight or bias.
+    /// An expert bank; gate and up are one bank, their rows interleaved.
+    Bank(Bank),
+    /// An operand that is not there.
+    Nothing,
+    /// Norm weight, bias or convolution.
     Vector {
         parts: Vec<WeightId>,
         len: u32,
@@ -33,6 +37,29 @@ pub enum LeafDef {
         width: u32,
     },
     Rope(RopeId),
+    /// State of a convolution.
+    Taps {
+        id: StateId,
+        channels: u32,
+        taps: u32,
+    },
+    /// State of a gated delta rule.
+    Delta {
+        id: StateId,
+        heads: u32,
+        key_dim: u32,
+        value_dim: u32,
+    },
+    Route {
+        spec: RouteSpec,
+        experts: u32,
+    },
+    Mixture {
+        experts: u32,
+        /// Experts of a token.
+        k: u32,
+        gate: Gate,
+    },
     /// With the numbers of query and of key/value heads.
     Attention {
         spec: AttentionSpec,
@@ -49,6 +76,20 @@ pub struct Matrix {
     pub rows: u32,
     pub cols: u32,
     pub format: WeightFormat,
+}
+
+/// A matrix for each of `experts`, as one matrix of all their rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bank {
+    pub matrix: Matrix,
+    pub experts: u32,
+}
+
+impl Bank {
+    /// Rows of one expert.
+    pub fn rows(&self) -> u32 {
+        self.matrix.rows / self.experts.max(1)
+    }
 }
 
 /// How the rows of stacked matrices follow each other.

@@ -39,8 +39,20 @@ define_language! {
         "rope" = Rope([Id; 3]),
         // state k v
         "cache_write" = CacheWrite([Id; 3]),
-        // spec q cache
-        "attention" = Attention([Id; 3]),
+        // spec q cache sinks (or nothing)
+        "attention" = Attention([Id; 4]),
+        // limit x
+        "clamp" = Clamp([Id; 2]),
+        // x s: one number a token
+        "scale_rows" = ScaleRows([Id; 2]),
+        // state w b gate_in x gate_out act: `gate_out · act(conv(gate_in · x) + b)`; all but state, w and x may be nothing
+        "convolution" = Convolution([Id; 7]),
+        // state q k v a b parameters
+        "gated_delta" = GatedDelta([Id; 7]),
+        // spec scores selection_bias (or nothing)
+        "route" = Route([Id; 3]),
+        // mixture x routing gate_up b down b: biases may be nothing. Has no kernel: the plans below are its kernels.
+        "experts" = Experts([Id; 7]),
 
         // -- Kernel terms.
         // w prologue epilogue: matrix-vector product in decode, tiled product in prefill
@@ -75,8 +87,27 @@ define_language! {
         "cache_of" = CacheOf([Id; 1]),
         // spec q cache: partial results of the parts of the cache
         "attention_split" = AttentionSplit([Id; 3]),
-        // spec partials
-        "attention_reduce" = AttentionReduce([Id; 2]),
+        // spec partials sinks (or nothing)
+        "attention_reduce" = AttentionReduce([Id; 3]),
+
+        // Mixtures of experts. route_spec w prologue epilogue selection_bias: scores and routing of one token
+        "router" = Router([Id; 5]),
+        // Plan "gather": each token visits its experts. mixture routing prologue w b
+        "expert_up" = ExpertUp([Id; 5]),
+        // mixture routing a w b epilogue
+        "expert_down" = ExpertDown([Id; 6]),
+        // Plan "grouped": tokens are sorted by expert. mixture routing
+        "group" = Group([Id; 2]),
+        // mixture groups x w b
+        "grouped_up" = GroupedUp([Id; 5]),
+        // mixture groups a w b
+        "grouped_down" = GroupedDown([Id; 5]),
+        // mixture routing y epilogue
+        "combine" = Combine([Id; 4]),
+        // Plan "dense": every token visits every expert. mixture x w b
+        "dense_up" = DenseUp([Id; 4]),
+        // mixture routing a w b epilogue
+        "dense_down" = DenseDown([Id; 6]),
 
         Leaf(Leaf),
     }

@@ -46,7 +46,7 @@ fn all_quantized(graph: &ModelGraph) -> Formats {
         .weights
         .iter()
         .enumerate()
-        .filter(|(_, weight)| weight.role == WeightRole::Matrix);
+        .filter(|(_, weight)| weight.role != WeightRole::Vector);
     matrices
         .map(|(index, _)| (crate::graph::WeightId(index), WeightFormat::Q4 { min: false }))
         .collect()
@@ -76,7 +76,7 @@ fn for_each_section(level: OptLevel, mut check: impl FnMut(&str, Phase, Rewritte
                     context: 1024,
                 };
                 let name = format!("{} {name}", graph.architecture);
-                let rewritten = rewrite(&graph, &name, section, &formats, level, &costs).unwrap();
+                let rewritten = rewrite(&graph, &name, section, &formats, level, None, &costs).unwrap();
                 check(&name, phase, rewritten, &costs);
             }
         }

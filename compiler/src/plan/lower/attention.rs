@@ -86,21 +86,21 @@ impl Lowering<'_> {
             ),
             other => unreachable!("{other} writes no cache"),
         };
-        let qkv = self.whole(qkv);
+        let qkv = self.place(qkv);
         let (state, rope, heads) = (self.state_id(state), self.rope_id(rope), self.count(heads));
         let cache = self.cache_spec(state);
         let table = &self.graph.ropes[rope.0];
         let spec = RopeCacheSpec {
             heads,
             cache,
-            stride: (heads + 2 * cache.kv_heads) * cache.width,
+            stride: qkv.layout.stride,
             rotary: table.rotary() as u32,
             attention_factor: table.attention_factor,
             norm: norm.map(|(_, _, eps, unit_offset)| (eps, unit_offset)),
         };
         let width = heads * cache.width;
-        let out = self.plan.value(self.like(qkv, width));
-        let mut operands = vec![Operand::Read(qkv)];
+        let out = self.plan.value(self.like(qkv.value, width));
+        let mut operands = vec![Operand::Read(qkv.value)];
         for g in norm.iter().flat_map(|(gq, gk, ..)| [gq, gk]) {
             let LeafDef::Vector { parts, .. } = self.rewritten.leaf(*g).clone() else {
                 unreachable!("a norm weight is a vector")
@@ -120,18 +120,17 @@ impl Lowering<'_> {
         (queries, state)
     }
 
-    pub(super) fn attention(&mut self, spec: Id, q: Id, cache: Id) -> Place {
+    pub(super) fn attention(&mut self, spec: Id, q: Id, cache: Id, sinks: Id) -> Place {
         let q = self.whole(q);
         let state = self.cache_state(cache);
-        let attention = self.attention_shape(spec, state);
+        let sinks = self.vector(sinks, Arrangement::Concat);
+        let mut attention = self.attention_shape(spec, state);
+        attention.sinks = sinks.is_some();
         let width = attention.heads * attention.cache.width;
         let out = self.plan.value(self.like(q, width));
-        let operands = vec![
-            Operand::Read(q),
-            Operand::ReadState(state),
-            Operand::Step,
-            Operand::Write(out),
-        ];
+        let mut operands = vec![Operand::Read(q), Operand::ReadState(state)];
+        operands.extend(sinks);
+        operands.extend([Operand::Step, Operand::Write(out)]);
         self.call(
             KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention }),
             operands,
@@ -141,7 +140,7 @@ impl Lowering<'_> {
         self.whole_place(out, width)
     }
 
-    pub(super) fn attention_reduce(&mut self, partials: Id) -> Place {
+    pub(super) fn attention_reduce(&mut self, partials: Id, sinks: Id) -> Place {
         let Term::AttentionSplit([spec, q, cache]) = self.rewritten.term(partials).clone() else {
             unreachable!("partial results come from a split attention")
         };
@@ -160,18 +159,17 @@ impl Lowering<'_> {
         let spec = KernelSpec::AttentionSplit(AttentionSplitSpec { attention, splits });
         self.call(spec, operands, "attention", None);
         let out = self.plan.value(Extent::PerToken(heads * width));
+        let sinks = self.vector(sinks, Arrangement::Concat);
         let spec = KernelSpec::AttentionReduce(AttentionReduceSpec {
             heads,
             width,
             splits,
-            sinks: false,
+            sinks: sinks.is_some(),
         });
-        self.call(
-            spec,
-            vec![Operand::Read(parts), Operand::Write(out)],
-            "attention, joined",
-            None,
-        );
+        let mut operands = vec![Operand::Read(parts)];
+        operands.extend(sinks);
+        operands.push(Operand::Write(out));
+        self.call(spec, operands, "attention, joined", None);
         self.whole_place(out, heads * width)
     }
 

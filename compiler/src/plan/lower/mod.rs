@@ -1,8 +1,11 @@
 //! From a section's chosen term to kernel calls on values, in order of execution.
 
 mod attention;
+mod bank;
+mod mixture;
 mod pointwise;
 mod product;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +17,7 @@ use crate::graph::{ModelGraph, StateId, Unary};
 use crate::kernels::{CacheType, GatherSpec, KernelSpec, NormSpec, Strided};
 use crate::rewrite::leaves::LeafDef;
 use crate::rewrite::term::Term;
-use crate::rewrite::{Phase, Rewritten};
+use crate::rewrite::{Arrangement, Phase, Rewritten};
 
 /// Where a class's value is: possibly a slice of a wider one.
 #[derive(Clone, Copy, Debug)]
@@ -108,12 +111,25 @@ impl Lowering<'_> {
                 }
             }
             Term::Rope([rope, heads, x]) => self.rope(rope, heads, x),
-            Term::Attention([spec, q, cache]) => self.attention(spec, q, cache),
-            Term::AttentionReduce([_, partials]) => self.attention_reduce(partials),
+            Term::Attention([spec, q, cache, sinks]) => self.attention(spec, q, cache, sinks),
+            Term::AttentionReduce([_, partials, sinks]) => self.attention_reduce(partials, sinks),
             Term::QueriesOf([both]) => self.rope_cache(both).0,
             Term::Unary(_) | Term::Add(_) | Term::Sub(_) | Term::Mul(_) | Term::Scale(_) | Term::Softcap(_) => {
                 self.pointwise(id)
             }
+            Term::Clamp(_) | Term::ScaleRows(_) => self.pointwise(id),
+            Term::Convolution(operands) => self.convolution(operands),
+            Term::GatedDelta(operands) => self.gated_delta(operands),
+            Term::Route([spec, scores, bias]) => self.route(spec, scores, bias),
+            Term::Router([spec, w, prologue, epilogue, bias]) => self.router(spec, w, prologue, epilogue, bias),
+            Term::ExpertUp([mixture, routing, prologue, w, b]) => self.expert_up(mixture, routing, prologue, w, b),
+            Term::ExpertDown([mixture, routing, a, w, b, e]) => self.expert_down(mixture, routing, a, w, b, e),
+            Term::Group([mixture, routing]) => self.group(mixture, routing),
+            Term::GroupedUp([mixture, groups, x, w, b]) => self.grouped_up(mixture, groups, x, w, b),
+            Term::GroupedDown([mixture, groups, a, w, b]) => self.grouped_down(mixture, groups, a, w, b),
+            Term::Combine([mixture, routing, y, e]) => self.combine(mixture, routing, y, e),
+            Term::DenseUp([mixture, x, w, b]) => self.dense_up(mixture, x, w, b),
+            Term::DenseDown([mixture, routing, a, w, b, e]) => self.dense_down(mixture, routing, a, w, b, e),
             other => unreachable!("{other} is no activation"),
         }
     }
@@ -229,6 +245,14 @@ impl Lowering<'_> {
         let name = parts.first().map_or("norm", |part| &self.graph.weights[part.0].name);
         let name = name.trim_end_matches(".weight");
         name.rsplit('.').next().unwrap_or(name).to_string()
+    }
+
+    /// A vector's binding; none where it is absent.
+    fn vector(&self, id: Id, arrangement: Arrangement) -> Option<Operand> {
+        match self.rewritten.leaf(id) {
+            LeafDef::Vector { parts, .. } => Some(Operand::Vector(parts.clone(), arrangement)),
+            _ => None,
+        }
     }
 
     fn number(&self, id: Id) -> f32 {

@@ -63,6 +63,18 @@ impl Lowering<'_> {
                     let factor = self.number(factor);
                     return PointwiseExpr::Scale(factor, Box::new(self.expression(x, false, inputs)));
                 }
+                Term::Clamp([limit, x]) => {
+                    let limit = self.number(limit);
+                    return PointwiseExpr::Clamp(limit, Box::new(self.expression(x, false, inputs)));
+                }
+                Term::ScaleRows([x, s]) => {
+                    let x = self.expression(x, false, inputs);
+                    let s = self.place(s);
+                    // Always an input of its own: the kernel reads it in another way.
+                    inputs.push(s);
+                    let s = PointwiseExpr::TokenInput(inputs.len() - 1);
+                    return PointwiseExpr::Binary(Binary::Mul, Box::new(x), Box::new(s));
+                }
                 Term::Softcap([cap, x]) => {
                     let cap = self.number(cap);
                     return PointwiseExpr::Softcap(cap, Box::new(self.expression(x, false, inputs)));

@@ -5,7 +5,7 @@ use egg::Id;
 use super::{Lowering, Place};
 use crate::graph::Gate;
 use crate::kernels::{Epilogue, GemmSpec, KernelSpec, MatvecSpec, Prologue};
-use crate::plan::calls::{Extent, Operand};
+use crate::plan::calls::{Extent, Operand, ValueId};
 use crate::plan::matvec_shape::matvec_shape;
 use crate::plan::weights::split_rows;
 use crate::rewrite::leaves::LeafDef;
@@ -17,7 +17,7 @@ use crate::rewrite::{Arrangement, Matrix, Phase};
 struct Tail {
     steps: Vec<Epilogue>,
     operands: Vec<Operand>,
-    residual: Option<crate::plan::calls::ValueId>,
+    residual: Option<ValueId>,
 }
 
 impl Lowering<'_> {
@@ -27,21 +27,34 @@ impl Lowering<'_> {
         if let Some(bias) = bias {
             self.bias(bias, Arrangement::Concat, &mut tail);
         }
-        self.product(w, x, None, tail)
+        let input = self.whole(x);
+        self.product(w, input, Prologue::Direct, None, tail)
     }
 
     pub(super) fn matmul(&mut self, w: Id, prologue: Id, epilogue: Id) -> Place {
         let arrangement = self.matrix(w).arrangement;
         let mut tail = Tail::default();
         self.tail(epilogue, arrangement, &mut tail);
-        match self.rewritten.term(prologue).clone() {
-            Term::Direct([x]) => self.product(w, x, None, tail),
-            Term::Normed([x, g, eps, unit_offset]) => self.product(w, x, Some([g, eps, unit_offset]), tail),
+        let (input, prologue, norm) = self.prologue(prologue);
+        self.product(w, input, prologue, norm, tail)
+    }
+
+    /// The input of a product, what is done to it, and the operand that this takes.
+    pub(super) fn prologue(&mut self, id: Id) -> (ValueId, Prologue, Option<Operand>) {
+        match self.rewritten.term(id).clone() {
+            Term::Direct([x]) => (self.whole(x), Prologue::Direct, None),
+            Term::Normed([x, g, eps, unit_offset]) => {
+                let prologue = Prologue::Norm {
+                    eps: self.number(eps),
+                    unit_offset: self.flag(unit_offset),
+                };
+                (self.whole(x), prologue, self.vector(g, Arrangement::Concat))
+            }
             other => unreachable!("{other} is no prologue"),
         }
     }
 
-    fn matrix(&self, w: Id) -> Matrix {
+    pub(super) fn matrix(&self, w: Id) -> Matrix {
         match self.rewritten.leaf(w) {
             LeafDef::Matrix(matrix) => matrix.clone(),
             other => unreachable!("a matrix, found {other:?}"),
@@ -91,23 +104,10 @@ impl Lowering<'_> {
         tail.operands.push(Operand::Vector(parts, arrangement));
     }
 
-    fn product(&mut self, w: Id, x: Id, norm: Option<[Id; 3]>, tail: Tail) -> Place {
+    fn product(&mut self, w: Id, input: ValueId, prologue: Prologue, norm: Option<Operand>, tail: Tail) -> Place {
         let matrix = self.matrix(w);
-        let input = self.whole(x);
         let mut reads = vec![Operand::Read(input)];
-        let prologue = match norm {
-            None => Prologue::Direct,
-            Some([g, eps, unit_offset]) => {
-                let LeafDef::Vector { parts, .. } = self.rewritten.leaf(g).clone() else {
-                    unreachable!("a norm weight is a vector")
-                };
-                reads.push(Operand::Vector(parts, Arrangement::Concat));
-                Prologue::Norm {
-                    eps: self.number(eps),
-                    unit_offset: self.flag(unit_offset),
-                }
-            }
-        };
+        reads.extend(norm);
         let halves = tail.steps.iter().any(|step| matches!(step, Epilogue::Glu(_)));
         let columns = |rows: u32| if halves { rows / 2 } else { rows };
         let width = columns(matrix.rows);
@@ -160,7 +160,7 @@ impl Lowering<'_> {
         self.whole_place(out, width)
     }
 
-    fn matrix_label(&self, matrix: &Matrix) -> String {
+    pub(super) fn matrix_label(&self, matrix: &Matrix) -> String {
         let short = |id: &crate::graph::WeightId| self.vector_label(std::slice::from_ref(id));
         matrix.parts.iter().map(short).collect::<Vec<_>>().join("+")
     }

@@ -2,7 +2,7 @@
 
 use egg::{EGraph, Id, Subst, Var, rewrite as rule};
 
-use super::Rule;
+use super::{Rule, not_a_plus};
 use crate::rewrite::Phase;
 use crate::rewrite::facts::{Facts, FactsOf};
 use crate::rewrite::term::Term;
@@ -30,12 +30,6 @@ pub fn rules(phase: Phase) -> Vec<Rule> {
         );
     }
     rules
-}
-
-/// Kernels take one activation operand in the epilogue.
-fn not_a_plus(epilogue: &str) -> impl Fn(&mut EGraph<Term, FactsOf>, Id, &Subst) -> bool {
-    let var: Var = epilogue.parse().expect("a pattern variable");
-    move |egraph, _, subst| !matches!(egraph[subst[var]].data, Facts::Epilogue { operand_width: 1.., .. })
 }
 
 /// Gate and up are not joined yet.
