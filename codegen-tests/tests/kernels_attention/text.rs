@@ -37,3 +37,18 @@ fn text_of_rope_and_cache() {
             .wgsl
     );
 }
+
+#[test]
+fn text_of_join_with_sinks() {
+    let spec = AttentionReduceSpec {
+        heads: 4,
+        width: 64,
+        splits: 16,
+        sinks: true,
+    };
+    insta::assert_snapshot!(
+        build(&KernelSpec::AttentionReduce(spec), Variant::Base)
+            .expect("a valid spec")
+            .wgsl
+    );
+}
