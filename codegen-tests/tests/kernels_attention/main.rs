@@ -1,5 +1,6 @@
-//! Rope, caches, attention and sampling against plain loops in f64, in every variant.
+//! Rope, caches, attention, convolutions, recurrent states and sampling against plain loops in f64, in every variant.
 
+mod convolution;
 mod decode;
 mod prefill;
 mod reference;

@@ -52,3 +52,31 @@ fn text_of_join_with_sinks() {
             .wgsl
     );
 }
+
+#[test]
+fn text_of_convolutions() {
+    let lies = |part: u32| Strided {
+        stride: 3 * 512,
+        offset: part * 512,
+    };
+    let step = ConvolutionSpec {
+        channels: 512,
+        taps: 3,
+        ring: 66,
+        x: lies(2),
+        gate_in: Some(lies(0)),
+        gate_out: Some(lies(1)),
+        bias: false,
+        activation: None,
+        writes_state: true,
+    };
+    let state = ConvolutionStateSpec {
+        channels: 512,
+        ring: 66,
+        x: lies(2),
+        gate_in: Some(lies(0)),
+    };
+    for spec in [KernelSpec::Convolution(step), KernelSpec::ConvolutionState(state)] {
+        insta::assert_snapshot!(build(&spec, Variant::Base).expect("a valid spec").wgsl);
+    }
+}

@@ -10,6 +10,7 @@ mod attention_prefill;
 mod attention_split;
 pub mod builder;
 mod cache;
+mod convolution;
 mod epilogue;
 mod gather;
 mod gemm;
@@ -50,6 +51,8 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
+        KernelSpec::Convolution(spec) => convolution::build(spec, variant),
+        KernelSpec::ConvolutionState(spec) => convolution::build_state(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: format!("{other:?}"),
             what: "a kernel that is not written yet".to_string(),
