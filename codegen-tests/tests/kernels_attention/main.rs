@@ -2,6 +2,7 @@
 
 mod convolution;
 mod decode;
+mod gated_delta;
 mod prefill;
 mod reference;
 mod rope;

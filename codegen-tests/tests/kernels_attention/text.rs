@@ -80,3 +80,32 @@ fn text_of_convolutions() {
         insta::assert_snapshot!(build(&spec, Variant::Base).expect("a valid spec").wgsl);
     }
 }
+
+#[test]
+fn text_of_gated_delta() {
+    let lies = |offset: u32| Strided { stride: 256, offset };
+    let gates = Strided { stride: 2, offset: 0 };
+    let spec = GatedDeltaSpec {
+        key_heads: 1,
+        value_heads: 2,
+        key_dim: 64,
+        value_dim: 64,
+        q: lies(0),
+        k: lies(64),
+        v: lies(128),
+        a: gates,
+        b: gates,
+        single: false,
+    };
+    let single = GatedDeltaSpec {
+        single: true,
+        ..spec.clone()
+    };
+    for (spec, variant) in [(spec, Variant::Subgroups), (single, Variant::Base)] {
+        insta::assert_snapshot!(
+            build(&KernelSpec::GatedDelta(spec), variant)
+                .expect("a valid spec")
+                .wgsl
+        );
+    }
+}

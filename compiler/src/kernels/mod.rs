@@ -12,6 +12,8 @@ pub mod builder;
 mod cache;
 mod convolution;
 mod epilogue;
+mod gated_delta;
+mod gated_delta_stage;
 mod gather;
 mod gemm;
 mod grid;
@@ -53,6 +55,7 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
         KernelSpec::Convolution(spec) => convolution::build(spec, variant),
         KernelSpec::ConvolutionState(spec) => convolution::build_state(spec, variant),
+        KernelSpec::GatedDelta(spec) => gated_delta::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: format!("{other:?}"),
             what: "a kernel that is not written yet".to_string(),
