@@ -13,7 +13,6 @@ mod cache;
 mod convolution;
 mod epilogue;
 mod gated_delta;
-mod gated_delta_stage;
 mod gather;
 mod gemm;
 mod grid;

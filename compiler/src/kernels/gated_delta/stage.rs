@@ -1,11 +1,11 @@
 //! What the gated delta rule needs of a few tokens, in workgroup memory: keys, queries, values, and all factors that do
 //! not depend on the state.
 
-use super::activation::{sigmoid, softplus};
-use super::builder::{Array, Builder, F32, Place, U32, Vec4};
-use super::gated_delta::{COLUMNS, Division, QUAD};
-use super::names::lettered;
-use super::{GatedDeltaSpec, Strided};
+use super::{COLUMNS, Division, QUAD};
+use crate::kernels::activation::{sigmoid, softplus};
+use crate::kernels::builder::{Array, Builder, F32, Place, U32, Vec4};
+use crate::kernels::names::lettered;
+use crate::kernels::{GatedDeltaSpec, Strided};
 
 /// Added to the sum of squares of a key or query before its root.
 const EPS: f32 = 1e-6;
@@ -13,7 +13,7 @@ const EPS: f32 = 1e-6;
 const MOST_LANES: u32 = 8;
 
 /// The bindings that are read, and where the workgroup is in them.
-pub(super) struct Inputs<'b> {
+pub struct Inputs<'b> {
     pub spec: &'b GatedDeltaSpec,
     pub qkv: Array<'b, f32>,
     pub a: Array<'b, f32>,
@@ -74,7 +74,7 @@ impl<'b> Inputs<'b> {
 }
 
 /// A thread's share of a stage, on its way to workgroup memory.
-pub(super) struct Fetched<'b> {
+pub struct Fetched<'b> {
     b: &'b Builder,
     division: Division,
     keys: Vec<Place<'b, [f32; 4]>>,
@@ -152,7 +152,7 @@ impl<'b> Fetched<'b> {
 }
 
 /// Some tokens in workgroup memory. "Block" is the token's in the stage.
-pub(super) struct Stage<'b> {
+pub struct Stage<'b> {
     b: &'b Builder,
     division: Division,
     /// `[token][pitch]`, zeros past the end of the head.
