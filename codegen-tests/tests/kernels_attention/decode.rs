@@ -1,6 +1,7 @@
 use kiln_codegen_tests::Random;
 use kiln_compiler::kernels::{
-    AttentionReduceSpec, AttentionShape, AttentionSplitSpec, CacheSpec, CacheType, KernelSpec,
+    AttentionPrefillSpec, AttentionReduceSpec, AttentionShape, AttentionSplitSpec, CacheSpec, CacheType, KernelSpec,
+    Variant, build,
 };
 
 use crate::reference::*;
@@ -45,10 +46,15 @@ fn case(attention: AttentionShape, splits: u32, position: u32) {
             heads,
             width,
             splits,
-            sinks: false,
+            sinks: attention.sinks,
         });
-        run_each(&join, &[(&partials).into(), (&out).into()], 1, |kernel, outputs| {
-            close(kernel, &numbers(&outputs[1]), &expected, TOLERANCE);
+        let mut buffers = vec![(&partials).into()];
+        if attention.sinks {
+            buffers.push((&sinks(heads)).into());
+        }
+        buffers.push((&out).into());
+        run_each(&join, &buffers, 1, |kernel, outputs| {
+            close(kernel, &numbers(outputs.last().expect("out")), &expected, TOLERANCE);
         });
     });
 }
@@ -115,4 +121,38 @@ fn decode_with_softcap_and_half_precision_cache() {
     let mut odd = shape(2, 2, 30);
     odd.cache.element = CacheType::F16;
     case(odd, 4, 200);
+}
+
+#[test]
+fn decode_with_sinks() {
+    for (heads, kv_heads, width) in [(5, 5, 20), (4, 1, 64)] {
+        let mut sinking = shape(heads, kv_heads, width);
+        sinking.sinks = true;
+        // Also with parts that are empty, and with one.
+        for (splits, position) in [(4, 300), (16, 5), (1, 0)] {
+            case(sinking.clone(), splits, position);
+        }
+        sinking.window = Some(7);
+        sinking.cache.ring = Some(24);
+        sinking.cache.element = CacheType::F16;
+        case(sinking, 3, 95);
+    }
+}
+
+#[test]
+fn sinks_are_in_the_names() {
+    let mut sinking = shape(4, 2, 64);
+    sinking.sinks = true;
+    let name = |spec| build(&spec, Variant::Base).expect("a valid spec").name;
+    let prefill = |attention| name(KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention }));
+    let join = |sinks| {
+        name(KernelSpec::AttentionReduce(AttentionReduceSpec {
+            heads: 4,
+            width: 64,
+            splits: 8,
+            sinks,
+        }))
+    };
+    assert_ne!(prefill(shape(4, 2, 64)), prefill(sinking));
+    assert_ne!(join(false), join(true));
 }

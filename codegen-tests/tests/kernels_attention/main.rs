@@ -1,6 +1,8 @@
-//! Rope, caches, attention and sampling against plain loops in f64, in every variant.
+//! Rope, caches, attention, convolutions, recurrent states and sampling against plain loops in f64, in every variant.
 
+mod convolution;
 mod decode;
+mod gated_delta;
 mod prefill;
 mod reference;
 mod rope;

@@ -54,15 +54,14 @@ fn case(attention: AttentionShape, tokens: u32, position: u32) {
         ));
     }
     let out = vec![0f32; q.len()];
-    let buffers = [
-        (&q).into(),
-        cache_data(&layout, &cache),
-        step_at(position, tokens),
-        (&out).into(),
-    ];
+    let mut buffers = vec![(&q).into(), cache_data(&layout, &cache)];
+    if attention.sinks {
+        buffers.push((&sinks(attention.heads)).into());
+    }
+    buffers.extend([step_at(position, tokens), (&out).into()]);
     let spec = KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention });
     run_each(&spec, &buffers, tokens, |kernel, outputs| {
-        close(kernel, &numbers(&outputs[3]), &expected, TOLERANCE);
+        close(kernel, &numbers(outputs.last().expect("out")), &expected, TOLERANCE);
     });
 }
 
@@ -120,7 +119,6 @@ fn prefill_with_softcap() {
         case(
             AttentionShape {
                 softcap: Some(softcap),
-                sinks: false,
                 scale: 0.5,
                 ..shape(2, 1, 64)
             },
@@ -144,4 +142,25 @@ fn prefill_over_f16_caches() {
         };
         case(shape, 40, 77);
     }
+}
+
+#[test]
+fn prefill_with_sinks() {
+    let sinking = |heads, kv_heads, width| AttentionShape {
+        sinks: true,
+        ..shape(heads, kv_heads, width)
+    };
+    for (heads, kv_heads, width) in [(5, 5, 20), (4, 2, 64), (6, 3, 30)] {
+        case(sinking(heads, kv_heads, width), 40, 0);
+        case(sinking(heads, kv_heads, width), 33, 150);
+    }
+    let mut over_ring = AttentionShape {
+        window: Some(24),
+        softcap: Some(20.0),
+        ..sinking(10, 2, 32)
+    };
+    over_ring.cache.ring = Some(64);
+    case(over_ring.clone(), 40, 40);
+    over_ring.cache.element = CacheType::F16;
+    case(over_ring, 1, 1_000);
 }

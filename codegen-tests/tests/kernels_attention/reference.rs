@@ -82,7 +82,15 @@ pub fn cache_numbers(cache: &CacheSpec, bytes: &[u8]) -> Vec<f32> {
     }
 }
 
-/// Attention of one head of one token at `position`: softmax over the visible positions of scaled, capped products.
+/// Sinks of `heads` heads: from some that weigh nothing to some that take almost all.
+pub fn sinks(heads: u32) -> Vec<f32> {
+    (0..heads)
+        .map(|head| [2.0, -40.0, 0.5, 12.0, -1.5][head as usize % 5])
+        .collect()
+}
+
+/// Attention of one head of one token at `position`: softmax over the visible positions of scaled, capped products, and
+/// over the head's of [`sinks`], if the shape has them.
 pub fn attention(shape: &AttentionShape, q: &[f32], cache: &[f32], position: u32, head: u32) -> Vec<f64> {
     let layout = &shape.cache;
     let width = layout.width as usize;
@@ -102,8 +110,14 @@ pub fn attention(shape: &AttentionShape, q: &[f32], cache: &[f32], position: u32
                 .map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         })
         .collect();
-    let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-    let sum: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+    let sink = shape.sinks.then(|| f64::from(sinks(shape.heads)[head as usize]));
+    let largest = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+    let sum: f64 = scores
+        .iter()
+        .copied()
+        .chain(sink)
+        .map(|score| (score - largest).exp())
+        .sum();
     let mut out = vec![0.0; width];
     for (past, score) in (first..=position).zip(scores) {
         let probability = (score - largest).exp() / sum;

@@ -15,17 +15,33 @@ pub fn run_each(spec: &KernelSpec, buffers: &[Data], tokens: u32, compare: impl 
         if element(spec) == CacheType::F16 && variant < Variant::F16 {
             continue;
         }
-        let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
-        check_with_naga(&kernel);
-        check_with_tint(&kernel);
+        let kernel = checked(spec, variant);
         compare(&kernel, &DEVICE.run(&kernel, buffers, grid));
     }
 }
 
-/// As [`run_each`], in one variant; gives the bytes of all buffers.
+/// As [`run_each`], in one variant and unchecked, for one token; gives the bytes of all buffers.
 pub fn run_one(spec: &KernelSpec, variant: Variant, buffers: &[Data]) -> Vec<Vec<u8>> {
     let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
     DEVICE.run(&kernel, buffers, spec.grid().map(|axis| axis.workgroups(1)))
+}
+
+/// As [`run_each`], in one variant; gives the bytes of all buffers.
+pub fn run_step(spec: &KernelSpec, variant: Variant, buffers: &[Data], tokens: u32) -> Vec<Vec<u8>> {
+    let grid = spec.grid().map(|axis| axis.workgroups(tokens));
+    DEVICE.run(&checked(spec, variant), buffers, grid)
+}
+
+/// The variants of the device.
+pub fn variants() -> Vec<Variant> {
+    DEVICE.variants()
+}
+
+fn checked(spec: &KernelSpec, variant: Variant) -> KernelSource {
+    let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
+    check_with_naga(&kernel);
+    check_with_tint(&kernel);
+    kernel
 }
 
 fn element(spec: &KernelSpec) -> CacheType {
@@ -40,20 +56,18 @@ fn element(spec: &KernelSpec) -> CacheType {
 
 /// Every number within `tolerance`, relative to the larger of 1 and the expected one.
 pub fn close(kernel: &KernelSource, found: &[f32], expected: &[f64], tolerance: f64) {
-    assert!(
-        found.len() >= expected.len(),
-        "{}: {} results",
-        kernel.name,
-        found.len()
-    );
+    let what = format!("{} {:?}\n{}", kernel.name, kernel.features, kernel.wgsl);
+    close_numbers(&what, found, expected, tolerance);
+}
+
+/// As [`close`], of `what`.
+pub fn close_numbers(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
+    assert!(found.len() >= expected.len(), "{} results of {what}", found.len());
     for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
         let error = (f64::from(found) - expected).abs();
         assert!(
             error <= tolerance * expected.abs().max(1.0),
-            "{} {:?}: {index} is {found}, expected {expected}\n{}",
-            kernel.name,
-            kernel.features,
-            kernel.wgsl
+            "{index} is {found}, expected {expected}: {what}"
         );
     }
 }

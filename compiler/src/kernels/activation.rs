@@ -1,7 +1,7 @@
 //! Elementwise functions, written so that no input makes them overflow.
 
 use super::builder::F32;
-use super::math::tanh;
+use super::math::{log_one_plus, tanh};
 use super::names::number;
 use crate::graph::{Gate, Unary};
 
@@ -50,8 +50,14 @@ pub fn softcap(cap: f32, x: F32<'_>) -> F32<'_> {
     tanh(x / cap) * cap
 }
 
+/// `log(1 + e^x)`, relatively accurate where it is small.
+pub fn softplus(x: F32<'_>) -> F32<'_> {
+    let x = x.named("x_softplus");
+    log_one_plus((-x.abs()).exp()) + x.max(0.0)
+}
+
 /// `1 / (1 + e^-x)`; the exponent is kept finite.
-fn sigmoid(x: F32<'_>) -> F32<'_> {
+pub fn sigmoid(x: F32<'_>) -> F32<'_> {
     let one = x.builder().literal(1.0);
     one / ((-x).min(80.0).exp() + 1.0)
 }

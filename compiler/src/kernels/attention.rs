@@ -2,9 +2,11 @@
 //!
 //! Scores are kept in base 2: `log2(e) · capped(scale · q·k)`, so that a weight is `exp2(score - maximum)`.
 
-use super::builder::{Bool, Builder, F32, KernelError, U32};
+use kiln_bundle::Access;
+
+use super::builder::{Array, Bool, Builder, F32, KernelError, U32};
 use super::math::tanh;
-use super::names::number;
+use super::names::{flag, number};
 use super::{AttentionShape, Variant};
 
 impl AttentionShape {
@@ -16,10 +18,11 @@ impl AttentionShape {
             .map(|cap| format!("_cap{}", number(cap)))
             .unwrap_or_default();
         format!(
-            "{}h_{}_scale{}{window}{softcap}",
+            "{}h_{}_scale{}{window}{softcap}{}",
             self.heads,
             self.cache.name(),
-            number(self.scale)
+            number(self.scale),
+            flag(self.sinks, "_sinks")
         )
     }
 
@@ -73,6 +76,22 @@ impl AttentionShape {
             None => causal,
             Some(window) => causal & (past + window).gt(position),
         }
+    }
+}
+
+/// One more logit for each head, which attends to nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Sinks<'b>(Array<'b, f32>);
+
+impl<'b> Sinks<'b> {
+    /// Makes them the next binding.
+    pub(super) fn bind(b: &'b Builder) -> Self {
+        Sinks(b.storage::<f32>("sinks", Access::Read))
+    }
+
+    /// The sink of a head, as scores are kept.
+    pub(super) fn score(self, head: U32<'b>) -> F32<'b> {
+        (self.0.load(head) * std::f32::consts::LOG2_E).named("sink")
     }
 }
 

@@ -5,8 +5,9 @@
 
 use kiln_bundle::Access;
 
-use super::attention::{lowest, partial_width};
+use super::attention::{Sinks, lowest, partial_width};
 use super::builder::{Builder, KernelError, KernelSource, Reduction, U32};
+use super::names::flag;
 use super::{AttentionReduceSpec, Variant};
 
 const THREADS: u32 = 256;
@@ -15,21 +16,26 @@ const AT_ONCE: u32 = 4;
 
 pub fn build(spec: &AttentionReduceSpec, variant: Variant) -> Result<KernelSource, KernelError> {
     let AttentionReduceSpec {
-        heads, width, splits, ..
+        heads,
+        width,
+        splits,
+        sinks,
     } = *spec;
-    let name = format!("attention_join{splits}_{heads}x{width}");
+    let name = format!("attention_join{splits}_{heads}x{width}{}", flag(sinks, "_sinks"));
     if width > THREADS || splits > THREADS {
         let what = format!("{splits} parts of {width} elements, at most {THREADS} of each are supported");
         return Err(KernelError::Unsupported { kernel: name, what });
     }
     let b = Builder::new(name, THREADS, variant);
-    body(&b, width, splits);
+    body(&b, spec);
     b.finish()
 }
 
 /// One head.
-fn body<'b>(b: &'b Builder, width: u32, splits: u32) {
+fn body<'b>(b: &'b Builder, spec: &AttentionReduceSpec) {
+    let AttentionReduceSpec { width, splits, .. } = *spec;
     let partials = b.storage::<f32>("partials", Access::Read);
+    let sinks = spec.sinks.then(|| Sinks::bind(b));
     let out = b.storage::<f32>("out", Access::ReadWrite);
     // Padded with parts that weigh nothing, so that all threads take equally many.
     let rows = (THREADS / width).min(splits);
@@ -45,10 +51,18 @@ fn body<'b>(b: &'b Builder, width: u32, splits: u32) {
     let mine = part(b.thread()).named("my_part");
     let is_part = b.thread().lt(splits).named("is_part");
     let score = is_part.select(partials.load(mine + width), lowest).named("my_largest");
-    let largest = b.reduce_one("largest", Reduction::Max, score).named("largest_score");
+    let mut largest = b.reduce_one("largest", Reduction::Max, score);
+    let sink = sinks.map(|sinks| sinks.score(head));
+    if let Some(sink) = sink {
+        largest = largest.max(sink);
+    }
+    let largest = largest.named("largest_score");
     let weight = is_part.select((score - largest).exp2(), 0.0).named("my_weight");
     part_weights.store(b.thread(), weight);
-    let whole = b.reduce_one("whole", Reduction::Sum, weight * partials.load(mine + width + 1));
+    let mut whole = b.reduce_one("whole", Reduction::Sum, weight * partials.load(mine + width + 1));
+    if let Some(sink) = sink {
+        whole = whole + (sink - largest).exp2();
+    }
 
     let column = (b.thread() % width).named("column");
     let row = (b.thread() / width).named("row");

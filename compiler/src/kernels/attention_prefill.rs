@@ -9,7 +9,7 @@
 use half::f16;
 use kiln_bundle::{Access, StepWord};
 
-use super::attention::lowest;
+use super::attention::{Sinks, lowest};
 use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Place, U32, Value, Vec4};
 use super::cache::{Plane, convert};
 use super::names::lettered;
@@ -53,6 +53,7 @@ struct Kernel<'b, T, C> {
     elements: u32,
     q: Array<'b, T>,
     cache: Array<'b, C>,
+    sinks: Option<Sinks<'b>>,
     out: Array<'b, T>,
     /// Queries then keys, `[element][PITCH]`; or values, `[key][MOST_COLUMNS]`.
     tile: Array<'b, T>,
@@ -76,6 +77,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     fn new(b: &'b Builder, shape: &'b AttentionShape, lanes: u32) -> Self {
         let q = b.storage::<T>("q", Access::Read);
         let cache = b.storage::<C>("cache", Access::Read);
+        let sinks = shape.sinks.then(|| Sinks::bind(b));
         let step = Step::bind(b);
         let out = b.storage::<T>("out", Access::ReadWrite);
         let elements = shape.cache.width / lanes;
@@ -97,6 +99,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
             elements,
             q,
             cache,
+            sinks,
             out,
             tile,
             weights,
@@ -120,8 +123,13 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
                 .map(|query| b.variable(&format!("{name}_{query}_"), start))
                 .collect()
         };
-        let maxima = per_query("maximum", lowest);
-        let sums = per_query("sum", b.literal(0.0));
+        // A sink is there from the start, with weight 1. The sums of the key lanes are joined in the end: one has it.
+        let (first_maximum, first_sum) = match self.sinks {
+            Some(sinks) => (sinks.score(self.head), self.key_lane.eq(0).select(1.0, 0.0)),
+            None => (lowest, b.literal(0.0)),
+        };
+        let maxima = per_query("maximum", first_maximum);
+        let sums = per_query("sum", first_sum);
         let totals: Vec<Vec<Place<'b, T>>> = (0..QUERIES_PER_THREAD)
             .map(|query| {
                 (0..self.elements.div_ceil(KEY_LANES))

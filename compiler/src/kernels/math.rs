@@ -66,6 +66,12 @@ pub fn log_one_minus(x: F32<'_>) -> F32<'_> {
     )
 }
 
+/// `log(1 + x)` for `0 <= x <= 1`, relatively accurate near 0.
+pub fn log_one_plus(x: F32<'_>) -> F32<'_> {
+    x.lt(0.25)
+        .select(log_of_parts(x, x.builder().literal(0.0)), log(x + 1.0))
+}
+
 const ONE: u32 = 1f32.to_bits();
 const SQRT_HALF: u32 = std::f32::consts::FRAC_1_SQRT_2.to_bits();
 

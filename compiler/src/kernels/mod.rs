@@ -10,7 +10,9 @@ mod attention_prefill;
 mod attention_split;
 pub mod builder;
 mod cache;
+mod convolution;
 mod epilogue;
+mod gated_delta;
 mod gather;
 mod gemm;
 mod grid;
@@ -50,6 +52,9 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
+        KernelSpec::Convolution(spec) => convolution::build(spec, variant),
+        KernelSpec::ConvolutionState(spec) => convolution::build_state(spec, variant),
+        KernelSpec::GatedDelta(spec) => gated_delta::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: format!("{other:?}"),
             what: "a kernel that is not written yet".to_string(),
