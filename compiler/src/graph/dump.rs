@@ -4,7 +4,7 @@ use std::fmt;
 
 use petgraph::graph::NodeIndex;
 
-use super::{ModelGraph, Op, Section, Shape, StateKind};
+use super::{Gate, ModelGraph, Op, RouteSpec, Scoring, Section, Shape, StateKind, Stored};
 
 impl fmt::Display for ModelGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,7 +13,7 @@ impl fmt::Display for ModelGraph {
         for weight in &self.weights {
             let shape = Shape::fixed(weight.shape.iter().copied());
             let role = format!("{:?}", weight.role).to_lowercase();
-            writeln!(f, "  {} {shape} {role}", weight.name)?;
+            writeln!(f, "  {} {shape} {role}{}", weight.name, stored(&weight.stored))?;
         }
         writeln!(f, "\nstates")?;
         for state in &self.states {
@@ -94,7 +94,7 @@ impl ModelGraph {
                 Some(rope) => rope.name.clone(),
                 None => format!("(rope {} is missing)", id.0),
             }],
-            Op::CacheWrite(id) => vec![match self.states.get(id.0) {
+            Op::CacheWrite(id) | Op::Convolution(id) | Op::GatedDelta(id) => vec![match self.states.get(id.0) {
                 Some(state) => state.name.clone(),
                 None => format!("(state {} is missing)", id.0),
             }],
@@ -105,7 +105,64 @@ impl ModelGraph {
                 attributes
             }
             Op::Slice { start, len } => vec![format!("from {start:?}"), format!("{len:?}")],
-            _ => Vec::new(),
+            Op::Clamp(limit) => vec![format!("{limit}")],
+            Op::Route(spec) => route(spec),
+            Op::Experts(Gate::Activated(function)) => vec![Op::Unary(*function).name().to_string()],
+            Op::Experts(Gate::Clamped { alpha, limit }) => vec![format!("alpha {alpha}"), format!("limit {limit}")],
+            Op::Tokens
+            | Op::LayerInput
+            | Op::Weight(_)
+            | Op::Gather
+            | Op::Linear
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::SplitHeads { .. }
+            | Op::MergeHeads
+            | Op::ScaleRows => Vec::new(),
         }
     }
+}
+
+fn route(spec: &RouteSpec) -> Vec<String> {
+    let mut attributes = vec![format!("{} a token", spec.experts_per_token)];
+    attributes.push(
+        match spec.scoring {
+            Scoring::SoftmaxChosen => "softmax over the chosen",
+            Scoring::SoftmaxAll => "softmax over all",
+            Scoring::Sigmoid => "sigmoid",
+        }
+        .to_string(),
+    );
+    attributes.extend(spec.normalize.map(|added| format!("over sum + {added:e}")));
+    attributes.extend((spec.scale != 1.0).then(|| format!("times {}", spec.scale)));
+    attributes
+}
+
+/// Where a weight lies, unless in a tensor of its own.
+fn stored(stored: &Stored) -> String {
+    let Stored::Within {
+        tensor,
+        rows,
+        transposed,
+    } = stored
+    else {
+        return String::new();
+    };
+    let rows: Vec<String> = rows
+        .iter()
+        .map(|block| {
+            let step = match block.step {
+                1 => String::new(),
+                step => format!(" step {step}"),
+            };
+            format!("{} from {}{step} of {}", block.len, block.start, block.group)
+        })
+        .collect();
+    let rows = if rows.is_empty() {
+        String::new()
+    } else {
+        format!(", rows {}", rows.join(" and "))
+    };
+    let transposed = if *transposed { ", transposed" } else { "" };
+    format!(" in {tensor}{rows}{transposed}")
 }

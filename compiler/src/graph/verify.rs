@@ -1,6 +1,7 @@
 //! The rules of a graph, checked without trusting whoever made it.
 
 mod shapes;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use petgraph::algo::is_cyclic_directed;
 use thiserror::Error;
 
 use self::shapes::{Checker, Kind, value_kind};
+use self::stored::check_stored;
 use super::{Dim, ModelGraph, Node, Op, Section, Shape, StateKind, WeightRole};
 
 /// A graph that breaks its own rules.
@@ -73,6 +75,7 @@ fn check_declarations(graph: &ModelGraph) -> Check {
         })?;
         require(nonzero(&weight.shape), || format!("`{name}` has no elements"))?;
         require(names.insert(name), || format!("`{name}` is declared twice"))?;
+        check_stored(weight)?;
     }
     for state in &graph.states {
         let name = &state.name;
@@ -82,7 +85,7 @@ fn check_declarations(graph: &ModelGraph) -> Check {
         require(nonzero(&state.shape), || format!("state `{name}` is empty"))?;
         let keeps_none = matches!(
             state.kind,
-            StateKind::Cache { window: Some(0) } | StateKind::Convolution { taps: 0 }
+            StateKind::Cache { window: Some(0) } | StateKind::Convolution { taps: 0 | 1 }
         );
         require(!keeps_none, || format!("state `{name}` keeps no position"))?;
     }
@@ -170,7 +173,7 @@ fn check_section(graph: &ModelGraph, section: &Section, place: Place, hidden: &S
                 let allowed = !layered || place == Place::Template;
                 require(allowed, || here("a layer's weight outside of a layer".to_string()))?;
             }
-            Op::CacheWrite(id) => {
+            Op::CacheWrite(id) | Op::Convolution(id) | Op::GatedDelta(id) => {
                 let first = used.states.insert(id.0);
                 require(first, || here("its state is written twice".to_string()))?;
                 let inside = place == Place::Template;

@@ -1,13 +1,16 @@
-use std::borrow::Cow;
+mod node;
+mod operands;
+mod weights;
+
 use std::collections::BTreeMap;
 
 use petgraph::algo::toposort;
 use petgraph::graph::NodeIndex;
 use thiserror::Error;
 
-use super::ops::{self, AttentionShape};
+use self::operands::{Operands, Value, broken};
 use super::{WeightError, WeightValues};
-use crate::graph::{ModelGraph, Node, Op, Section, StateId, WeightId};
+use crate::graph::{ModelGraph, Node, Section, StateId};
 
 /// Why a graph could not be evaluated.
 #[derive(Debug, Error)]
@@ -49,19 +52,10 @@ pub struct Traced<'t> {
 pub struct Evaluator<'a> {
     graph: &'a ModelGraph,
     weights: &'a dyn WeightValues,
-    /// By layer and state: its planes, each `[positions, state shape ..]`.
-    caches: BTreeMap<(usize, StateId), Vec<Vec<f32>>>,
+    /// By layer and state: its planes, each `[positions, state shape ..]`: keys and values, what came into a
+    /// convolution, or a recurrent state as it was after each position, so that all can be rewound alike.
+    states: BTreeMap<(usize, StateId), Vec<Vec<f32>>>,
     position: usize,
-}
-
-/// What a node gives to its users.
-enum Value {
-    Tokens,
-    Floats(Vec<f32>),
-    /// Fetched where it is used.
-    Weight(WeightId),
-    /// The layer's own instance of the state.
-    Cache(StateId),
 }
 
 /// Where a section runs.
@@ -73,61 +67,15 @@ struct Place<'p> {
     input: &'p [f32],
 }
 
-/// What a node is computed from.
-struct Operands<'v> {
-    node: &'v Node,
-    operands: Vec<(&'v Node, &'v Value)>,
-}
-
-impl<'v> Operands<'v> {
-    fn count(&self) -> usize {
-        self.operands.len()
-    }
-
-    fn get(&self, position: usize) -> Result<(&'v Node, &'v Value), EvalError> {
-        let operand = self.operands.get(position);
-        operand.copied().ok_or_else(|| broken(self.node, "lacks an operand"))
-    }
-
-    fn floats(&self, position: usize) -> Result<&'v [f32], EvalError> {
-        match self.get(position)? {
-            (_, Value::Floats(values)) => Ok(values),
-            _ => Err(broken(self.node, "takes an operand that is no activation")),
-        }
-    }
-
-    fn weight(&self, position: usize) -> Result<WeightId, EvalError> {
-        match self.get(position)? {
-            (_, Value::Weight(id)) => Ok(*id),
-            _ => Err(broken(self.node, "takes an operand that is no weight")),
-        }
-    }
-
-    fn cache(&self, position: usize) -> Result<StateId, EvalError> {
-        match self.get(position)? {
-            (_, Value::Cache(state)) => Ok(*state),
-            _ => Err(broken(self.node, "takes an operand that is no cache")),
-        }
-    }
-
-    /// Size of the operand's last dimension.
-    fn columns(&self, position: usize) -> Result<usize, EvalError> {
-        match self.get(position)?.0.shape.dims.last() {
-            Some(columns) if columns.value() > 0 => Ok(columns.value()),
-            _ => Err(broken(self.node, "takes an operand without columns")),
-        }
-    }
-}
-
 type Trace<'t> = &'t mut dyn FnMut(Traced<'_>);
 
 impl<'a> Evaluator<'a> {
-    /// At position 0, with empty caches.
+    /// At position 0, with empty states.
     pub fn new(graph: &'a ModelGraph, weights: &'a dyn WeightValues) -> Self {
         Evaluator {
             graph,
             weights,
-            caches: BTreeMap::new(),
+            states: BTreeMap::new(),
             position: 0,
         }
     }
@@ -201,7 +149,7 @@ impl<'a> Evaluator<'a> {
     fn hidden(&mut self, ids: &[u32], trace: Trace) -> Result<Vec<f32>, EvalError> {
         let graph = self.graph;
         // What a rewind or a failed step left behind.
-        for ((_, state), planes) in &mut self.caches {
+        for ((_, state), planes) in &mut self.states {
             let entry: usize = graph.states[state.0].shape.iter().map(|dim| dim.value()).product();
             planes
                 .iter_mut()
@@ -246,7 +194,7 @@ impl<'a> Evaluator<'a> {
                 node,
                 operands: operands.iter().map(|o| (&section.nodes[*o], &values[o])).collect(),
             };
-            let value = self.node(node, &operands, place)?;
+            let value = self.node(&operands, place)?;
             if let Value::Floats(values) = &value {
                 trace(Traced {
                     layer: place.layer,
@@ -265,99 +213,6 @@ impl<'a> Evaluator<'a> {
             )),
         }
     }
-
-    fn node(&mut self, node: &Node, operands: &Operands, place: &Place) -> Result<Value, EvalError> {
-        let result = match &node.op {
-            Op::Tokens => return Ok(Value::Tokens),
-            Op::LayerInput => place.input.to_vec(),
-            Op::Weight(id) => return Ok(Value::Weight(*id)),
-            Op::Gather => {
-                let table = self.weight(operands.weight(0)?, place.layer)?;
-                let columns = operands.columns(0)?;
-                let vocab = table.len() / columns;
-                if let Some(&id) = place.ids.iter().find(|&&id| id as usize >= vocab) {
-                    return Err(EvalError::Token { id, vocab });
-                }
-                ops::gather(&table, columns, place.ids)
-            }
-            Op::Linear => {
-                let weight = self.weight(operands.weight(1)?, place.layer)?;
-                let bias = match operands.count() {
-                    0..=2 => None,
-                    _ => Some(self.weight(operands.weight(2)?, place.layer)?),
-                };
-                ops::linear(operands.floats(0)?, &weight, bias.as_deref(), operands.columns(1)?)
-            }
-            Op::RmsNorm { eps, unit_offset } => {
-                let weight = self.weight(operands.weight(1)?, place.layer)?;
-                ops::rms_norm(operands.floats(0)?, &weight, *eps, *unit_offset)
-            }
-            Op::Unary(function) => {
-                let x = operands.floats(0)?.iter();
-                x.map(|&x| ops::unary(*function, x)).collect()
-            }
-            Op::Binary(function) => {
-                let pairs = operands.floats(0)?.iter().zip(operands.floats(1)?);
-                pairs.map(|(&a, &b)| ops::binary(*function, a, b)).collect()
-            }
-            Op::Scale(factor) => operands.floats(0)?.iter().map(|x| x * factor).collect(),
-            Op::Softcap(cap) => {
-                let x = operands.floats(0)?.iter();
-                x.map(|&x| ops::softcap(x, *cap)).collect()
-            }
-            Op::SplitHeads { .. } | Op::MergeHeads => operands.floats(0)?.to_vec(),
-            Op::Rope(rope) => {
-                let (heads, width) = heads(node)?;
-                let spec = &self.graph.ropes[rope.0];
-                ops::rope(operands.floats(0)?, heads, width, self.position, spec)
-            }
-            Op::CacheWrite(state) => {
-                let cache = self.caches.entry(cache_key(node, place, *state)?).or_default();
-                cache.resize(operands.count(), Vec::new());
-                for (plane, values) in cache.iter_mut().enumerate() {
-                    values.extend_from_slice(operands.floats(plane)?);
-                }
-                return Ok(Value::Cache(*state));
-            }
-            Op::Attention(spec) => {
-                let state = operands.cache(1)?;
-                let (heads, width) = heads(node)?;
-                let shape = AttentionShape {
-                    heads,
-                    kv_heads: self.graph.states[state.0].shape[0].value(),
-                    width,
-                };
-                let cache = self.caches.get(&cache_key(node, place, state)?);
-                let Some([keys, values]) = cache.map(Vec::as_slice) else {
-                    return Err(broken(node, "reads a cache that does not hold keys and values"));
-                };
-                ops::attention(operands.floats(0)?, keys, values, self.position, shape, spec)
-            }
-            Op::Slice { start, len } => {
-                let columns = operands.columns(0)?;
-                ops::slice(operands.floats(0)?, columns, start.value(), len.value())
-            }
-            _ => return Err(broken(node, "is not evaluated yet")),
-        };
-        Ok(Value::Floats(result))
-    }
-
-    fn weight(&self, id: WeightId, layer: Option<usize>) -> Result<Cow<'a, [f32]>, EvalError> {
-        let decl = &self.graph.weights[id.0];
-        let name = match layer {
-            Some(number) => decl.name_in(self.graph.layers[number].index),
-            None => decl.name.clone(),
-        };
-        match self.weights.values(&name) {
-            Ok(values) if values.len() as u64 == decl.elements() => Ok(values),
-            Ok(values) => Err(EvalError::WeightSize {
-                name,
-                expected: decl.elements(),
-                found: values.len(),
-            }),
-            Err(source) => Err(EvalError::Weight { name, source }),
-        }
-    }
 }
 
 /// The index of the largest logit, the first of equals; 0 without logits.
@@ -369,29 +224,6 @@ pub(super) fn largest(logits: &[f32]) -> u32 {
         }
     }
     best as u32
-}
-
-/// Heads and width of a result `[T, heads, width]`.
-fn heads(node: &Node) -> Result<(usize, usize), EvalError> {
-    match node.shape.dims.as_slice() {
-        [heads, width] => Ok((heads.value(), width.value())),
-        _ => Err(broken(node, "is not [T, heads, width]")),
-    }
-}
-
-fn cache_key(node: &Node, place: &Place, state: StateId) -> Result<(usize, StateId), EvalError> {
-    match place.layer {
-        Some(layer) => Ok((layer, state)),
-        None => Err(broken(node, "uses state outside a layer")),
-    }
-}
-
-fn broken(node: &Node, what: &'static str) -> EvalError {
-    EvalError::Graph {
-        node: node.name.clone().unwrap_or_else(|| "without a name".to_string()),
-        op: format!("{:?}", node.op),
-        what,
-    }
 }
 
 #[cfg(test)]

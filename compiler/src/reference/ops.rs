@@ -3,7 +3,13 @@
 //! `x` is `tokens` rows of some width, one behind the other. Sizes must fit each other: the evaluator
 //! checks weights before it calls, and shapes come from the graph.
 
+mod mixture;
+mod recurrent;
+
 use rayon::prelude::*;
+
+pub use mixture::{Choice, ExpertWeights, experts, gated, route};
+pub use recurrent::{DeltaInputs, DeltaShape, convolution, gated_delta};
 
 use crate::graph::{AttentionSpec, Binary, RopeSpec, Unary};
 
@@ -111,6 +117,18 @@ pub fn softcap(x: f32, cap: f32) -> f32 {
     cap * (x / cap).tanh()
 }
 
+/// `min(max(x, -limit), limit)`
+pub fn clamp(x: f32, limit: f32) -> f32 {
+    x.max(-limit).min(limit)
+}
+
+/// Each row of `columns` times its number: `x [T, columns]`, `factors [T, 1]`.
+pub fn scale_rows(x: &[f32], factors: &[f32], columns: usize) -> Vec<f32> {
+    let rows = x.chunks(columns).zip(factors);
+    rows.flat_map(|(row, factor)| row.iter().map(move |x| x * factor))
+        .collect()
+}
+
 /// Turns each head of `x [T, heads, width]` by its token's position; row 0 stands at `first_position`.
 ///
 /// With `r` rotated elements, `a = position · inv_freq[i]` and `f` the attention factor, the pair
@@ -148,11 +166,13 @@ pub struct AttentionShape {
 /// `values [positions, kv_heads, width]`, which hold all positions from 0 on.
 ///
 /// `o[t, h] = Σⱼ softmaxⱼ(s[j]) · v[j, h / group]`, `s[j] = cap(q[t, h] · k[j, h / group] · scale)`, over
-/// the positions `j` that the token at `p` sees: `j <= p`, and `j > p - window` where there is a window.
+/// the positions `j` that the token at `p` sees: `j <= p`, and `j > p - window` where there is a window. `sinks [heads]`
+/// are one more score each in the softmax, with no value behind it.
 pub fn attention(
     q: &[f32],
     keys: &[f32],
     values: &[f32],
+    sinks: Option<&[f32]>,
     first_position: usize,
     shape: AttentionShape,
     spec: &AttentionSpec,
@@ -169,9 +189,10 @@ pub fn attention(
             .map(|j| dot(q, &keys[entry(j)]) * spec.scale)
             .map(|score| spec.softcap.map_or(score, |cap| softcap(score, cap)))
             .collect();
-        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sink = sinks.map(|sinks| sinks[row % heads]);
+        let largest = scores.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
         let exponentials: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
-        let total: f32 = exponentials.iter().sum();
+        let total: f32 = exponentials.iter().sum::<f32>() + sink.map_or(0.0, |sink| (sink - largest).exp());
         for (j, exponential) in (first_seen..=position).zip(exponentials) {
             let probability = exponential / total;
             for (o, v) in output.iter_mut().zip(&values[entry(j)]) {

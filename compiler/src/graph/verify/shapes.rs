@@ -1,5 +1,8 @@
 //! What each operator takes, and the shape of what it gives.
 
+mod mixture;
+mod recurrent;
+
 use petgraph::graph::NodeIndex;
 
 use super::{Check, require};
@@ -12,6 +15,8 @@ pub enum Kind {
     Floats,
     Weight,
     Cache,
+    /// Which experts each token goes to.
+    Routing,
 }
 
 pub fn value_kind(op: &Op) -> Kind {
@@ -19,6 +24,7 @@ pub fn value_kind(op: &Op) -> Kind {
         Op::Tokens => Kind::Ids,
         Op::Weight(_) => Kind::Weight,
         Op::CacheWrite(_) => Kind::Cache,
+        Op::Route(_) => Kind::Routing,
         _ => Kind::Floats,
     }
 }
@@ -26,6 +32,8 @@ pub fn value_kind(op: &Op) -> Kind {
 /// Works out the shape that a node should have.
 pub struct Checker<'a> {
     graph: &'a ModelGraph,
+    section: &'a Section,
+    index: NodeIndex,
     node: &'a Node,
     operands: Vec<&'a Node>,
 }
@@ -48,6 +56,8 @@ impl<'a> Checker<'a> {
             .collect();
         Ok(Checker {
             graph,
+            section,
+            index,
             node: &section.nodes[index],
             operands,
         })
@@ -87,6 +97,16 @@ impl<'a> Checker<'a> {
             Op::Scale(factor) => {
                 require(factor.is_finite(), || format!("its factor is {factor}"))?;
                 self.same()
+            }
+            Op::Clamp(limit) => {
+                require(positive(*limit), || format!("its limit is {limit}"))?;
+                self.same()
+            }
+            Op::ScaleRows => {
+                self.takes(&[Kind::Floats, Kind::Floats])?;
+                let (x, factors) = (self.row(0)?, self.row(1)?);
+                require(factors.value() == 1, || format!("{factors:?} factors for a row"))?;
+                Ok(Shape::per_token([x]))
             }
             Op::Softcap(cap) => {
                 require(positive(*cap), || format!("its cap is {cap}"))?;
@@ -133,26 +153,23 @@ impl<'a> Checker<'a> {
             Op::Attention(_) => self.attention(),
             Op::Slice { start, len } => {
                 self.takes(&[Kind::Floats])?;
-                let x = self.per_token(0)?;
-                let [columns] = x.dims[..] else {
-                    return Err(format!("a slice of {x}"));
-                };
+                let columns = self.row(0)?;
                 let end = start.value().saturating_add(len.value());
                 require(end <= columns.value(), || format!("columns up to {end} of {columns:?}"))?;
                 Ok(Shape::per_token([*len]))
             }
-            other => Err(format!("{} is not verified yet", other.name())),
+            Op::Convolution(id) => self.convolution(id.0),
+            Op::GatedDelta(id) => self.gated_delta(id.0),
+            Op::Route(spec) => self.route(spec),
+            Op::Experts(gate) => self.experts(gate),
         }
     }
 
     fn linear(&self) -> Check<Shape> {
-        match self.operands.len() {
-            3 => self.takes(&[Kind::Floats, Kind::Weight, Kind::Weight])?,
-            _ => self.takes(&[Kind::Floats, Kind::Weight])?,
-        }
+        let biased = self.takes_also(&[Kind::Floats, Kind::Weight], &[Kind::Weight])?;
         let (x, [out, columns]) = (self.per_token(0)?, self.matrix(1)?);
         require(x.dims == [columns], || format!("{x} times [{out:?}, {columns:?}]"))?;
-        if self.operands.len() == 3 {
+        if biased {
             let bias = self.vector(2)?;
             require(bias == out, || format!("a bias of {bias:?} for {out:?} outputs"))?;
         }
@@ -160,7 +177,7 @@ impl<'a> Checker<'a> {
     }
 
     fn attention(&self) -> Check<Shape> {
-        self.takes(&[Kind::Floats, Kind::Cache])?;
+        let with_sinks = self.takes_also(&[Kind::Floats, Kind::Cache], &[Kind::Weight])?;
         let Op::Attention(spec) = &self.node.op else {
             return Err("is no attention".to_string());
         };
@@ -174,6 +191,10 @@ impl<'a> Checker<'a> {
         require(width == kv_width, || {
             format!("queries of {width:?}, keys of {kv_width:?}")
         })?;
+        if with_sinks {
+            let sinks = self.vector(2)?;
+            require(sinks == heads, || format!("{sinks:?} sinks for {heads:?} heads"))?;
+        }
         let shared = heads.value().is_multiple_of(kv_heads.value());
         require(shared, || format!("{heads:?} query heads share {kv_heads:?}"))?;
         require(spec.scale.is_finite(), || format!("its scale is {}", spec.scale))?;
@@ -204,10 +225,27 @@ impl<'a> Checker<'a> {
         require(found == kinds, || format!("takes {kinds:?}, gets {found:?}"))
     }
 
+    /// Takes `kinds`, or `kinds` and then `more`, and says whether it is the latter.
+    fn takes_also(&self, kinds: &[Kind], more: &[Kind]) -> Check<bool> {
+        let all = [kinds, more].concat();
+        let longer = self.operands.len() == all.len();
+        self.takes(if longer { &all } else { kinds })?;
+        Ok(longer)
+    }
+
     fn per_token(&self, operand: usize) -> Check<&Shape> {
         let shape = &self.operands[operand].shape;
         require(shape.per_token, || format!("{shape} is not one row a token"))?;
         Ok(shape)
+    }
+
+    /// Columns of an operand `[T, columns]`.
+    fn row(&self, operand: usize) -> Check<Dim> {
+        let shape = self.per_token(operand)?;
+        match shape.dims[..] {
+            [columns] => Ok(columns),
+            _ => Err(format!("{shape} is not flat")),
+        }
     }
 
     fn heads(&self, operand: usize) -> Check<[Dim; 2]> {
@@ -216,27 +254,33 @@ impl<'a> Checker<'a> {
     }
 
     fn matrix(&self, operand: usize) -> Check<[Dim; 2]> {
-        let weight = self.operand_weight(operand, WeightRole::Matrix)?;
+        let weight = self.operand_weight(operand, &[WeightRole::Matrix, WeightRole::Exact])?;
         weight.shape[..]
             .try_into()
             .map_err(|_| format!("`{}` is no matrix", weight.name))
     }
 
     fn vector(&self, operand: usize) -> Check<Dim> {
-        let weight = self.operand_weight(operand, WeightRole::Vector)?;
-        match weight.shape[..] {
-            [length] => Ok(length),
-            _ => Err(format!("`{}` is no vector", weight.name)),
-        }
+        let [length] = self.numbers(operand)?;
+        Ok(length)
     }
 
-    fn operand_weight(&self, operand: usize, role: WeightRole) -> Check<&WeightDecl> {
+    /// Sizes of an f32 weight of `RANK` dimensions.
+    fn numbers<const RANK: usize>(&self, operand: usize) -> Check<[Dim; RANK]> {
+        let weight = self.operand_weight(operand, &[WeightRole::Vector])?;
+        weight.shape[..].try_into().map_err(|_| match RANK {
+            1 => format!("`{}` is no vector", weight.name),
+            _ => format!("`{}` does not have {RANK} dimensions", weight.name),
+        })
+    }
+
+    fn operand_weight(&self, operand: usize, roles: &[WeightRole]) -> Check<&WeightDecl> {
         let Op::Weight(id) = self.operands[operand].op else {
             return Err(format!("operand {operand} is no weight"));
         };
         let weight = self.weight(id.0)?;
-        require(weight.role == role, || {
-            format!("`{}` should be a {role:?}", weight.name)
+        require(roles.contains(&weight.role), || {
+            format!("`{}` should be a {:?}", weight.name, roles[0])
         })?;
         Ok(weight)
     }

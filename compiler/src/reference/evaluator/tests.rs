@@ -1,11 +1,13 @@
+mod mixers;
+
 use std::collections::HashMap;
 
 use petgraph::graph::DiGraph;
 
 use super::*;
 use crate::graph::{
-    AttentionSpec, Binary, Dim, Layer, RopeId, RopeSpec, Shape, Span, StateDecl, StateKind, Stored, Template,
-    WeightDecl, WeightRole,
+    AttentionSpec, Binary, Dim, Layer, Op, RopeId, RopeSpec, Shape, Span, StateDecl, StateKind, Stored, Template,
+    WeightDecl, WeightId, WeightRole,
 };
 use crate::reference::{MissingWeight, self_test};
 
@@ -125,16 +127,23 @@ fn model(window: Option<usize>) -> ModelGraph {
     }
 }
 
-/// Every weight of [`model`], some fixed numbers between -1 and 1.
-fn weights() -> HashMap<String, Vec<f32>> {
-    let mut next = 1_u32;
-    let mut some = |count: usize| -> Vec<f32> {
-        let mut number = || {
-            next = next.wrapping_mul(1664525).wrapping_add(1013904223);
-            (next >> 8) as f32 / (1 << 23) as f32 - 1.0
+/// Some fixed numbers between -1 and 1.
+struct Numbers(u32);
+
+impl Numbers {
+    fn take(&mut self, count: usize) -> Vec<f32> {
+        let number = |_| {
+            self.0 = self.0.wrapping_mul(1664525).wrapping_add(1013904223);
+            (self.0 >> 8) as f32 / (1 << 23) as f32 - 1.0
         };
-        (0..count).map(|_| number()).collect()
-    };
+        (0..count).map(number).collect()
+    }
+}
+
+/// Every weight of [`model`].
+fn weights() -> HashMap<String, Vec<f32>> {
+    let mut numbers = Numbers(1);
+    let mut some = |count: usize| numbers.take(count);
     let mut weights = HashMap::from([("embed".to_string(), some(VOCAB * HIDDEN))]);
     for index in [3, 5] {
         for (name, rows) in [("q", HEADS * WIDTH), ("k", WIDTH), ("v", WIDTH), ("o", HEADS * WIDTH)] {

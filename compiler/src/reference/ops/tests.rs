@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn assert_close(found: &[f32], expected: &[f32]) {
+pub fn assert_close(found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len());
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         let tolerance = 2e-6 * expected.abs().max(1.0);
@@ -158,6 +158,10 @@ fn rope_pairs_halves_of_the_rotated_part() {
 
 /// Two tokens at positions 1 and 2; 4 query heads, 2 key-value heads, 2 elements each.
 fn attend(window: Option<usize>, softcap: Option<f32>) -> Vec<f32> {
+    attend_with(None, window, softcap)
+}
+
+fn attend_with(sinks: Option<&[f32]>, window: Option<usize>, softcap: Option<f32>) -> Vec<f32> {
     let q = [
         1.0, 0.0, 0.0, 1.0, 1.0, 1.0, -1.0, 2.0, 0.5, -0.5, 2.0, 0.0, 0.0, -2.0, 1.0, 3.0,
     ];
@@ -173,7 +177,7 @@ fn attend(window: Option<usize>, softcap: Option<f32>) -> Vec<f32> {
         window,
         softcap,
     };
-    attention(&q, &keys, &values, 1, shape, &spec)
+    attention(&q, &keys, &values, sinks, 1, shape, &spec)
 }
 
 #[test]
@@ -210,6 +214,39 @@ fn attention_softcaps_scaled_scores() {
             2.4643282, 2.7455302, 1.7064159, 5.0485166, 0.9088408, 3.1867225, 2.0426135,
         ],
     );
+}
+
+#[test]
+fn sinks_take_their_share_and_give_nothing() {
+    let sinks = [0.5, -1.0, 3.0, 0.0];
+    assert_close(
+        &attend_with(Some(&sinks), None, None),
+        &[
+            0.8423801, -0.9683693, 1.568545, -1.259999, 0.7741809, 0.2299247, 1.715793, 3.777852, 1.868689, 1.452112,
+            2.223971, 0.8956284, 1.135385, 0.1689104, 2.526938, 2.748911,
+        ],
+    );
+    // Neither capped nor out of the window.
+    assert_close(
+        &attend_with(Some(&sinks), Some(2), Some(1.0)),
+        &[
+            0.8619008, -0.9093106, 1.712342, -1.048869, 0.5487193, 0.2763675, 1.69376, 3.051454, 2.077924, 2.190827,
+            3.979318, 4.907279, 0.78875, 0.06056463, 3.172438, -0.5242583,
+        ],
+    );
+    // Larger than any score, and still no overflow.
+    assert_close(&attend_with(Some(&[200.0; 4]), None, None), &[0.0; 16]);
+}
+
+#[test]
+fn clamp_cuts_both_ends() {
+    assert_eq!(X.map(|x| clamp(x, 1.5)), [-1.5, -1.0, -0.1, 0.0, 0.5, 1.5, 1.5]);
+}
+
+#[test]
+fn scale_rows_scales_each_row() {
+    let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    assert_eq!(scale_rows(&x, &[2.0, -1.0], 3), [2.0, 4.0, 6.0, -4.0, -5.0, -6.0]);
 }
 
 #[test]
