@@ -1,5 +1,6 @@
 //! Definitions become graphs, or errors at the author's line.
 
+mod stored_weights;
 mod wrong_definition;
 
 use kiln_compiler::architectures::Registry;
@@ -8,10 +9,13 @@ use kiln_compiler::graph::{ModelGraph, Op, StateKind};
 use serde_json::{Value, json};
 use wrong_definition::{SmallConfig, wrong};
 
+fn fixtures() -> &'static str {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../codegen-tests/fixtures")
+}
+
 /// The config.json of a reference case.
 fn fixture(case: &str, file: &str) -> Value {
-    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../codegen-tests/fixtures");
-    let path = format!("{fixtures}/{case}/{file}");
+    let path = format!("{}/{case}/{file}", fixtures());
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_str(&text).unwrap()
 }
@@ -30,6 +34,8 @@ fn graphs_of_the_shipped_architectures() {
         ("llama", "llama-A-bf16"),
         ("qwen3", "qwen3-A-bf16"),
         ("gemma3", "gemma3-A-bf16"),
+        ("gpt_oss", "gpt_oss-A-bf16"),
+        ("qwen3_moe", "qwen3_moe-A-bf16"),
     ] {
         insta::assert_snapshot!(name, graph(&fixture(case, "config.json")));
     }
@@ -44,9 +50,26 @@ fn both_spellings_of_a_config_give_the_same_graph() {
         "qwen3-B-bf16",
         "gemma3-A-bf16",
         "gemma3-B-bf16",
+        "gpt_oss-A-bf16",
+        "qwen3_moe-A-bf16",
     ] {
         let [new, old] = ["config.json", "config.v4.json"].map(|file| graph(&fixture(case, file)));
         assert_eq!(format!("{new:?}"), format!("{old:?}"), "{case}");
+    }
+}
+
+#[test]
+fn every_row_of_a_checkpoint_is_one_weights() {
+    for case in [
+        "llama-A-bf16",
+        "llama-B-bf16",
+        "qwen3-A-bf16",
+        "gemma3-A-bf16",
+        "gpt_oss-A-bf16",
+        "gpt_oss-A-mxfp4",
+        "qwen3_moe-A-bf16",
+    ] {
+        stored_weights::check(case);
     }
 }
 

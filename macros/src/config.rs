@@ -23,14 +23,24 @@ pub fn expand(input: DeriveInput) -> Result<TokenStream> {
     for field in &fields.named {
         let Some(name) = &field.ident else { continue };
         let (options, ty, symbol) = (Options::of(field)?, &field.ty, name.to_string());
-        let key = options.rename.unwrap_or(symbol.clone());
+        names.push(name);
+        if options.flatten {
+            reads.push(quote_spanned! {ty.span()=>
+                let #name = <#ty as ::kiln_compiler::config::Config>::read(#reader)?;
+            });
+            continue;
+        }
+        let own = options.rename.unwrap_or(symbol.clone());
+        let key = match options.alias {
+            Some(alias) => quote!(#reader.spelling(&[#alias, #own])),
+            None => quote!(#own),
+        };
         reads.push(match options.default {
             Some(default) => quote_spanned! {ty.span()=>
                 let #name: #ty = #reader.field_or(#key, #symbol, || #default)?;
             },
             None => quote_spanned!(ty.span()=> let #name: #ty = #reader.field(#key, #symbol)?;),
         });
-        names.push(name);
     }
     let config = &input.ident;
     Ok(quote! {
@@ -62,11 +72,13 @@ fn refused(input: &DeriveInput) -> Result<Vec<LitStr>> {
     Ok(keys)
 }
 
-/// `#[config(default = .., rename = "..")]`
+/// `#[config(default = .., rename = "..", alias = "..", flatten)]`
 #[derive(Default)]
 struct Options {
     default: Option<Expr>,
     rename: Option<String>,
+    alias: Option<String>,
+    flatten: bool,
 }
 
 impl Options {
@@ -78,8 +90,12 @@ impl Options {
                     options.default = Some(meta.value()?.parse()?);
                 } else if meta.path.is_ident("rename") {
                     options.rename = Some(meta.value()?.parse::<LitStr>()?.value());
+                } else if meta.path.is_ident("alias") {
+                    options.alias = Some(meta.value()?.parse::<LitStr>()?.value());
+                } else if meta.path.is_ident("flatten") {
+                    options.flatten = true;
                 } else {
-                    return Err(meta.error("expected `default = ..` or `rename = \"..\"`"));
+                    return Err(meta.error("expected `default = ..`, `rename = \"..\"`, `alias = \"..\"` or `flatten`"));
                 }
                 Ok(())
             })?;

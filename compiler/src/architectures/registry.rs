@@ -88,8 +88,10 @@ impl Registry {
 /// Knows what Kiln ships.
 impl Default for Registry {
     fn default() -> Self {
-        use super::{gemma3, llama, qwen3};
-        Registry::empty().with(gemma3()).with(llama()).with(qwen3())
+        use super::{gemma3, gpt_oss, llama, qwen3, qwen3_moe};
+        Registry {
+            architectures: vec![gemma3(), gpt_oss(), llama(), qwen3(), qwen3_moe()],
+        }
     }
 }
 
@@ -122,7 +124,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unknown architecture `LLamaForCausalLm` (did you mean `LlamaForCausalLM`?); \
-             known are Gemma3ForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM"
+             known are Gemma3ForCausalLM, GptOssForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM, \
+             Qwen3MoeForCausalLM"
         );
         assert_eq!(
             registry.lookup("Qwen2ForCausalLM").unwrap_err().nearest.as_deref(),

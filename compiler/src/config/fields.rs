@@ -1,7 +1,6 @@
 use serde_json::{Map, Value};
 
 use super::ConfigError;
-use crate::dsl::LayerKind;
 use crate::graph::{Dim, Unary};
 
 /// The fields of a config.json that an architecture reads: `#[derive(Config)]`.
@@ -75,6 +74,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Which of a field's names the config has: the first of `keys` that is there, else the last.
+    pub fn spelling<'k>(&self, keys: &[&'k str]) -> &'k str {
+        let present = keys.iter().find(|key| self.present(key, key).is_some());
+        present.or(keys.last()).copied().unwrap_or_default()
+    }
+
     /// An option that the architecture does not have: an error unless it is missing, null or false.
     pub fn refuse(&self, key: &str) -> Result<(), ConfigError> {
         match self.present(key, key).filter(|field| field.value != false) {
@@ -90,7 +95,7 @@ impl<'a> Reader<'a> {
 }
 
 impl Field<'_> {
-    fn ill_typed<T: FromConfig>(&self) -> ConfigError {
+    pub fn ill_typed<T: FromConfig>(&self) -> ConfigError {
         ConfigError::ill_typed(self.key, T::EXPECTED, self.value)
     }
 
@@ -189,46 +194,6 @@ impl FromConfig for Activation {
                  sigmoid, tanh"
                     .to_string(),
             )),
-        }
-    }
-}
-
-/// How a layer attends, as in `layer_types`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttentionKind {
-    /// To everything before.
-    Full,
-    /// To the last few tokens.
-    Sliding,
-}
-
-impl FromConfig for AttentionKind {
-    const EXPECTED: &'static str = "full_attention or sliding_attention";
-    fn from_config(field: Field<'_>) -> Result<Self, ConfigError> {
-        match field.value.as_str() {
-            Some("full_attention") => Ok(AttentionKind::Full),
-            Some("sliding_attention") => Ok(AttentionKind::Sliding),
-            _ => Err(field.ill_typed::<Self>()),
-        }
-    }
-}
-
-impl AttentionKind {
-    /// Qwen's pattern: layers from `first` on slide, if any do.
-    pub fn sliding_from(first: usize, layers: Dim, any: bool) -> Vec<Self> {
-        let kind = |layer| match any && layer >= first {
-            true => AttentionKind::Sliding,
-            false => AttentionKind::Full,
-        };
-        (0..layers.value()).map(kind).collect()
-    }
-}
-
-impl LayerKind for AttentionKind {
-    fn name(&self) -> String {
-        match self {
-            AttentionKind::Full => "full_attention".to_string(),
-            AttentionKind::Sliding => "sliding_attention".to_string(),
         }
     }
 }

@@ -18,7 +18,7 @@ pub fn architecture_name(config: &Value) -> Option<&str> {
 /// - `layer_types`, made from `sliding_window_pattern` where that is what there is;
 /// - `rope_parameters` for `rope_theta`, `rope_scaling`, `rope_local_base_freq` and
 ///   `partial_rotary_factor`; by layer type if there is a local base;
-/// - `rope_type` for `type` within it, and `original_max_position_embeddings` beside it if scaled.
+/// - `rope_type` for `type` within it, and `original_max_position_embeddings` and `factor` beside it if scaled.
 ///
 /// Fields in the new spelling win over old ones; others stay as they are.
 pub fn normalize(config: &Value) -> Result<Value, ConfigError> {
@@ -36,23 +36,39 @@ pub fn normalize(config: &Value) -> Result<Value, ConfigError> {
         let problem = format!("more than {MOST_LAYERS} layers");
         return Err(ConfigError::unsupported("num_hidden_layers", layers, problem));
     }
-    if config.get("model_type").is_some_and(|of| of == "gemma3_text") {
-        fill_gemma3(&mut config);
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    for (key, value) in assumed(model_type, config.contains_key("rope_parameters")) {
+        config.entry(key).or_insert(value);
     }
     normalize_layer_types(&mut config)?;
     normalize_rope(&mut config)?;
     Ok(Value::Object(config))
 }
 
-/// What transformers' `Gemma3TextConfig` assumes where a config in the old spelling is silent.
-fn fill_gemma3(config: &mut Map<String, Value>) {
-    let mut assumed = vec![("_sliding_window_pattern", json!(6))];
-    if !config.contains_key("rope_parameters") {
-        assumed.push(("rope_theta", json!(1_000_000.0)));
-        assumed.push(("rope_local_base_freq", json!(10_000.0)));
-    }
-    for (key, value) in assumed {
-        config.entry(key).or_insert(value);
+/// What transformers' config of a model type assumes where a config.json is silent, in the old spelling.
+fn assumed(model_type: &str, has_rope_parameters: bool) -> Vec<(&'static str, Value)> {
+    match model_type {
+        "gemma3_text" => {
+            let mut assumed = vec![("_sliding_window_pattern", json!(6))];
+            if !has_rope_parameters {
+                assumed.push(("rope_theta", json!(1_000_000.0)));
+                assumed.push(("rope_local_base_freq", json!(10_000.0)));
+            }
+            assumed
+        }
+        "gpt_oss" => {
+            let mut assumed = vec![("_sliding_window_pattern", json!(2)), ("rope_theta", json!(150_000.0))];
+            if !has_rope_parameters {
+                let scaling = json!({
+                    "rope_type": "yarn", "factor": 32.0, "truncate": false, "original_max_position_embeddings": 4096,
+                });
+                assumed.push(("rope_scaling", scaling));
+            }
+            assumed
+        }
+        "lfm2" | "lfm2_moe" => vec![("rope_theta", json!(1_000_000.0))],
+        "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" => vec![("partial_rotary_factor", json!(0.25))],
+        _ => Vec::new(),
     }
 }
 
@@ -111,7 +127,10 @@ fn normalize_rope(config: &mut Map<String, Value>) -> Result<(), ConfigError> {
     };
     let theta = Some(theta.unwrap_or_else(|| json!(DEFAULT_THETA)));
     let longest = config.get("max_position_embeddings").cloned();
-    let original = config.get("original_max_position_embeddings").cloned().or(longest);
+    let original = config
+        .get("original_max_position_embeddings")
+        .cloned()
+        .or_else(|| longest.clone());
     let complete = |entry: &mut Map<String, Value>| {
         entry.retain(|_, value| !value.is_null());
         let default = entry.remove("type").unwrap_or_else(|| json!("default"));
@@ -125,6 +144,12 @@ fn normalize_rope(config: &mut Map<String, Value>) -> Result<(), ConfigError> {
         fill("partial_rotary_factor", &partial);
         if ["llama3", "yarn"].iter().any(|scaled| kind == *scaled) {
             fill("original_max_position_embeddings", &original);
+        }
+        let original = entry.get("original_max_position_embeddings").and_then(Value::as_f64);
+        if kind == "yarn"
+            && let (Some(longest), Some(original)) = (longest.as_ref().and_then(Value::as_f64), original)
+        {
+            entry.entry("factor").or_insert_with(|| json!(longest / original));
         }
     };
     if is_by_layer_type(&parameters) {

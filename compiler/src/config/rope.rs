@@ -31,15 +31,33 @@ enum Scaling {
         factor: f64,
     },
     /// Long wavelengths divided by a factor, short ones kept, a ramp between (Llama 3.1).
-    Llama3 {
-        factor: f64,
-        low_freq_factor: f64,
-        high_freq_factor: f64,
-        original: f64,
-    },
+    Llama3(Llama3),
+    /// As Llama 3.1's, with the ramp over the number of the frequency (Peng et al. 2023).
+    Yarn(Yarn),
 }
 
-const SUPPORTED: &str = "supported are default, linear, llama3";
+#[derive(Clone, Debug, PartialEq)]
+struct Llama3 {
+    factor: f64,
+    low_freq_factor: f64,
+    high_freq_factor: f64,
+    original: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Yarn {
+    factor: f64,
+    /// Turns over `original` positions: at more than `beta_fast`, frequencies stay; at less than `beta_slow`, they are
+    /// divided by the factor.
+    beta_fast: f64,
+    beta_slow: f64,
+    original: f64,
+    /// Whether the ramp starts and ends at whole numbers.
+    truncate: bool,
+    attention_factor: f64,
+}
+
+const SUPPORTED: &str = "supported are default, linear, llama3, yarn";
 
 impl FromConfig for Rope {
     const EXPECTED: &'static str = "an object";
@@ -82,12 +100,40 @@ impl Parameters {
             Some("linear") => Scaling::Linear {
                 factor: number("factor")?,
             },
-            Some("llama3") => Scaling::Llama3 {
+            Some("llama3") => Scaling::Llama3(Llama3 {
                 factor: number("factor")?,
                 low_freq_factor: number("low_freq_factor")?,
                 high_freq_factor: number("high_freq_factor")?,
                 original: number("original_max_position_embeddings")?,
-            },
+            }),
+            Some("yarn") => {
+                let optional = |key: &str| object.contains_key(key).then(|| number(key)).transpose();
+                let factor = number("factor")?;
+                let length = |scale: f64| {
+                    if factor > 1.0 {
+                        0.1 * scale * factor.ln() + 1.0
+                    } else {
+                        1.0
+                    }
+                };
+                let inferred = match (optional("mscale")?, optional("mscale_all_dim")?) {
+                    (Some(scale), Some(all)) => length(scale) / length(all),
+                    _ => length(1.0),
+                };
+                let truncate = match object.get("truncate") {
+                    None => true,
+                    Some(Value::Bool(truncate)) => *truncate,
+                    Some(other) => return Err(ConfigError::ill_typed(&at("truncate"), bool::EXPECTED, other)),
+                };
+                Scaling::Yarn(Yarn {
+                    factor,
+                    beta_fast: optional("beta_fast")?.unwrap_or(32.0),
+                    beta_slow: optional("beta_slow")?.unwrap_or(1.0),
+                    original: number("original_max_position_embeddings")?,
+                    truncate,
+                    attention_factor: optional("attention_factor")?.unwrap_or(inferred),
+                })
+            }
             _ => return Err(ConfigError::unsupported(&at("rope_type"), &kind, SUPPORTED)),
         };
         let partial = match object.get("partial_rotary_factor") {
@@ -108,33 +154,69 @@ impl Parameters {
             let exponent = i as f32 / rotary as f32;
             1.0 / self.theta.powf(f64::from(exponent)) as f32
         });
-        plain.map(|frequency| self.scaling.apply(frequency)).collect()
+        match &self.scaling {
+            Scaling::Default => plain.collect(),
+            Scaling::Linear { factor } => plain.map(|frequency| frequency / *factor as f32).collect(),
+            Scaling::Llama3(llama3) => plain.map(|frequency| llama3.apply(frequency)).collect(),
+            Scaling::Yarn(yarn) => {
+                let ramp = yarn.ramp(self.theta, rotary);
+                (plain.zip(ramp))
+                    .map(|(frequency, share)| yarn.apply(frequency, share))
+                    .collect()
+            }
+        }
+    }
+
+    fn attention_factor(&self) -> f32 {
+        match &self.scaling {
+            Scaling::Yarn(yarn) => yarn.attention_factor as f32,
+            _ => 1.0,
+        }
     }
 }
 
-impl Scaling {
-    fn apply(&self, frequency: f32) -> f32 {
-        match *self {
-            Scaling::Default => frequency,
-            Scaling::Linear { factor } => frequency / factor as f32,
-            Scaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original,
-            } => {
-                let wavelength = (2.0 * PI) as f32 / frequency;
-                if wavelength > (original / low_freq_factor) as f32 {
-                    return frequency / factor as f32;
-                }
-                if wavelength < (original / high_freq_factor) as f32 {
-                    return frequency;
-                }
-                let smooth = (original as f32 / wavelength - low_freq_factor as f32)
-                    / (high_freq_factor - low_freq_factor) as f32;
-                (1.0 - smooth) * frequency / factor as f32 + smooth * frequency
-            }
+impl Yarn {
+    /// For each of a head's frequencies the share of it that is divided by the factor.
+    fn ramp(&self, theta: f64, rotary: usize) -> Vec<f32> {
+        let width = rotary as f64;
+        // The number of the frequency that turns so many times over the original context.
+        let number = |turns: f64| width * (self.original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
+        let (mut low, mut high) = (number(self.beta_fast), number(self.beta_slow));
+        if self.truncate {
+            (low, high) = (low.floor(), high.ceil());
         }
+        (low, high) = (low.max(0.0), high.min(width - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        let share = |i: usize| (i as f32 - low as f32) / (high - low) as f32;
+        (0..rotary / 2).map(|i| share(i).clamp(0.0, 1.0)).collect()
+    }
+
+    fn apply(&self, frequency: f32, share: f32) -> f32 {
+        let divided = 1.0 / (self.factor as f32 * (1.0 / frequency));
+        divided * share + frequency * (1.0 - share)
+    }
+}
+
+impl Llama3 {
+    fn apply(&self, frequency: f32) -> f32 {
+        let Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original,
+        } = *self;
+        let wavelength = (2.0 * PI) as f32 / frequency;
+        if wavelength > (original / low_freq_factor) as f32 {
+            return frequency / factor as f32;
+        }
+        if wavelength < (original / high_freq_factor) as f32 {
+            return frequency;
+        }
+        let smooth =
+            (original as f32 / wavelength - low_freq_factor as f32) / (high_freq_factor - low_freq_factor) as f32;
+        (1.0 - smooth) * frequency / factor as f32 + smooth * frequency
     }
 }
 
@@ -163,7 +245,7 @@ impl Rope {
                 None => "rope".to_string(),
             },
             inv_freq,
-            attention_factor: 1.0,
+            attention_factor: parameters.attention_factor(),
         })
     }
 }

@@ -4,10 +4,11 @@ use std::panic::Location;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::{Logits, Problem, Tensor, Tokens, Weights};
+use super::source::Declared;
+use super::{Logits, Problem, Source, Tensor, Tokens, Weights};
 use crate::graph::{
-    Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId, StateKind, Stored,
-    Template, WeightDecl, WeightId, WeightRole,
+    Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId, StateKind, Template,
+    WeightDecl, WeightId, WeightRole,
 };
 
 /// Collects the graph, and every mistake, while a definition runs.
@@ -21,7 +22,7 @@ pub struct Builder {
 
 #[derive(Default)]
 pub(super) struct State {
-    weights: Vec<(WeightDecl, Span)>,
+    weights: Vec<Weight>,
     states: Vec<StateDecl>,
     ropes: Vec<RopeSpec>,
     pub(super) layers: Vec<Layer>,
@@ -30,6 +31,13 @@ pub(super) struct State {
     kinds: Vec<String>,
     open: Scope,
     pub(super) problems: Vec<Problem>,
+}
+
+/// A declared weight, where it came from and where the author asked for it.
+struct Weight {
+    declaration: WeightDecl,
+    source: Source,
+    span: Span,
 }
 
 impl State {
@@ -77,11 +85,11 @@ impl Builder {
         let state = std::mem::take(&mut *self.state.borrow_mut());
         let mut problems = state.problems;
         let used = used_weights(&state.closed);
-        for (id, (weight, span)) in state.weights.iter().enumerate() {
+        for (id, weight) in state.weights.iter().enumerate() {
             if !used.contains(&WeightId(id)) {
                 problems.push(Problem {
-                    span: *span,
-                    message: format!("nothing uses the weight `{}`", weight.name),
+                    span: weight.span,
+                    message: format!("nothing uses the weight `{}`", weight.declaration.name),
                 });
             }
         }
@@ -102,7 +110,7 @@ impl Builder {
                 .collect(),
             layers: state.layers,
             epilogue,
-            weights: state.weights.into_iter().map(|(weight, _)| weight).collect(),
+            weights: state.weights.into_iter().map(|weight| weight.declaration).collect(),
             states: state.states,
             ropes: state.ropes,
         })
@@ -166,12 +174,12 @@ impl Builder {
         if let Some(node) = state.open.weights.get(&id) {
             return Tensor::new(self, section, *node);
         }
-        let (declaration, span) = &state.weights[id.0];
+        let weight = &state.weights[id.0];
         let node = Node {
             op: Op::Weight(id),
-            shape: Shape::fixed(declaration.shape.iter().copied()),
+            shape: Shape::fixed(weight.declaration.shape.iter().copied()),
             name: None,
-            span: *span,
+            span: weight.span,
         };
         let node = state.open.nodes.add_node(node);
         state.open.weights.insert(id, node);
@@ -181,48 +189,94 @@ impl Builder {
     /// Declares a weight, or finds it if the same one has been declared before.
     pub(super) fn declare_weight(
         &self,
-        name: String,
+        source: Source,
+        shape: Vec<Dim>,
+        role: WeightRole,
+        at: &'static Location<'static>,
+    ) -> WeightId {
+        let rows = match (role, &shape[..]) {
+            (WeightRole::Bank, [_, rows, ..]) | (_, [rows, ..]) => rows.value(),
+            (_, []) => 0,
+        };
+        self.declare(source, false, rows, shape, role, at)
+    }
+
+    /// Declares the bias beside a weight: `[rows]`, or `[experts, rows]` of a bank.
+    pub(super) fn declare_bias(&self, of: WeightId, shape: Vec<Dim>, at: &'static Location<'static>) -> WeightId {
+        let source = self.state().weights[of.0].source.clone();
+        let rows = shape.last().map_or(0, |rows| rows.value());
+        self.declare(source, true, rows, shape, WeightRole::Vector, at)
+    }
+
+    /// `rows` is how many rows of its tensor, or of each expert's part of it, the weight is.
+    fn declare(
+        &self,
+        source: Source,
+        bias: bool,
+        rows: usize,
         shape: Vec<Dim>,
         role: WeightRole,
         at: &'static Location<'static>,
     ) -> WeightId {
         let mut state = self.state.borrow_mut();
-        if let Some(id) = state.weights.iter().position(|(w, _)| w.name == name) {
-            let (known, span) = &state.weights[id];
-            if known.shape != shape || known.role != role {
+        let Declared { name, stored } = source.declare(rows, bias).unwrap_or_else(|problem| {
+            state.complain(at, problem);
+            Declared::unknown(&source)
+        });
+        let written = Shape::fixed(shape.iter().copied());
+        if shape.iter().any(|dim| dim.value() == 0) {
+            state.complain(at, format!("`{name}` is {written}: it has no elements"));
+        }
+        if let Some(id) = state.weights.iter().position(|weight| weight.declaration.name == name) {
+            let Weight { declaration, span, .. } = &state.weights[id];
+            let known = Shape::fixed(declaration.shape.iter().copied());
+            if declaration.shape != shape || declaration.role != role {
                 let message = format!(
-                    "`{name}` is asked for as {:?} {} here, but as {:?} {} at {span}",
-                    role,
-                    Shape::fixed(shape),
-                    known.role,
-                    Shape::fixed(known.shape.iter().copied()),
+                    "`{name}` is asked for as {role:?} {written} here, but as {:?} {known} at {span}",
+                    declaration.role,
                 );
+                state.complain(at, message);
+            } else if declaration.stored != stored {
+                let message = format!("`{name}` is asked for as other rows of its tensor here than at {span}");
                 state.complain(at, message);
             }
             return WeightId(id);
         }
-        let declaration = WeightDecl {
-            name,
-            shape,
-            role,
-            stored: Stored::AsDeclared,
-        };
-        state.weights.push((declaration, Span::from(at)));
+        state.weights.push(Weight {
+            declaration: WeightDecl {
+                name,
+                shape,
+                role,
+                stored,
+            },
+            source,
+            span: Span::from(at),
+        });
         WeightId(state.weights.len() - 1)
     }
 
     pub(super) fn weight_name(&self, id: WeightId) -> String {
-        self.state().weights[id.0].0.name.clone()
+        self.state().weights[id.0].declaration.name.clone()
     }
 
     /// Declares a state of the layer that is being traced; `name` is made unique within it.
     pub(super) fn declare_state(&self, name: &str, shape: Vec<Dim>, kind: StateKind) -> StateId {
         let mut state = self.state.borrow_mut();
-        let in_this_section = |node: &Node| matches!(node.op, Op::CacheWrite(_));
-        let before = state.open.nodes.node_weights().filter(|n| in_this_section(n)).count();
-        let suffix = if before == 0 { String::new() } else { before.to_string() };
+        let here: Vec<&str> = (state.open.nodes.node_weights())
+            .filter_map(|node| match node.op {
+                Op::CacheWrite(id) | Op::Convolution(id) | Op::GatedDelta(id) => Some(id),
+                _ => None,
+            })
+            .map(|id| state.states[id.0].name.as_str())
+            .collect();
+        let mut unique = name.to_string();
+        let mut number = 0;
+        while here.contains(&unique.as_str()) {
+            number += 1;
+            unique = format!("{name}{number}");
+        }
         state.states.push(StateDecl {
-            name: format!("{name}{suffix}"),
+            name: unique,
             shape,
             kind,
         });

@@ -1,8 +1,8 @@
 use std::panic::Location;
 
-use super::{Builder, Cache, Matrix, Tensor, Vector, Weights};
+use super::{Bank, Builder, Cache, Filter, Matrix, Source, Tensor, Vector, Weights};
 use crate::config::MOST_LAYERS;
-use crate::graph::{self, Dim, Op, Shape, StateKind};
+use crate::graph::{self, Dim, Op, Shape, StateId, StateKind};
 
 /// What tells one kind of layer from another. Layers of equal kind share a template.
 pub trait LayerKind: Clone + PartialEq {
@@ -14,6 +14,13 @@ pub trait LayerKind: Clone + PartialEq {
 impl LayerKind for () {
     fn name(&self) -> String {
         "layer".to_string()
+    }
+}
+
+/// Two things that layers differ in: `conv moe`.
+impl<A: LayerKind, B: LayerKind> LayerKind for (A, B) {
+    fn name(&self) -> String {
+        format!("{} {}", self.0.name(), self.1.name())
     }
 }
 
@@ -151,16 +158,40 @@ impl<'g, K: LayerKind> Layer<'g, K> {
         &self.kind
     }
 
-    /// The layer's checkpoint tensor `{path}.weight`, `[rows, columns]`.
+    /// A matrix of the layer: see [`Weights::matrix`].
     #[track_caller]
-    pub fn matrix(&self, path: &str, rows: impl Into<Dim>, columns: impl Into<Dim>) -> Matrix<'g> {
-        self.weights().matrix(&self.full(path), rows, columns)
+    pub fn matrix(&self, source: impl Into<Source>, rows: impl Into<Dim>, columns: impl Into<Dim>) -> Matrix<'g> {
+        self.weights().matrix(self.full(source), rows, columns)
     }
 
-    /// The layer's checkpoint tensor `{path}.weight`, `[length]`.
+    /// A matrix of the layer that chooses experts: see [`Weights::router`].
     #[track_caller]
-    pub fn vector(&self, path: &str, length: impl Into<Dim>) -> Vector<'g> {
-        self.weights().vector(&self.full(path), length)
+    pub fn router(&self, source: impl Into<Source>, experts: impl Into<Dim>, columns: impl Into<Dim>) -> Matrix<'g> {
+        self.weights().router(self.full(source), experts, columns)
+    }
+
+    /// A vector of the layer: see [`Weights::vector`].
+    #[track_caller]
+    pub fn vector(&self, source: impl Into<Source>, length: impl Into<Dim>) -> Vector<'g> {
+        self.weights().vector(self.full(source), length)
+    }
+
+    /// The layer's matrices, one for each expert: see [`Weights::bank`].
+    #[track_caller]
+    pub fn bank(
+        &self,
+        source: impl Into<Source>,
+        experts: impl Into<Dim>,
+        rows: impl Into<Dim>,
+        columns: impl Into<Dim>,
+    ) -> Bank<'g> {
+        self.weights().bank(self.full(source), experts, rows, columns)
+    }
+
+    /// Weights of a convolution of the layer: see [`Weights::filter`].
+    #[track_caller]
+    pub fn filter(&self, source: impl Into<Source>, channels: impl Into<Dim>, taps: impl Into<Dim>) -> Filter<'g> {
+        self.weights().filter(self.full(source), channels, taps)
     }
 
     /// Appends keys and values, each `[T, kv_heads, width]`, to the layer's cache.
@@ -176,11 +207,8 @@ impl<'g, K: LayerKind> Layer<'g, K> {
             );
             self.builder.problem(at, message);
         }
-        let state = self.builder.declare_state(
-            &self.full("kv"),
-            shape.dims.clone(),
-            StateKind::Cache { window: Some(0) },
-        );
+        let kind = StateKind::Cache { window: Some(0) };
+        let state = self.declare_state("kv", shape.dims.clone(), kind);
         let shape = Shape::fixed(shape.dims);
         let tensor = self.builder.add(Op::CacheWrite(state), &[keys, values], shape, at);
         Cache { tensor, state }
@@ -190,7 +218,17 @@ impl<'g, K: LayerKind> Layer<'g, K> {
         Weights::new(self.builder)
     }
 
-    fn full(&self, path: &str) -> String {
-        format!("{}.{path}", self.path)
+    fn full(&self, source: impl Into<Source>) -> Source {
+        source.into().within(&self.path)
+    }
+
+    pub(super) fn declare_state(&self, name: &str, shape: Vec<Dim>, kind: StateKind) -> StateId {
+        self.builder
+            .declare_state(&format!("{}.{name}", self.path), shape, kind)
+    }
+
+    /// For `#[block]`.
+    pub fn builder(&self) -> &'g Builder {
+        self.builder
     }
 }

@@ -12,14 +12,15 @@ pub struct Cache<'g> {
 }
 
 /// How [`attention`] attends.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Attention {
+#[derive(Clone, Copy, Default)]
+pub struct Attention<'g> {
     scale: Option<f32>,
     window: Option<usize>,
     softcap: Option<f32>,
+    sinks: Option<Vector<'g>>,
 }
 
-impl Attention {
+impl<'g> Attention<'g> {
     /// A token sees itself and all before it; dot products are divided by the root of the head's width.
     pub fn causal() -> Self {
         Attention::default()
@@ -45,6 +46,14 @@ impl Attention {
     pub fn softcap(self, cap: impl Into<Option<f32>>) -> Self {
         Attention {
             softcap: cap.into(),
+            ..self
+        }
+    }
+
+    /// `sinks [heads]`: one more logit for each head, which takes a share of the softmax and attends to nothing.
+    pub fn sinks(self, sinks: impl Into<Option<Vector<'g>>>) -> Self {
+        Attention {
+            sinks: sinks.into(),
             ..self
         }
     }
@@ -118,7 +127,7 @@ fn norm<'g>(
 /// `(q [T, heads, width], cache) -> [T, heads · width]`: scaled dot-product attention. Query heads
 /// share key-value heads in consecutive groups.
 #[track_caller]
-pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention) -> Tensor<'g> {
+pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention<'g>) -> Tensor<'g> {
     let at = Location::caller();
     let (shape, kept) = (q.shape(), cache.tensor.shape());
     let ([heads, width], [kv_heads, kv_width]) = (&shape.dims[..], &kept.dims[..]) else {
@@ -146,6 +155,13 @@ pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention) -> Tensor<
     if let Some(cap) = how.softcap {
         check_cap(q, cap, at);
     }
+    if let Some(sinks) = how.sinks
+        && sinks.length != *heads
+    {
+        let (name, length) = (sinks.name(), sinks.length);
+        let message = format!("attention: `{name}` has {length:?} sinks for {heads:?} heads");
+        q.builder.problem(at, message);
+    }
     q.builder.widen_state(cache.state, how.window);
     let spec = AttentionSpec {
         scale: how.scale.unwrap_or((width.value() as f64).powf(-0.5) as f32),
@@ -153,7 +169,9 @@ pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention) -> Tensor<
         softcap: how.softcap,
     };
     let flat = Shape::per_token([*heads * *width]);
-    let each = q.builder.add(Op::Attention(spec), &[q, cache.tensor], shape, at);
+    let mut operands = vec![q, cache.tensor];
+    operands.extend(how.sinks.map(Vector::tensor));
+    let each = q.builder.add(Op::Attention(spec), &operands, shape, at);
     q.builder.add(Op::MergeHeads, &[each], flat, at)
 }
 
@@ -173,4 +191,10 @@ pub fn activate(function: Unary, x: Tensor<'_>) -> Tensor<'_> {
 #[track_caller]
 pub fn silu(x: Tensor<'_>) -> Tensor<'_> {
     activate(Unary::Silu, x)
+}
+
+/// `1 / (1 + e^-x)`
+#[track_caller]
+pub fn sigmoid(x: Tensor<'_>) -> Tensor<'_> {
+    activate(Unary::Sigmoid, x)
 }

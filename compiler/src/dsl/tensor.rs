@@ -86,6 +86,63 @@ impl<'g> Tensor<'g> {
         self.builder.add(Op::Softcap(cap), &[self], self.shape(), at)
     }
 
+    /// `min(max(x, -limit), limit)`
+    #[track_caller]
+    pub fn clamp(self, limit: f32) -> Self {
+        let at = Location::caller();
+        if !(limit >= 0.0 && limit.is_finite()) {
+            self.builder.problem(at, format!("clamp: a limit of {limit}"));
+        }
+        self.builder.add(Op::Clamp(limit), &[self], self.shape(), at)
+    }
+
+    /// `[T, n] -> [T, len]`: the columns from `start` on.
+    #[track_caller]
+    pub fn columns(self, start: impl Into<Dim>, len: impl Into<Dim>) -> Self {
+        let (at, start, len) = (Location::caller(), start.into(), len.into());
+        let found = self.shape();
+        let end = start.value().saturating_add(len.value());
+        if !matches!(found.dims[..], [columns] if end <= columns.value()) {
+            let what = self.builder.describe(self);
+            let message = format!("columns: {what} is {found}, which has no {len:?} columns from {start:?} on");
+            self.builder.problem(at, message);
+        }
+        let shape = Shape::per_token([len]);
+        self.builder.add(Op::Slice { start, len }, &[self], shape, at)
+    }
+
+    /// `(x [T, n], factors [T, 1]) -> [T, n]`: each token's row times its factor.
+    #[track_caller]
+    pub fn scale_rows(self, factors: Self) -> Self {
+        let at = Location::caller();
+        let (found, of) = (self.shape(), factors.shape());
+        if found.dims.len() != 1 || of.dims != [Dim::constant(1)] {
+            let (what, factors) = (self.builder.describe(self), self.builder.describe(factors));
+            let message = format!("scale_rows: {what} is {found}, not [T, n], or {factors} is {of}, not [T, 1]");
+            self.builder.problem(at, message);
+        }
+        self.builder.add(Op::ScaleRows, &[self, factors], found, at)
+    }
+
+    /// `[T, heads, width] -> [T, heads · width]`
+    #[track_caller]
+    pub fn merge_heads(self) -> Self {
+        let (at, found) = (Location::caller(), self.shape());
+        let [heads, width] = found.dims[..] else {
+            let what = self.builder.describe(self);
+            let message = format!("merge_heads: {what} is {found}, not [T, heads, width]");
+            self.builder.problem(at, message);
+            return self;
+        };
+        let shape = Shape::per_token([heads * width]);
+        self.builder.add(Op::MergeHeads, &[self], shape, at)
+    }
+
+    /// For `#[block]`.
+    pub fn builder(self) -> &'g Builder {
+        self.builder
+    }
+
     fn binary(self, op: Binary, other: Self, at: &'static Location<'static>) -> Self {
         let (left, right) = (self.shape(), other.shape());
         if left != right {
@@ -149,7 +206,10 @@ impl Mul<f32> for Tensor<'_> {
     type Output = Self;
     #[track_caller]
     fn mul(self, factor: f32) -> Self {
-        self.builder
-            .add(Op::Scale(factor), &[self], self.shape(), Location::caller())
+        let at = Location::caller();
+        if !factor.is_finite() {
+            self.builder.problem(at, format!("mul: a factor of {factor}"));
+        }
+        self.builder.add(Op::Scale(factor), &[self], self.shape(), at)
     }
 }
