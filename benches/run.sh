@@ -4,7 +4,8 @@
 #   BIN    folder with compile-model and run-model (target/release)
 #   OUT    folder for one JSON file a measurement, and the logs
 #   SHAPE  names in benches/configs; default: smollm2-135m llama-3.2-1b
-# QUANT, PROFILE, PREFILL, DECODE, CONTEXTS and LEVELS may be set in the environment.
+# QUANT, PROFILE, PREFILL, DECODE, CONTEXTS and LEVELS may be set in the environment; PREFILL, CONTEXTS and LEVELS may
+# be several, with spaces between.
 set -euo pipefail
 bin=$1 out=$2
 shift 2
@@ -18,10 +19,9 @@ for shape in "$@"; do
         bundle=$work/$shape.$level
         "$bin/compile-model" "$configs/$shape.json" -o "$bundle" --random-weights 1 --quant "${QUANT:-q4}" \
             --profile "${PROFILE:-h100}" --opt-level "$level" --no-self-test 2>>"$out/log" | tee -a "$out/log"
-        for context in ${CONTEXTS:-512}; do
-            "$bin/run-model" bench "$bundle" --prefill "${PREFILL:-512}" --decode "${DECODE:-128}" \
-                --context "$context" --json >"$out/$shape.level$level.context$context.json" 2>>"$out/log"
-        done
+        contexts=${CONTEXTS:-512} prefill=${PREFILL:-512}
+        "$bin/run-model" bench "$bundle" --prefill "${prefill// /,}" --decode "${DECODE:-128}" \
+            --context "${contexts// /,}" --json >"$out/$shape.level$level.json" 2>>"$out/log"
         rm -rf "$bundle"
     done
 done

@@ -320,6 +320,19 @@ impl Manifest {
     }
 }
 
+/// A state is a ring with a window, or neither.
+fn check_ring(positions: Option<u64>, window: Option<u64>) -> Result<(), String> {
+    match (positions, window) {
+        (None, None) => Ok(()),
+        (Some(positions), Some(window)) if window <= positions => Ok(()),
+        (Some(positions), Some(window)) => {
+            Err(format!("keeps {positions} positions, less than its window of {window}"))
+        }
+        (Some(_), None) => Err("is a ring without a window".to_string()),
+        (None, Some(_)) => Err("has a window but is no ring".to_string()),
+    }
+}
+
 impl Variant {
     fn check(&self, weights: usize) -> Result<(), String> {
         for buffer in &self.buffers {
@@ -327,6 +340,9 @@ impl Variant {
                 && weight as usize >= weights
             {
                 return Err(format!("buffer {} names no weight", buffer.name));
+            }
+            if let BufferKind::State { positions, window, .. } = buffer.kind {
+                check_ring(positions, window).map_err(|what| format!("state {} {what}", buffer.name))?;
             }
         }
         type Is = fn(&BufferKind) -> bool;

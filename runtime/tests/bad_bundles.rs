@@ -42,7 +42,8 @@ fn a_folder_without_manifest_and_one_that_is_no_manifest() {
 #[test]
 fn another_version_says_which() {
     let error = changed(|manifest| manifest.format_version = FORMAT_VERSION + 1);
-    assert!(error.to_string().contains("bundle format 2"), "{error}");
+    let newer = format!("bundle format {}", FORMAT_VERSION + 1);
+    assert!(error.to_string().contains(&newer), "{error}");
     assert!(error.to_string().contains("update Kiln"), "{error}");
 }
 
@@ -164,6 +165,31 @@ fn manifests_that_contradict_themselves() {
         window: Some(1),
     };
     assert_inconsistent(set_buffer(2, state), "ring");
+    assert_inconsistent(set_buffer(2, BufferKind::Recurrent { bytes: 6 }), "ring");
+    assert_inconsistent(set_buffer(2, BufferKind::Recurrent { bytes: 0 }), "ring");
+}
+
+#[test]
+fn states_that_contradict_themselves() {
+    let ring = |bytes_per_position: u64, positions: Option<u64>, window: Option<u64>| {
+        changed(move |m| {
+            m.variants[0].buffers[2].kind = BufferKind::State {
+                bytes_per_position,
+                positions,
+                window,
+            };
+        })
+    };
+    assert_inconsistent(ring(4, Some(8), None), "state ring is a ring without a window");
+    assert_inconsistent(ring(4, None, Some(3)), "state ring has a window but is no ring");
+    let short = "state ring keeps 8 positions, less than its window of 9";
+    assert_inconsistent(ring(4, Some(8), Some(9)), short);
+    assert_inconsistent(ring(4, Some(8), Some(u64::MAX)), "less than its window");
+    assert_inconsistent(ring(4, Some(0), Some(0)), "buffer ring has an impossible size");
+    // A whole number of words, but not entry by entry.
+    assert_inconsistent(ring(6, Some(8), Some(3)), "buffer ring has an impossible size");
+    assert_inconsistent(ring(6, None, None), "buffer ring has an impossible size");
+    assert_inconsistent(ring(1 << 62, Some(8), Some(3)), "buffer ring has an impossible size");
 }
 
 #[test]

@@ -148,31 +148,68 @@ fn inspect_and_devices_tell() {
         "variant base",
         "decode: 3 dispatches, 3.0 a layer",
         "remember",
+        "1 × 4 bytes a position (cache)",
+        "1 × ring of 8 positions of 4 bytes, the last 3 needed (ring)",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
+    let recurrent = Toy::recurrent(40);
+    let text = stdout(&["inspect", bundle(&recurrent)]);
+    assert!(text.contains("1 × recurrent, sums up all tokens (sum)"), "{text}");
     assert!(stdout(&["devices"]).contains("maxStorageBufferBindingSize"));
 }
 
 #[test]
 fn bench_measures() {
     let toy = Toy::new();
-    let sizes = [
+    let arguments = [
         "--prefill",
-        "7",
+        "7,9",
         "--decode",
         "5",
         "--context",
-        "6",
+        "2,6,30",
         "--repetitions",
         "2",
-        "--json",
     ];
-    let json: Value = serde_json::from_str(&stdout(&[&["bench", bundle(&toy)], &sizes[..]].concat())).unwrap();
-    for measure in ["prefill_tokens_per_s", "decode_tokens_per_s", "time_to_first_token_s"] {
-        assert!(json[measure]["median"].as_f64().unwrap() > 0.0, "{measure}: {json}");
+    let bench = [&["bench", bundle(&toy)], &arguments[..]].concat();
+    let json: Value = serde_json::from_str(&stdout(&[&bench[..], &["--json"]].concat())).unwrap();
+    let numbers = |list: &str, name: &str| -> Vec<u64> {
+        let entries = json[list].as_array().unwrap().iter();
+        entries.map(|entry| entry[name].as_u64().unwrap()).collect()
+    };
+    assert_eq!(numbers("prefill", "tokens"), [7, 9]);
+    assert_eq!(numbers("decode", "context"), [2, 6, 30]);
+    assert_eq!(numbers("decode", "tokens"), [5, 5, 5]);
+    for (list, measure) in [
+        ("prefill", "tokens_per_s"),
+        ("prefill", "time_to_first_token_s"),
+        ("decode", "tokens_per_s"),
+    ] {
+        for entry in json[list].as_array().unwrap() {
+            assert!(entry[measure]["median"].as_f64().unwrap() > 0.0, "{measure}: {json}");
+        }
     }
     assert_eq!(json["decode_dispatches"], 5);
+    // 36 positions of 4 bytes, a ring of 8, one weight of 17 words; see `common` for the rest.
+    let memory = &json["memory"];
+    assert_eq!(memory["context"], 36);
+    let planned = serde_json::json!({
+        "weights": 68, "caches": 144, "windows": 32, "recurrent": 0, "arenas": 288, "others": 32 + 16 + 32 + 32 + 68,
+    });
+    assert_eq!(memory["planned"], planned);
+    assert_eq!(memory["planned_total"], 68 + 144 + 32 + 288 + 180);
+    assert!(memory["allocated"].as_u64() >= memory["planned_total"].as_u64());
+
+    let text = stdout(&bench);
+    for part in [
+        "prefill 9",
+        "decode 5 after 30",
+        "planned: 0.0 MB",
+        "peak of all buffers",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
     let arguments = ["bench", bundle(&toy), "--prefill", "100"];
     assert!(stderr(1, &arguments).contains("between 1 and the model's 40"));
 }

@@ -35,7 +35,8 @@ pub(super) enum Command {
     Logits(LogitsArgs),
     /// Measure speed and memory
     ///
-    /// Medians of several repetitions with random tokens, after the device has warmed up.
+    /// Medians of several repetitions with random tokens, after the device has warmed up. The session is as long as the
+    /// longest measurement; its memory is shown as planned from the bundle and as allocated.
     Bench(BenchArgs),
     /// Check the files, and the model's self-test in every variant that the device can run
     ///
@@ -150,15 +151,17 @@ pub(super) struct LogitsArgs {
 pub(super) struct BenchArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
-    /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) prefill: u32,
+    /// Tokens of the prompt; several are measured one after another, e.g. 512,2048
+    #[arg(long, value_name = "N", default_value = "512", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) prefill: Vec<u32>,
     /// Tokens to generate
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) decode: u32,
-    /// Tokens in the context before decoding starts
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) context: u32,
+    /// Tokens in the context before decoding starts; several are measured one after another, e.g. 512,8192
+    #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) context: Vec<u32>,
     /// Repetitions of each measurement
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) repetitions: u32,

@@ -5,6 +5,7 @@ use kiln_bundle::{BufferKind, Dispatch, Grid, Manifest, Variant};
 
 use super::args::InspectArgs;
 use super::open::{self, FolderBundle};
+use crate::MemoryPlan;
 
 pub(super) async fn run(args: InspectArgs) -> anyhow::Result<ExitCode> {
     let bundle = open::bundle(&args.bundle).await?;
@@ -90,33 +91,46 @@ fn variant(out: &mut impl Write, manifest: &Manifest, variant: &Variant, kernel_
     for (name, program) in [("head", &programs.head), ("sample", &programs.sample)] {
         writeln!(out, "  {name}: {} dispatches", program.len())?;
     }
-    let buffers = variant.buffers.iter().map(|buffer| &buffer.kind);
-    let (mut arenas, mut growing, mut fixed) = (0u64, 0u64, 0u64);
-    for kind in buffers {
-        match *kind {
-            BufferKind::Arena { bytes } => arenas = arenas.saturating_add(bytes),
-            BufferKind::State {
-                bytes_per_position,
-                positions: None,
-                ..
-            } => growing = growing.saturating_add(bytes_per_position),
+    memory(out, manifest, variant)
+}
+
+/// States, alike ones together, and what all takes on a device.
+fn memory(out: &mut impl Write, manifest: &Manifest, variant: &Variant) -> std::io::Result<()> {
+    let context = manifest.model.default_context;
+    let mut states: Vec<(&BufferKind, &str, usize)> = Vec::new();
+    for buffer in &variant.buffers {
+        if !matches!(buffer.kind, BufferKind::State { .. } | BufferKind::Recurrent { .. }) {
+            continue;
+        }
+        match states.iter_mut().find(|(kind, ..)| **kind == buffer.kind) {
+            Some((.., count)) => *count += 1,
+            None => states.push((&buffer.kind, &buffer.name, 1)),
+        }
+    }
+    writeln!(out, "  memory for {context} positions:")?;
+    let row = |out: &mut dyn Write, what: &str, bytes: u64| writeln!(out, "    {what:<68} {:>12}", size(bytes));
+    for (kind, name, count) in states {
+        let bytes = crate::model::buffer_bytes(manifest, kind, context).unwrap_or(u64::MAX);
+        let what = match *kind {
             BufferKind::State {
                 bytes_per_position,
                 positions: Some(positions),
-                ..
-            } => fixed = fixed.saturating_add(bytes_per_position.saturating_mul(positions)),
-            _ => {}
-        }
+                window,
+            } => {
+                let window = window.unwrap_or(positions);
+                format!("ring of {positions} positions of {bytes_per_position} bytes, the last {window} needed")
+            }
+            BufferKind::State { bytes_per_position, .. } => format!("{bytes_per_position} bytes a position"),
+            _ => "recurrent, sums up all tokens".to_string(),
+        };
+        let what = format!("{count} × {what} ({name}{})", if count > 1 { " ..." } else { "" });
+        row(out, &what, bytes.saturating_mul(count as u64))?;
     }
-    let context = manifest.model.default_context;
-    let state = growing.saturating_mul(context.into()).saturating_add(fixed);
-    writeln!(
-        out,
-        "  state: {growing} bytes a position and {} fixed; {} for {context} positions",
-        size(fixed),
-        size(state)
-    )?;
-    writeln!(out, "  arenas: {}", size(arenas))
+    let plan = MemoryPlan::new(manifest, variant, context);
+    row(out, "weights", plan.weights)?;
+    row(out, "arenas", plan.arenas)?;
+    row(out, "hidden states, logits, tokens", plan.others)?;
+    row(out, "all", plan.total())
 }
 
 fn dispatches(out: &mut impl Write, variant: &Variant) -> std::io::Result<()> {

@@ -38,6 +38,7 @@ pub struct Device {
     needs_subgroups: bool,
     faults: Arc<Faults>,
     allocated: AtomicU64,
+    most_allocated: AtomicU64,
 }
 
 impl Device {
@@ -109,6 +110,7 @@ impl Device {
             variant: index,
             needs_subgroups: variant.features.contains(&Feature::Subgroups),
             allocated: AtomicU64::new(0),
+            most_allocated: AtomicU64::new(0),
         })
     }
 
@@ -125,6 +127,19 @@ impl Device {
     /// Bytes of all buffers made so far and not freed.
     pub fn allocated_bytes(&self) -> u64 {
         self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// The most that [`Device::allocated_bytes`] has been.
+    pub fn most_allocated_bytes(&self) -> u64 {
+        self.most_allocated.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wgpu holds of the device's memory for buffers, unused parts of blocks and staging included; `None`
+    /// where it cannot tell.
+    pub fn reserved_bytes(&self) -> Option<u64> {
+        self.gpu
+            .generate_allocator_report()
+            .map(|report| report.total_reserved_bytes)
     }
 
     /// Frees the device at once; whatever uses it reports a lost device from then on.
@@ -184,7 +199,8 @@ impl Device {
                 bytes,
             });
         }
-        self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        self.most_allocated.fetch_max(before + bytes, Ordering::Relaxed);
         Ok(OwnedBuffer {
             buffer,
             device: Arc::clone(self),

@@ -53,7 +53,12 @@ pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgp
             BufferKind::Logits { .. } => 4 * u64::from(model.vocab_size),
             _ => 4,
         };
-        if bytes.is_none_or(|bytes| bytes < needed || !bytes.is_multiple_of(4)) {
+        // Parts of a state are cleared and copied entry by entry.
+        let in_words = match buffer.kind {
+            BufferKind::State { bytes_per_position, .. } => bytes_per_position.is_multiple_of(4),
+            _ => true,
+        };
+        if !in_words || bytes.is_none_or(|bytes| bytes < needed || !bytes.is_multiple_of(4)) {
             return Err(inconsistent(format!(
                 "variant {}: buffer {} has an impossible size",
                 variant.name, buffer.name

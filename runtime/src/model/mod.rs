@@ -3,6 +3,7 @@
 mod check;
 mod kernels;
 mod layout;
+mod memory;
 mod weights;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::{Bundle, BundleSource, CancelToken, Device, Error};
 pub(crate) use check::check_manifest;
 pub(crate) use kernels::CompiledKernel;
 pub(crate) use layout::buffer_bytes;
+pub use memory::MemoryPlan;
 
 /// How far the weights are, in bytes; kernels compile beside them.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +132,11 @@ impl Model {
 
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Device memory of the model with one session of `context` positions.
+    pub fn memory_plan(&self, context: u32) -> MemoryPlan {
+        MemoryPlan::new(&self.manifest, self.variant(), context)
     }
 
     pub fn load_report(&self) -> LoadReport {

@@ -95,8 +95,9 @@ impl GenerationReport {
     }
 }
 
-/// A running generation. Dropping it leaves the session at the last token taken: the state of steps that ran past
-/// it is beyond the session's position, never read, and overwritten by what is fed next.
+/// A running generation. Dropping it leaves the session at the last token taken: what steps that ran past it have
+/// written lies beyond the session's position, is never read, and is overwritten by what is fed next. Recurrent states
+/// are taken back to a copy made before, and the session to its position (see [`Session::rewind`]).
 pub struct Generation<'s> {
     session: &'s mut Session,
     stop_ids: Vec<u32>,
@@ -146,10 +147,10 @@ impl Session {
         } else {
             (room, StopReason::ContextFull)
         };
-        // Rings of windowed layers bear a chunk of steps past the end; the output ring must not lap itself.
+        // Rings bear only so many steps past the end; the output ring must not lap itself.
         let ahead = options
             .steps_in_flight
-            .min(facts.chunk)
+            .min(self.replay.states.ring_slack().unwrap_or(u32::MAX))
             .min(self.replay.output_slots)
             .max(1);
         Ok(Generation {
@@ -229,6 +230,10 @@ impl Generation<'_> {
                 Some(readback) => readback,
                 None => Readback::new(&self.session.model.device, 4).await?,
             };
+            if self.session.replay.states.is_snapshot_due() {
+                let session = &mut *self.session;
+                session.replay.states.take_snapshot(&session.model.device, true).await?;
+            }
             self.submit(readback)?;
         }
         Ok(())
@@ -239,8 +244,8 @@ impl Generation<'_> {
         let watch = Stopwatch::start();
         let session = &mut *self.session;
         let model = &session.model;
-        let replay = &session.replay;
         let mut encoder = session.encoder();
+        let replay = &session.replay;
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             // The first token follows from the last row of the step that was fed, the others from steps of one.
@@ -264,7 +269,7 @@ impl Generation<'_> {
             session.rows = None;
             // At this moment the history lacks the tokens in flight and the last one taken.
             let position = session.position() + self.flights.len() as u32 + 1;
-            session.written = session.written.max(position);
+            session.replay.states.advance_to(position);
         }
         self.flights.push_back(Flight { readback, submission });
         self.submitted += 1;
@@ -280,5 +285,14 @@ impl Generation<'_> {
         let id = readback.read(device, submission, 4, read).await?;
         self.session.spare.push(readback);
         Ok(id)
+    }
+}
+
+impl Drop for Generation<'_> {
+    fn drop(&mut self) {
+        let states = &self.session.replay.states;
+        let way = states.way_back(self.session.position());
+        // A lost device is reported by whatever comes next.
+        let _ = self.session.go(way);
     }
 }

@@ -4,6 +4,7 @@ mod generate;
 mod logits;
 mod profile;
 mod replay;
+mod states;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::{CancelToken, Error, Model};
 pub use generate::{GenerateOptions, Generation, GenerationReport, Sampling, StopReason};
 pub use profile::KernelTime;
 use replay::{Call, Replay, record};
+use states::WayBack;
 
 /// See the module. Sessions of one model take turns; each keeps its own state.
 pub struct Session {
@@ -23,8 +25,6 @@ pub struct Session {
     context: u32,
     /// The tokens in the state; its length is the position.
     history: Vec<u32>,
-    /// Positions `0 .. written` may hold something since the last reset, also beyond `history`.
-    written: u32,
     /// Tokens in the last step, as long as `Hidden` holds its rows.
     rows: Option<u32>,
     /// The numbers 0, 1, 2 ..: sources for the step buffer's row word.
@@ -70,7 +70,6 @@ impl Session {
             replay,
             context: asked,
             history: Vec::new(),
-            written: 0,
             rows: None,
             row_numbers,
             spare: Vec::new(),
@@ -127,6 +126,9 @@ impl Session {
             let fence = self.step(ids)?;
             self.running.push_back(fence);
         }
+        if self.replay.states.is_recurrent() {
+            self.mark().await?;
+        }
         Ok(())
     }
 
@@ -143,19 +145,12 @@ impl Session {
     /// # Errors
     /// A lost device.
     pub fn reset(&mut self) -> Result<(), Error> {
-        self.history.clear();
-        self.written = 0;
-        self.rows = None;
-        let mut encoder = self.encoder();
-        for state in &self.replay.states {
-            encoder.clear_buffer(state, 0, None);
-        }
-        self.model.device.submit(Some(encoder.finish()));
-        self.model.device.check()
+        self.go(WayBack::Nothing).map(|_| ())
     }
 
-    /// Goes back to an earlier position and returns where the session is then: `position`, or 0 where windowed
-    /// layers have overwritten what they would need (feed everything again).
+    /// Goes back to an earlier position and returns where the session is then: `position`, or an earlier one (feed what
+    /// lies between again). Earlier, perhaps 0, where windowed layers have overwritten what they would need, and where
+    /// recurrent layers have no copy of their state as it was (see [`Session::mark`]).
     ///
     /// # Errors
     /// A position ahead of the session, or a lost device.
@@ -166,22 +161,37 @@ impl Session {
                 current: self.position(),
             });
         }
-        if position == self.position() {
-            return Ok(position);
+        let way = match position {
+            0 => WayBack::Nothing,
+            _ => self.replay.states.way_back(position),
+        };
+        self.go(way)
+    }
+
+    /// Makes the present position one that [`Session::rewind`] can go back to, at the cost of a copy of the states on
+    /// the device; of several copies the newest are kept. Costs nothing where rewinding is always possible. With
+    /// recurrent layers [`Session::feed`] does so at its end.
+    ///
+    /// # Errors
+    /// A lost device, or an operation that it refused.
+    pub async fn mark(&mut self) -> Result<(), Error> {
+        if !self.replay.states.can_lose_the_past() {
+            return Ok(());
         }
-        // Rings have room for one chunk besides their window.
-        let overwritten = self.written - position > self.model.manifest().model.chunk
-            && self
-                .replay
-                .shortest_ring
-                .is_some_and(|ring| u64::from(self.written) > ring);
-        if position == 0 || overwritten {
-            self.reset()?;
-            return Ok(0);
+        self.replay.states.take_snapshot(&self.model.device, false).await
+    }
+
+    /// Takes the states back, forgets the tokens since, and returns the position.
+    fn go(&mut self, way: WayBack) -> Result<u32, Error> {
+        if way != WayBack::Stay {
+            let mut encoder = self.encoder();
+            let position = self.replay.states.go_back(way, &mut encoder);
+            self.model.device.submit(Some(encoder.finish()));
+            self.history.truncate(position as usize);
+            self.rows = None;
+            self.model.device.check()?;
         }
-        self.history.truncate(position as usize);
-        self.rows = None;
-        Ok(position)
+        Ok(self.position())
     }
 
     /// Rewinds to where `ids` part from the session's tokens, and returns how many of them are in the state then:
@@ -236,7 +246,7 @@ impl Session {
         }
         let fence = self.model.device.submit(Some(encoder.finish()));
         self.history.extend_from_slice(ids);
-        self.written = self.written.max(self.position());
+        self.replay.states.advance_to(self.position());
         self.rows = Some(tokens);
         self.model.device.check()?;
         Ok(fence)

@@ -22,7 +22,8 @@ const DISPATCHES_IN_A_SET: usize = 2048;
 
 impl Session {
     /// Runs one step of at most a chunk of tokens, with head and sampling, each dispatch timed on its own, which
-    /// keeps dispatches from overlapping; the longest kernel first. The position does not change.
+    /// keeps dispatches from overlapping; the longest kernel first. Afterwards the session is where it was, as far as
+    /// it can go back there (see [`Session::rewind`]).
     ///
     /// # Errors
     /// No timestamp queries (see [`crate::DeviceOptions::timestamps`]), tokens that do not fit, a lost device.
@@ -55,8 +56,10 @@ impl Session {
                 entry.1 += nanoseconds;
             }
         }
+        let position = self.position();
+        self.replay.states.advance_to(position + tokens);
+        self.rewind(position)?;
         self.rows = None;
-        self.written = self.written.max(self.position() + tokens);
         let kernels = &self.model.variant().kernels;
         let mut times: Vec<KernelTime> = times
             .into_iter()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kiln_bundle::{Binding, Buffer, BufferKind, Dispatch, Grid};
 
+use super::states::States;
 use crate::device::OwnedBuffer;
 use crate::error::inconsistent;
 use crate::model::buffer_bytes;
@@ -28,10 +29,7 @@ pub(super) struct Replay {
     pub(super) output: wgpu::Buffer,
     pub(super) output_slots: u32,
     pub(super) logits: wgpu::Buffer,
-    /// State buffers, to be cleared on reset.
-    pub(super) states: Vec<wgpu::Buffer>,
-    /// Some state is a ring shorter than the context: positions far behind are overwritten.
-    pub(super) shortest_ring: Option<u64>,
+    pub(super) states: States,
     /// Keeps all buffers alive and counted.
     _buffers: Vec<Arc<OwnedBuffer>>,
 }
@@ -62,12 +60,6 @@ impl Replay {
             BufferKind::Output { slots } => Some(slots),
             _ => None,
         });
-        let rings = variant.buffers.iter().filter_map(|buffer| match buffer.kind {
-            BufferKind::State { positions, .. } => positions,
-            _ => None,
-        });
-        let states = variant.buffers.iter().zip(&buffers);
-        let states = states.filter(|(buffer, _)| matches!(buffer.kind, BufferKind::State { .. }));
         Ok(Self {
             prefill: prefill?,
             decode: decode?,
@@ -78,8 +70,7 @@ impl Replay {
             output: find(|kind| matches!(kind, BufferKind::Output { .. }))?,
             output_slots: output_slots.unwrap_or(1),
             logits: find(|kind| matches!(kind, BufferKind::Logits { .. }))?,
-            states: states.map(|(_, owned)| owned.buffer.clone()).collect(),
-            shortest_ring: rings.filter(|ring| *ring < context.into()).min(),
+            states: States::new(variant, &buffers, context),
             _buffers: buffers,
         })
     }

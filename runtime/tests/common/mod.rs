@@ -36,18 +36,15 @@ pub mod reference {
         (all + window) % VOCAB
     }
 
-    /// Logits after the last of `ids`.
-    pub fn logits(ids: &[u32]) -> Vec<f32> {
+    fn logits_of(hidden: u32, ids: &[u32]) -> Vec<f32> {
         let position = ids.len() as f32 - 1.0;
-        let hidden = hidden(ids) as f32;
         table()
             .iter()
-            .map(|place| -(place - hidden).abs() + position * 0.25)
+            .map(|place| -(place - hidden as f32).abs() + position * 0.25)
             .collect()
     }
 
-    /// The greedy continuation.
-    pub fn generate(ids: &[u32], count: usize) -> Vec<u32> {
+    fn continuation(hidden: impl Fn(&[u32]) -> u32, ids: &[u32], count: usize) -> Vec<u32> {
         let mut all = ids.to_vec();
         for _ in 0..count {
             let target = hidden(&all) as f32;
@@ -55,6 +52,34 @@ pub mod reference {
             all.push(next as u32);
         }
         all[ids.len()..].to_vec()
+    }
+
+    /// Logits after the last of `ids`.
+    pub fn logits(ids: &[u32]) -> Vec<f32> {
+        logits_of(hidden(ids), ids)
+    }
+
+    /// The greedy continuation.
+    pub fn generate(ids: &[u32], count: usize) -> Vec<u32> {
+        continuation(hidden, ids, count)
+    }
+
+    /// The model of [`super::Toy::recurrent`].
+    pub mod recurrent {
+        use super::VOCAB;
+
+        fn hidden(ids: &[u32]) -> u32 {
+            let hash = |hash: u32, id: &u32| hash.wrapping_mul(31).wrapping_add(id + 1);
+            (super::hidden(ids) + ids.iter().fold(0, hash) % VOCAB) % VOCAB
+        }
+
+        pub fn logits(ids: &[u32]) -> Vec<f32> {
+            super::logits_of(hidden(ids), ids)
+        }
+
+        pub fn generate(ids: &[u32], count: usize) -> Vec<u32> {
+            super::continuation(hidden, ids, count)
+        }
     }
 }
 
@@ -75,6 +100,18 @@ impl Toy {
         };
         for kernel in toy.manifest.variants[0].kernels.clone() {
             toy.set_kernel(&kernel.name, &kernel_text(&kernel.name));
+        }
+        toy.save();
+        toy
+    }
+
+    /// The toy with a state, besides, that sums up all tokens.
+    pub fn recurrent(max_context: u32) -> Self {
+        let mut toy = Self::new();
+        toy.manifest.model.max_context = max_context;
+        make_recurrent(&mut toy.manifest.variants[0]);
+        for name in ["accumulate", "mix_sums"] {
+            toy.set_kernel(name, &kernel_text(name));
         }
         toy.save();
         toy
@@ -300,5 +337,50 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
                 kind,
             })
             .collect(),
+    }
+}
+
+/// Adds the recurrent state, its kernel, and the kernel that reads it in place of `mix`.
+fn make_recurrent(variant: &mut Variant) {
+    use Access::{Read, ReadWrite};
+    let kernel = |name: &str, bindings: &[Access]| Kernel {
+        name: name.to_string(),
+        file: format!("kernels/{name}.wgsl"),
+        sha256: String::new(),
+        bindings: bindings.to_vec(),
+    };
+    let named = |name: &str, kind| Buffer {
+        name: name.to_string(),
+        kind,
+    };
+    variant.buffers.push(named("sum", BufferKind::Recurrent { bytes: 8 }));
+    let bytes = u64::from(CHUNK) * 4;
+    variant.buffers.push(named("sums", BufferKind::Arena { bytes }));
+    let number = variant.kernels.len() as u32;
+    variant
+        .kernels
+        .push(kernel("accumulate", &[Read, Read, ReadWrite, ReadWrite]));
+    variant
+        .kernels
+        .push(kernel("mix_sums", &[Read, Read, Read, Read, ReadWrite]));
+    let buffers = &variant.buffers;
+    let binding = |name: &str| Binding {
+        buffer: buffers.iter().position(|buffer| buffer.name == name).unwrap() as u32,
+        offset: 0,
+        bytes: None,
+    };
+    for program in [&mut variant.programs.prefill, &mut variant.programs.decode] {
+        let mix = &mut program[1];
+        mix.kernel = number + 1;
+        mix.bindings.insert(2, binding("sums"));
+        program.insert(
+            1,
+            Dispatch {
+                kernel: number,
+                bindings: ["tokens", "step", "sum", "sums"].map(binding).to_vec(),
+                grid: [Grid::Fixed(1); 3],
+                label: "accumulate".to_string(),
+            },
+        );
     }
 }

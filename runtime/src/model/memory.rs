@@ -1,0 +1,60 @@
+//! Device memory, as it follows from the manifest.
+
+use kiln_bundle::{BufferKind, Manifest, Variant};
+
+use super::buffer_bytes;
+use super::weights::used_bytes;
+
+/// Bytes of device memory that a model with one session needs. Copies of recurrent states that a session makes to go
+/// back to, buffers for reading results, and the driver's own come on top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryPlan {
+    pub weights: u64,
+    /// Keys and values of every position of the context.
+    pub caches: u64,
+    /// States that hold only the last positions: sliding windows, inputs of convolutions.
+    pub windows: u64,
+    /// States that sum up all tokens.
+    pub recurrent: u64,
+    /// Activations.
+    pub arenas: u64,
+    /// Hidden states, logits, tokens.
+    pub others: u64,
+}
+
+impl MemoryPlan {
+    /// For a session of `context` positions.
+    pub fn new(manifest: &Manifest, variant: &Variant, context: u32) -> Self {
+        let mut plan = Self {
+            weights: used_bytes(manifest, variant),
+            ..Self::default()
+        };
+        for buffer in &variant.buffers {
+            let part = match buffer.kind {
+                // Several buffers may name one weight.
+                BufferKind::Weight { .. } => continue,
+                BufferKind::State { positions: None, .. } => &mut plan.caches,
+                BufferKind::State { .. } => &mut plan.windows,
+                BufferKind::Recurrent { .. } => &mut plan.recurrent,
+                BufferKind::Arena { .. } => &mut plan.arenas,
+                _ => &mut plan.others,
+            };
+            let bytes = buffer_bytes(manifest, &buffer.kind, context).unwrap_or(u64::MAX);
+            *part = part.saturating_add(bytes);
+        }
+        plan
+    }
+
+    /// Weights, states and arenas: all of it.
+    pub fn total(&self) -> u64 {
+        let parts = [
+            self.weights,
+            self.caches,
+            self.windows,
+            self.recurrent,
+            self.arenas,
+            self.others,
+        ];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+}
