@@ -1,14 +1,19 @@
 //! The end-to-end test: every reference case, compiled, loaded and run on a GPU (real or software), at level 0
-//! and in full, in every variant, against Hugging Face transformers.
+//! and in full, in every variant and with every expert plan, against Hugging Face transformers.
 
 use kiln_codegen_tests::oracle::{Case, Spelling, worst_relative_error};
 use kiln_codegen_tests::pipeline::{Compiled, VARIANTS, feed, greedy, session, tolerance};
-use kiln_compiler::rewrite::OptLevel;
+use kiln_compiler::rewrite::{MoePlan, OptLevel};
 
-fn check(name: &'static str, level: OptLevel) {
+/// Level 0 feeds prompts in small steps, so that states and windows are carried over; the full level in one.
+fn check(name: &'static str, level: OptLevel, plan: Option<MoePlan>) {
     let case = Case::load(name);
     let checkpoint = case.checkpoint(Spelling::V4);
-    let compiled = Compiled::new(checkpoint.path(), |options| options.level = level);
+    let compiled = Compiled::new(checkpoint.path(), |options| {
+        options.level = level;
+        options.moe_plan = plan;
+        options.chunk = (level == OptLevel::None).then_some(12);
+    });
     for variant in VARIANTS {
         let Some(model) = compiled.load(variant) else { continue };
         for (p, prompt) in case.prompts.iter().enumerate() {
@@ -44,15 +49,44 @@ macro_rules! cases {
 
             #[test]
             fn unfused() {
-                super::check($case, OptLevel::None);
+                super::check($case, OptLevel::None, None);
             }
 
             #[test]
             fn full() {
-                super::check($case, OptLevel::Full);
+                super::check($case, OptLevel::Full, None);
             }
         }
     )*};
+}
+
+/// Cases with mixtures of experts, under each plan.
+macro_rules! mixtures {
+    ($($test:ident: $case:literal,)*) => {$(
+        mod $test {
+            use kiln_compiler::rewrite::{MoePlan, OptLevel};
+
+            #[test]
+            fn chosen() {
+                super::check($case, OptLevel::Full, None);
+            }
+
+            mixtures!(@plan $case, gather, unfused_gather, Gather);
+            mixtures!(@plan $case, grouped, unfused_grouped, Grouped);
+            mixtures!(@plan $case, dense, unfused_dense, Dense);
+        }
+    )*};
+    (@plan $case:literal, $full:ident, $unfused:ident, $plan:ident) => {
+        #[test]
+        fn $full() {
+            super::check($case, OptLevel::Full, Some(MoePlan::$plan));
+        }
+
+        #[test]
+        fn $unfused() {
+            super::check($case, OptLevel::None, Some(MoePlan::$plan));
+        }
+    };
 }
 
 cases! {
@@ -64,4 +98,18 @@ cases! {
     qwen3_b_bf16: "qwen3-B-bf16",
     gemma3_a_bf16: "gemma3-A-bf16",
     gemma3_b_bf16: "gemma3-B-bf16",
+    lfm2_a_bf16: "lfm2-A-bf16",
+    qwen3_5_a_bf16: "qwen3_5-A-bf16",
+}
+
+mixtures! {
+    gpt_oss_a_bf16: "gpt_oss-A-bf16",
+    gpt_oss_a_f32: "gpt_oss-A-f32",
+    gpt_oss_a_mxfp4: "gpt_oss-A-mxfp4",
+    qwen3_moe_a_bf16: "qwen3_moe-A-bf16",
+    olmoe_a_bf16: "olmoe-A-bf16",
+    granitemoe_a_bf16: "granitemoe-A-bf16",
+    lfm2_moe_a_bf16: "lfm2_moe-A-bf16",
+    qwen3_next_a_bf16: "qwen3_next-A-bf16",
+    qwen3_5_moe_a_bf16: "qwen3_5_moe-A-bf16",
 }
