@@ -8,9 +8,15 @@ mod attention;
 mod attention_join;
 mod attention_prefill;
 mod attention_split;
+mod bank;
 pub mod builder;
 mod cache;
+mod choice;
+mod combine;
+mod dots;
 mod epilogue;
+mod expert_down;
+mod expert_up;
 mod gather;
 mod gemm;
 mod grid;
@@ -21,6 +27,8 @@ mod norm;
 mod pointwise;
 mod rope;
 mod rope_cache;
+mod route;
+mod router;
 mod sample;
 mod sample_threshold;
 mod spec;
@@ -50,6 +58,11 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::CacheWrite(spec) => cache::build(spec, variant),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, variant),
         KernelSpec::AttentionPrefill(spec) => attention_prefill::build(spec, variant),
+        KernelSpec::Route(spec) => route::build(spec, variant),
+        KernelSpec::Router(spec) => router::build(spec, variant),
+        KernelSpec::ExpertUp(spec) => expert_up::build(spec, variant),
+        KernelSpec::ExpertDown(spec) => expert_down::build(spec, variant),
+        KernelSpec::Combine(spec) => combine::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: format!("{other:?}"),
             what: "a kernel that is not written yet".to_string(),
