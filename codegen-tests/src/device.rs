@@ -23,6 +23,11 @@ impl Data {
     pub fn from_byte(&self, start: usize) -> Self {
         Data(self.0[start..].to_vec())
     }
+
+    /// The contents in pieces of `bytes`, the last of what is left: a matrix in several bindings.
+    pub fn pieces(&self, bytes: usize) -> Vec<Self> {
+        self.0.chunks(bytes).map(|piece| Data(piece.to_vec())).collect()
+    }
 }
 
 impl<T: bytemuck::NoUninit> From<&[T]> for Data {

@@ -1,5 +1,6 @@
 //! Matrix and elementwise kernels against plain loops in f64, in every variant, odd sizes included.
 
+mod experts;
 mod gather;
 mod gemm;
 mod matrix;
@@ -8,6 +9,8 @@ mod norm;
 mod pointwise;
 mod product;
 mod refusals;
+mod route;
+mod router;
 mod scalar;
 mod snapshots;
 mod support;

@@ -43,13 +43,7 @@ impl Product {
         let mut input: Vec<f64> = x.iter().map(|&x| x.into()).collect();
         if let Prologue::Norm { eps, unit_offset } = prologue {
             let weight = random.numbers(cols);
-            for row in input.chunks_mut(cols) {
-                let mean = row.iter().map(|x| x * x).sum::<f64>() / cols as f64;
-                let scale = 1.0 / (mean + f64::from(*eps)).sqrt();
-                for (x, &w) in row.iter_mut().zip(&weight) {
-                    *x *= scale * (f64::from(w) + if *unit_offset { 1.0 } else { 0.0 });
-                }
-            }
+            normalize(&mut input, &weight, *eps, *unit_offset);
             bindings.push((&weight).into());
         }
         let matrix = Matrix::random(format, rows, cols, random);
@@ -101,6 +95,17 @@ impl Product {
             bindings,
             out,
             expected,
+        }
+    }
+}
+
+/// RMS norm of rows as long as `weight`.
+pub fn normalize(x: &mut [f64], weight: &[f32], eps: f32, unit_offset: bool) {
+    for row in x.chunks_mut(weight.len()) {
+        let mean = row.iter().map(|x| x * x).sum::<f64>() / weight.len() as f64;
+        let scale = 1.0 / (mean + f64::from(eps)).sqrt();
+        for (x, &w) in row.iter_mut().zip(weight) {
+            *x *= scale * (f64::from(w) + if unit_offset { 1.0 } else { 0.0 });
         }
     }
 }

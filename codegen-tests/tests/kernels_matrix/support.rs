@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use kiln_bundle::StepWord;
 pub use kiln_codegen_tests::Random;
 use kiln_codegen_tests::{Data, Device, check_with_naga, check_with_tint};
-use kiln_compiler::kernels::{KernelSpec, Variant, build};
+use kiln_compiler::kernels::{KernelSource, KernelSpec, Variant, build};
 
 static DEVICE: LazyLock<Device> = LazyLock::new(Device::software_or_any);
 
@@ -31,12 +31,7 @@ pub fn check_each(
     expected: &[f64],
     tolerance: impl Fn(Variant) -> f64,
 ) {
-    let grid = spec.grid().map(|axis| axis.workgroups(tokens));
-    for variant in DEVICE.variants() {
-        let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
-        check_with_naga(&kernel);
-        check_with_tint(&kernel);
-        let found: Vec<f32> = DEVICE.run_for_output(&kernel, buffers, grid);
+    run_each(spec, buffers, tokens, |kernel, variant, found: Vec<f32>| {
         assert!(
             found.len() >= expected.len(),
             "{}: {} results",
@@ -55,5 +50,23 @@ pub fn check_each(
                 kernel.wgsl
             );
         }
+    });
+}
+
+/// Builds `spec` in every variant of the device, checks the text, runs it for `tokens` tokens, and gives `look` the
+/// last binding.
+pub fn run_each<T: bytemuck::Pod>(
+    spec: &KernelSpec,
+    buffers: &[Data],
+    tokens: u32,
+    look: impl Fn(&KernelSource, Variant, Vec<T>),
+) {
+    let grid = spec.grid().map(|axis| axis.workgroups(tokens));
+    for variant in DEVICE.variants() {
+        let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
+        check_with_naga(&kernel);
+        check_with_tint(&kernel);
+        let found = DEVICE.run_for_output(&kernel, buffers, grid);
+        look(&kernel, variant, found);
     }
 }

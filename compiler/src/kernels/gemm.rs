@@ -8,8 +8,8 @@
 use kiln_bundle::{Access, StepWord};
 
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, Place, U32, Vec4};
+use super::dots::norm_factor;
 use super::epilogue::{self, Operands, Part, Tail};
-use super::matvec::norm_factor;
 use super::names::lettered;
 use super::weight::{Quads, Weight};
 use super::{Epilogue, GemmSpec, Prologue, Variant};

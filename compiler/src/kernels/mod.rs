@@ -8,10 +8,16 @@ mod attention;
 mod attention_join;
 mod attention_prefill;
 mod attention_split;
+mod bank;
 pub mod builder;
 mod cache;
+mod choice;
+mod combine;
 mod convolution;
+mod dots;
 mod epilogue;
+mod expert_down;
+mod expert_up;
 mod gated_delta;
 mod gather;
 mod gemm;
@@ -23,6 +29,8 @@ mod norm;
 mod pointwise;
 mod rope;
 mod rope_cache;
+mod route;
+mod router;
 mod sample;
 mod sample_threshold;
 mod spec;
@@ -55,6 +63,11 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::Convolution(spec) => convolution::build(spec, variant),
         KernelSpec::ConvolutionState(spec) => convolution::build_state(spec, variant),
         KernelSpec::GatedDelta(spec) => gated_delta::build(spec, variant),
+        KernelSpec::Route(spec) => route::build(spec, variant),
+        KernelSpec::Router(spec) => router::build(spec, variant),
+        KernelSpec::ExpertUp(spec) => expert_up::build(spec, variant),
+        KernelSpec::ExpertDown(spec) => expert_down::build(spec, variant),
+        KernelSpec::Combine(spec) => combine::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: format!("{other:?}"),
             what: "a kernel that is not written yet".to_string(),

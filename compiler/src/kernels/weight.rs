@@ -3,15 +3,18 @@
 use kiln_bundle::Access;
 
 use super::builder::{Array, Builder, F32, Operand, U32, UVec4, Value, Vec4};
+use super::names::lettered;
 use crate::weights::{WeightFormat, padded};
 
-/// A bound weight matrix. Its rows are read in *chunks*: what one thread takes at a time.
+/// A bound weight matrix, or some rows of one. Rows are read in *chunks*: what one thread takes at a time.
 #[derive(Clone, Copy)]
 pub struct Weight<'b> {
     b: &'b Builder,
-    format: WeightFormat,
+    pub format: WeightFormat,
     words: Words<'b>,
     scales: Option<Array<'b, u32>>,
+    /// The row of the scales that belongs to row 0.
+    scale_row: u32,
     /// Elements in a chunk: a multiple of 4, and a divisor of the block.
     pub chunk: u32,
     row_chunks: U32<'b>,
@@ -47,33 +50,52 @@ impl<'b> Weight<'b> {
     /// Binds the weight: one binding or, with scales, two. A chunk is `words` (1, 2 or 4) words, or more where that
     /// would be less than 4 elements.
     pub fn bind(b: &'b Builder, format: WeightFormat, cols: u32, words: u32) -> Self {
+        Self::bind_parts(b, format, cols, words, &[0])[0]
+    }
+
+    /// Binds a matrix whose elements lie in several bindings, each from the row named in `parts` on, the scales of all
+    /// in one. Rows of each part are numbered from 0.
+    pub fn bind_parts(b: &'b Builder, format: WeightFormat, cols: u32, words: u32, parts: &[u32]) -> Vec<Self> {
         let words = match format {
             WeightFormat::F32 => 4,
             WeightFormat::F16 | WeightFormat::Bf16 => words.max(2),
             WeightFormat::Q8 { .. } | WeightFormat::Q4 { .. } => words,
         };
-        let array = match (format, words) {
-            (WeightFormat::F32, _) => Words::Floats(b.storage("weight", Access::Read)),
-            (_, 1) => Words::One(b.storage("weight", Access::Read)),
-            (_, 2) => Words::Two(b.storage("weight", Access::Read)),
-            _ => Words::Four(b.storage("weight", Access::Read)),
+        let elements = |part: usize| {
+            let name = match parts.len() {
+                1 => "weight".to_string(),
+                _ => lettered("weight", part),
+            };
+            match (format, words) {
+                (WeightFormat::F32, _) => Words::Floats(b.storage(&name, Access::Read)),
+                (_, 1) => Words::One(b.storage(&name, Access::Read)),
+                (_, 2) => Words::Two(b.storage(&name, Access::Read)),
+                _ => Words::Four(b.storage(&name, Access::Read)),
+            }
         };
+        let arrays: Vec<Words> = (0..parts.len()).map(elements).collect();
         let scales = format.block().map(|_| b.storage("scales", Access::Read));
         let row = padded(u64::from(cols)) as u32;
         let chunk = format.elements_per_vec4() * words / 4;
-        Weight {
-            b,
-            format,
-            words: array,
-            scales,
-            chunk,
-            row_chunks: b.constant("ROW_CHUNKS", row / chunk),
-            row_blocks: match format.block() {
-                Some(block) => b.constant("ROW_BLOCKS", row / block),
-                None => b.literal(0),
-            },
-            even_row_blocks: format.block().is_some_and(|block| (row / block).is_multiple_of(2)),
-        }
+        let row_chunks = b.constant("ROW_CHUNKS", row / chunk);
+        let row_blocks = match format.block() {
+            Some(block) => b.constant("ROW_BLOCKS", row / block),
+            None => b.literal(0),
+        };
+        let parts = arrays.into_iter().zip(parts);
+        parts
+            .map(|(words, &scale_row)| Weight {
+                b,
+                format,
+                words,
+                scales,
+                scale_row,
+                chunk,
+                row_chunks,
+                row_blocks,
+                even_row_blocks: format.block().is_some_and(|block| (row / block).is_multiple_of(2)),
+            })
+            .collect()
     }
 
     /// Chunks that hold the first `cols` elements of a row.
@@ -109,7 +131,7 @@ impl<'b> Weight<'b> {
     fn load_scale(&self, scales: Array<'b, u32>, row: U32<'b>, chunk: U32<'b>, label: &str) -> (U32<'b>, U32<'b>) {
         let block_chunks = self.format.block().expect("has scales") / self.chunk;
         let block = chunk / block_chunks;
-        let number = (row * self.row_blocks + block).named(&format!("block{label}"));
+        let number = ((row + self.scale_row) * self.row_blocks + block).named(&format!("block{label}"));
         let name = format!("scale_word{label}");
         match self.format {
             WeightFormat::Q4 { min: true } => (scales.load(number).named(&name), self.b.literal(0)),

@@ -1,0 +1,167 @@
+//! Which experts a token goes to, and with which weights: see [`RouteSpec`].
+//!
+//! An expert's slot is its rank, the number of experts that beat it; each thread counts for its own experts, so there
+//! are no rounds. Scores are compared as integers that sort the same, ties by number, so the ranks differ whatever the
+//! scores are: NaN is below all else.
+
+use super::activation::unary;
+use super::attention::lowest;
+use super::builder::{Array, Builder, F32, KernelError, Reduction, U32};
+use super::names::{flag, number};
+use super::sample::sortable;
+use crate::graph::{RouteSpec, Scoring, Unary};
+
+/// More would not fit in workgroup memory, and counting would be slow.
+const MOST_EXPERTS: u32 = 512;
+const MOST_SLOTS: u32 = 32;
+
+/// Refuses what [`choose`] cannot do.
+pub fn check(experts: u32, route: &RouteSpec, kernel: &str) -> Result<(), KernelError> {
+    let k = route.experts_per_token;
+    let what = if experts == 0 || experts > MOST_EXPERTS {
+        format!("{experts} experts, expected 1 to {MOST_EXPERTS}")
+    } else if k == 0 || k > MOST_SLOTS.min(experts) {
+        format!(
+            "{k} of {experts} experts for a token, expected 1 to {}",
+            MOST_SLOTS.min(experts)
+        )
+    } else {
+        return Ok(());
+    };
+    Err(KernelError::Unsupported {
+        kernel: kernel.to_string(),
+        what,
+    })
+}
+
+/// The part of a kernel's name that tells routes apart.
+pub fn name(experts: u32, route: &RouteSpec, selection_bias: bool) -> String {
+    let RouteSpec {
+        experts_per_token,
+        scoring,
+        normalize,
+        scale,
+    } = route;
+    let scoring = match scoring {
+        Scoring::SoftmaxChosen => "softmax",
+        Scoring::SoftmaxAll => "softmaxall",
+        Scoring::Sigmoid => "sigmoid",
+    };
+    let normalized = match normalize {
+        Some(eps) => format!("_normed{}", number(*eps)),
+        None => String::new(),
+    };
+    let scaled = match scale {
+        1.0 => String::new(),
+        scale => format!("_times{}", number(*scale)),
+    };
+    format!(
+        "top{experts_per_token}of{experts}_{scoring}{normalized}{scaled}{}",
+        flag(selection_bias, "_bias")
+    )
+}
+
+/// Chooses experts of one token and writes them as its assignments, from `first` on. `score` is asked once for each
+/// expert. Has barriers: uniform control flow only. The workgroup has at least as many threads as a token experts.
+pub fn choose<'b>(
+    b: &'b Builder,
+    route: &RouteSpec,
+    experts: u32,
+    score: impl FnOnce(U32<'b>) -> F32<'b>,
+    selection_bias: Option<Array<'b, f32>>,
+    routing: Array<'b, [u32; 2]>,
+    first: U32<'b>,
+) {
+    let k = b.constant("CHOSEN", route.experts_per_token);
+    let scores = b.shared::<f32>("scores", experts);
+    let keys = b.shared::<u32>("keys", experts);
+    let chosen = b.shared::<u32>("chosen", route.experts_per_token);
+    let experts = b.constant("EXPERTS", experts);
+
+    b.range("expert", b.thread(), experts, b.workgroup(), |expert| {
+        let score = score(expert).named("score");
+        scores.store(expert, score);
+        let preference = match (selection_bias, route.scoring) {
+            (None, _) => score,
+            (Some(bias), Scoring::Sigmoid) => unary(Unary::Sigmoid, score) + bias.load(expert),
+            (Some(bias), _) => score + bias.load(expert),
+        };
+        keys.store(expert, sortable(preference.bitcast()).named("key"));
+    });
+    b.barrier();
+    let all = needs_all(route).then(|| softmax_of_all(b, scores, experts));
+
+    b.range("candidate", b.thread(), experts, b.workgroup(), |candidate| {
+        let key = keys.load(candidate).named("candidate_key");
+        let rank = b.variable("rank", 0);
+        b.range("rival", 0, experts, 1, |rival| {
+            let rival_key = keys.load(rival).named("rival_key");
+            let ahead = rival_key.gt(key) | (rival_key.eq(key) & rival.lt(candidate));
+            rank.add(ahead.select(1, 0));
+        });
+        let rank = rank.load().named("slot");
+        b.if_(rank.lt(k), || chosen.store(rank, candidate));
+    });
+    b.barrier();
+
+    b.if_(b.thread().lt(k), || {
+        let score_of = |slot: U32<'b>| scores.load(chosen.load(slot));
+        let each_slot = |body: &dyn Fn(U32<'b>)| b.range("other", 0, k, 1, body);
+        let largest = match (all, route.scoring, selection_bias) {
+            (Some((largest, _)), ..) => largest,
+            (None, Scoring::Sigmoid, _) => b.literal(0.0),
+            (None, _, None) => score_of(b.literal(0)).named("largest"),
+            (None, _, Some(_)) => {
+                let largest = b.variable("largest", score_of(b.literal(0)));
+                each_slot(&|slot| largest.store(largest.load().max(score_of(slot))));
+                largest.load().named("largest_chosen")
+            }
+        };
+        let numerator = |score: F32<'b>| match route.scoring {
+            Scoring::Sigmoid => unary(Unary::Sigmoid, score),
+            Scoring::SoftmaxChosen | Scoring::SoftmaxAll => (score - largest).exp(),
+        };
+        let sum_of_chosen = || {
+            let sum = b.variable("sum", 0.0);
+            each_slot(&|slot| sum.add(numerator(score_of(slot))));
+            sum.load().named("sum_of_chosen")
+        };
+        let denominator = match (route.scoring, route.normalize, all) {
+            (Scoring::Sigmoid, None, _) => b.literal(1.0),
+            (Scoring::Sigmoid, Some(eps), _) => sum_of_chosen() + eps,
+            (_, None, Some((_, sum))) => sum,
+            (_, Some(eps), Some((_, sum))) => sum_of_chosen() + sum * eps,
+            // The weights without a further norm have the sum 1.
+            (_, normalize, None) => sum_of_chosen() * (1.0 + normalize.unwrap_or(0.0)),
+        };
+        let expert = chosen.load(b.thread()).named("chosen_expert");
+        let weight = (numerator(scores.load(expert)) / denominator * route.scale).named("weight");
+        let route = b.vector::<[u32; 2]>(&[expert, weight.bitcast()]);
+        routing.store(first + b.thread(), route);
+    });
+}
+
+/// Whether the scores of experts that are not chosen count: not where a norm without eps cancels them.
+fn needs_all(route: &RouteSpec) -> bool {
+    route.scoring == Scoring::SoftmaxAll && route.normalize != Some(0.0)
+}
+
+/// The largest score, and the sum of all `exp(score - largest)`.
+fn softmax_of_all<'b>(b: &'b Builder, scores: Array<'b, f32>, experts: U32<'b>) -> (F32<'b>, F32<'b>) {
+    let each = |body: &dyn Fn(F32<'b>)| {
+        b.range("expert", b.thread(), experts, b.workgroup(), |expert| {
+            body(scores.load(expert))
+        });
+    };
+    let largest = b.variable("largest", lowest(b));
+    each(&|score| largest.store(largest.load().max(score)));
+    let largest = b
+        .reduce_one("largest_parts", Reduction::Max, largest.load())
+        .named("largest_score");
+    let sum = b.variable("sum", 0.0);
+    each(&|score| sum.add((score - largest).exp()));
+    let sum = b
+        .reduce_one("sum_parts", Reduction::Sum, sum.load())
+        .named("sum_of_all");
+    (largest, sum)
+}

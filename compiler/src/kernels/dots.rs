@@ -1,0 +1,219 @@
+//! Dot products of a few rows of a weight with one row of the input: the inner loop of all that runs token by token.
+//!
+//! Threads walk the columns chunk by chunk; a chunk of the input is read once and used for all rows, whose loads do not
+//! depend on each other. A norm before the product costs no pass of its own: the weighted input goes into the dot
+//! products, its squares are summed on the way, and the scale is applied to the totals.
+
+use kiln_bundle::Access;
+
+use super::Prologue;
+use super::builder::{Builder, F32, KernelError, Place, Reduction, Totals, U32, Vec4};
+use super::names::lettered;
+use super::weight::{Quads, Weight, offset_sum};
+
+/// The input of a product, and what is done to it while it is read.
+#[derive(Clone)]
+pub struct Input<'b> {
+    b: &'b Builder,
+    cols: u32,
+    x: Quads<'b>,
+    norm_weight: Option<Quads<'b>>,
+    prologue: Prologue,
+}
+
+impl<'b> Input<'b> {
+    /// Binds x (`[.., cols]`, as `name`) and the norm weight if there is one.
+    pub fn bind(b: &'b Builder, name: &str, cols: u32, prologue: &Prologue) -> Self {
+        let x = Quads::bind(b, name, cols, Access::Read);
+        let norm_weight = match prologue {
+            Prologue::Direct => None,
+            Prologue::Norm { .. } => Some(Quads::bind(b, "norm_weight", cols, Access::Read)),
+        };
+        Input {
+            b,
+            cols,
+            x,
+            norm_weight,
+            prologue: prologue.clone(),
+        }
+    }
+
+    /// The norm's factor for the whole row, from the sum of its squares; `None` without a norm.
+    pub fn scale(&self, squares: impl FnOnce() -> F32<'b>) -> Option<F32<'b>> {
+        match self.prologue {
+            Prologue::Direct => None,
+            Prologue::Norm { eps, .. } => {
+                let mean = squares() * (1.0 / self.cols as f32);
+                Some((mean + eps).inverse_sqrt().named("norm_scale"))
+            }
+        }
+    }
+}
+
+/// The chunks of a row that one thread takes: `first`, `first + step` ...
+#[derive(Clone, Copy)]
+pub struct Walk<'b> {
+    pub first: U32<'b>,
+    pub step: u32,
+}
+
+/// What one thread has summed so far.
+pub struct Dots<'b> {
+    input: Input<'b>,
+    /// Of each row.
+    pub sums: Vec<Place<'b, f32>>,
+    squares: Option<Place<'b, f32>>,
+}
+
+impl<'b> Dots<'b> {
+    /// Zero for each of `rows` rows.
+    pub fn new(input: &Input<'b>, rows: u32) -> Self {
+        let b = input.b;
+        Dots {
+            input: input.clone(),
+            sums: (0..rows as usize)
+                .map(|i| b.variable(&lettered("sum", i), 0.0))
+                .collect(),
+            squares: input.norm_weight.map(|_| b.variable("squares", 0.0)),
+        }
+    }
+
+    /// Adds the products of `rows` of `weight` with row `x_row` of the input, over the chunks of `walk`.
+    pub fn add(&self, weight: &Weight<'b>, rows: &[U32<'b>], x_row: U32<'b>, walk: Walk<'b>) {
+        let Input { b, cols, x, .. } = self.input;
+        let guarded = !cols.is_multiple_of(weight.chunk);
+        let chunks = b.constant("CHUNKS", weight.chunks(cols));
+        b.range("chunk", walk.first, chunks, walk.step, |chunk| {
+            let quads = weight.chunk / 4;
+            let loaded: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .map(|(i, &row)| weight.load(row, chunk, &lettered("", i)))
+                .collect();
+            let numbers = (0..quads).map(|i| (chunk * quads + i, i));
+            let mut input: Vec<Vec4> = numbers
+                .clone()
+                .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
+                .collect();
+            if let (Some(norm_weight), Some(squares)) = (self.input.norm_weight, self.squares) {
+                let terms = input.iter().map(|&x| x.dot(x));
+                squares.add(terms.reduce(|sum, term| sum + term).expect("a chunk has elements"));
+                for (value, (quad, i)) in input.iter_mut().zip(numbers) {
+                    *value = (*value * norm_factor(b, &self.input.prologue, norm_weight, quad, guarded))
+                        .named(&lettered("normed", i as usize));
+                }
+            }
+            let offset_sum = offset_sum(weight.format, &input);
+            for (sum, chunk) in self.sums.iter().zip(loaded) {
+                sum.add(chunk.dot(&input, offset_sum));
+            }
+        });
+    }
+
+    /// The sum of the squares of what this thread has read, with a norm.
+    pub fn squares(&self) -> Option<F32<'b>> {
+        self.squares.map(|squares| squares.load())
+    }
+
+    /// Joins the sums of all threads of the workgroup.
+    pub fn reduce(self) -> Products<'b> {
+        let mut partial: Vec<F32> = self.sums.iter().map(|sum| sum.load()).collect();
+        partial.extend(self.squares());
+        Products {
+            totals: self.input.b.reduce("partial", Reduction::Sum, &partial),
+            rows: self.sums.len() as u32,
+            input: self.input,
+        }
+    }
+}
+
+/// Finished dot products, but for the norm's scale.
+pub struct Products<'b> {
+    input: Input<'b>,
+    totals: Totals<'b>,
+    rows: u32,
+}
+
+impl<'b> Products<'b> {
+    /// `count` finished products from number `first` on. To be called once.
+    pub fn finished(&self, first: U32<'b>, count: u32) -> Vec<F32<'b>> {
+        let scale = self.input.scale(|| self.totals.total(self.rows));
+        (0..count)
+            .map(|i| {
+                let total = self.totals.total(first + i);
+                scale.map_or(total, |scale| total * scale)
+            })
+            .collect()
+    }
+}
+
+/// What the norm multiplies a quad of the input with, but for the scale of the whole row.
+pub fn norm_factor<'b>(
+    b: &'b Builder,
+    prologue: &Prologue,
+    weight: Quads<'b>,
+    quad: U32<'b>,
+    guarded: bool,
+) -> Vec4<'b> {
+    let weight = weight.load(0, quad, guarded);
+    match prologue {
+        Prologue::Norm { unit_offset: true, .. } => weight + b.splat(1.0),
+        _ => weight,
+    }
+}
+
+/// `count` rows from `first`, a multiple of `count`, of a matrix with `rows`. Beyond the last they are the last again,
+/// whose results are not to be stored.
+pub fn rows_from<'b>(first: U32<'b>, count: u32, rows: u32) -> Vec<U32<'b>> {
+    let whole = rows.is_multiple_of(count);
+    (0..count)
+        .map(|i| match whole {
+            true => first + i,
+            false => (first + i).min(rows - 1).named("row"),
+        })
+        .collect()
+}
+
+/// How a product is divided among threads: see [`super::MatvecSpec`].
+#[derive(Clone, Copy)]
+pub struct Division {
+    pub workgroup: u32,
+    pub rows_per_workgroup: u32,
+    pub lane_words: u32,
+}
+
+impl Division {
+    /// Refuses what these kernels cannot do; `gated` ones need pairs of rows.
+    pub fn check(self, kernel: &str, gated: bool) -> Result<(), KernelError> {
+        let Division {
+            workgroup,
+            rows_per_workgroup: rows,
+            lane_words,
+        } = self;
+        let what = if !(workgroup.is_power_of_two() && workgroup >= 32) {
+            format!("a workgroup of {workgroup} threads, expected a power of two from 32")
+        } else if gated && !rows.is_multiple_of(2) {
+            format!("{rows} rows a workgroup with a gated unit, expected an even number")
+        } else if rows == 0 || rows > workgroup {
+            format!("{rows} rows for {workgroup} threads")
+        } else if ![1, 2, 4].contains(&lane_words) {
+            format!("{lane_words} words a lane, expected 1, 2 or 4")
+        } else {
+            return Ok(());
+        };
+        Err(KernelError::Unsupported {
+            kernel: kernel.to_string(),
+            what,
+        })
+    }
+
+    /// The part of a kernel's name that tells divisions apart.
+    pub fn name(self) -> String {
+        let Division {
+            workgroup,
+            rows_per_workgroup,
+            lane_words,
+        } = self;
+        format!("{workgroup}t{rows_per_workgroup}r{lane_words}w")
+    }
+}
