@@ -1,12 +1,15 @@
 //! The whole way from a checkpoint to a bundle.
 
+mod packed_values;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kiln_bundle::{FORMAT_VERSION, Manifest, Model, SamplingDefaults, SelfTest};
+use kiln_bundle::{FORMAT_VERSION, Manifest, Model, SamplingDefaults};
 use thiserror::Error;
 
+use self::packed_values::PackedValues;
 use crate::architectures::{Registry, UnknownArchitecture};
 use crate::checkpoint::{Checkpoint, CheckpointError, ExpectedTensor, RandomWeights, TensorSource, validate};
 use crate::config::{ConfigError, ModelFacts};
@@ -19,7 +22,7 @@ use crate::plan::{PlanError, PlanOptions, VariantPlan, WeightTable, plan_variant
 use crate::progress::Progress;
 use crate::reference::{self, EvalError};
 use crate::rewrite::{Explanation, MoePlan, OptLevel};
-use crate::weights::{Quant, WeightFormat, format_for, pack, unpack};
+use crate::weights::{Quant, WeightFormat, format_for};
 
 /// Bytes of a storage binding that every browser grants.
 const BINDING_LIMIT: u64 = 128 << 20;
@@ -171,7 +174,13 @@ pub fn compile(
         None => Vec::new(),
     };
     let self_test = match with_weights.filter(|_| !options.no_self_test) {
-        Some(source) => Some(self_test(&graph, source, &format_of, facts.vocab_size, progress)?),
+        Some(source) => {
+            progress.begin("Computing the self-test on the CPU", 0);
+            let values = PackedValues::new(source, &declared, &format_of);
+            let test = reference::self_test(&graph, &values, &self_test_ids(facts.vocab_size))?;
+            progress.end();
+            Some(test)
+        }
         None => None,
     };
     let variants = emit::write_variants(&staging, plans)?;
@@ -208,6 +217,12 @@ pub fn compile(
         kernel_bytes,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// Spread over the vocabulary, the same for every build.
+fn self_test_ids(vocab: usize) -> Vec<u32> {
+    let id = |i: u32| (i * 7919 + 1) % vocab.max(1) as u32;
+    (0..SELF_TEST_TOKENS).map(id).collect()
 }
 
 fn plan_options(options: &CompileOptions, facts: &ModelFacts, name: &str) -> Result<PlanOptions, CompileError> {
@@ -273,31 +288,6 @@ fn template_uses(graph: &ModelGraph, template: usize, weight: &str) -> bool {
 fn stored_format(source: Option<&dyn TensorSource>, quant: Quant, name: &str) -> WeightFormat {
     let kind = source.and_then(|source| source.info(name)).map(|info| info.source);
     format_for(kind.unwrap_or(crate::checkpoint::SourceType::Bf16), quant)
-}
-
-/// The evaluator's logits on the weights as they are packed, so that a device's error is its own.
-fn self_test(
-    graph: &ModelGraph,
-    source: &dyn TensorSource,
-    format_of: &dyn Fn(&str) -> WeightFormat,
-    vocab: usize,
-    progress: &dyn Progress,
-) -> Result<SelfTest, CompileError> {
-    progress.begin("Computing the self-test on the CPU", 0);
-    let values = |name: &str| -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
-        let info = source.expect(name)?;
-        if info.shape.len() < 2 {
-            return Ok(source.read_f32(name)?);
-        }
-        Ok(unpack(&pack(source, name, format_of(name))?))
-    };
-    // Spread over the vocabulary, the same for every build.
-    let ids: Vec<u32> = (0..SELF_TEST_TOKENS)
-        .map(|i| (i * 7919 + 1) % vocab.max(1) as u32)
-        .collect();
-    let test = reference::self_test(graph, &values, &ids)?;
-    progress.end();
-    Ok(test)
 }
 
 fn model_of(

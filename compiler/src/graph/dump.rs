@@ -166,3 +166,56 @@ fn stored(stored: &Stored) -> String {
     let transposed = if *transposed { ", transposed" } else { "" };
     format!(" in {tensor}{rows}{transposed}")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::test_models::mixers;
+    use crate::graph::{Gate, Op, RowBlocks, Stored};
+
+    #[test]
+    fn mixers_read_well() {
+        let mut graph = mixers();
+        let of_both = |start| Stored::Within {
+            tensor: "layers.{}.gate_up".to_string(),
+            rows: vec![RowBlocks {
+                group: 6,
+                start,
+                len: 3,
+                step: 1,
+            }],
+            transposed: start > 0,
+        };
+        for weight in &mut graph.weights {
+            match weight.name.as_str() {
+                "layers.{}.gate" => weight.stored = of_both(0),
+                "layers.{}.up" => weight.stored = of_both(3),
+                _ => {}
+            }
+        }
+        for node in graph.templates[0].section.nodes.node_weights_mut() {
+            match &mut node.op {
+                Op::Route(spec) => (spec.normalize, spec.scale) = (Some(1e-6), 2.5),
+                Op::Experts(gate) => {
+                    *gate = Gate::Clamped {
+                        alpha: 1.702,
+                        limit: 7.0,
+                    }
+                }
+                _ => {}
+            }
+        }
+        let text = graph.to_string();
+        for line in [
+            "  layers.{}.gate [5, 3, 6] bank in layers.{}.gate_up, rows 3 from 0 of 6\n",
+            "  layers.{}.up [5, 3, 6] bank in layers.{}.gate_up, rows 3 from 3 of 6, transposed\n",
+            "  layers.{}.conv [6], inputs of the last 3 positions\n",
+            "  layers.{}.delta [4, 3, 2], sums up all positions\n",
+            " = convolution(%0, layers.{}.conv, layers.{}.conv_bias, layers.{}.conv) [T, 6]\n",
+            ", layers.{}.a_log, layers.{}.dt_bias, layers.{}.delta) [T, 4, 2]\n",
+            ", 2 a token, softmax over all, over sum + 1e-6, times 2.5) [T, 2]\n",
+            ", layers.{}.down_bias, alpha 1.702, limit 7) [T, 6]\n",
+        ] {
+            assert!(text.contains(line), "{text}\nshould contain: {line}");
+        }
+    }
+}

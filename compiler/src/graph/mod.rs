@@ -11,6 +11,8 @@ mod dim;
 mod dump;
 mod op;
 mod shape;
+#[cfg(test)]
+pub(crate) mod test_models;
 mod verify;
 
 pub use dim::Dim;

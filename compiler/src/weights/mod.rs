@@ -12,6 +12,6 @@ mod tests;
 
 pub use format::{WeightFormat, padded};
 pub use matrix::PackedMatrix;
-pub use pack::{PackError, pack};
+pub use pack::{PackError, pack, pack_rows};
 pub use quant::{Quant, QuantNameError, format_for};
 pub use unpack::unpack;

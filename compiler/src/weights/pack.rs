@@ -39,9 +39,23 @@ pub enum PackError {
 /// The source cannot be read, or holds values that `format` cannot: infinite, not a number, or
 /// too large for f16.
 pub fn pack(source: &dyn TensorSource, name: &str, format: WeightFormat) -> Result<PackedMatrix, PackError> {
+    let (rows, _) = source.expect(name)?.matrix();
+    pack_rows(source, name, format, 0..rows)
+}
+
+/// As [`pack`], but only some of the rows.
+///
+/// # Errors
+/// As [`pack`], or there are fewer rows.
+pub fn pack_rows(
+    source: &dyn TensorSource,
+    name: &str,
+    format: WeightFormat,
+    wanted: Range<usize>,
+) -> Result<PackedMatrix, PackError> {
     let info = source.expect(name)?;
-    let (rows, cols) = info.matrix();
-    let mut matrix = PackedMatrix::zeroed(format, rows, cols);
+    let (_, cols) = info.matrix();
+    let mut matrix = PackedMatrix::zeroed(format, wanted.len(), cols);
     let (data_row, scale_row) = (matrix.data_row_bytes(), matrix.scale_row_bytes());
     let rows_per_task = (TASK_ELEMENTS / (padded(cols as u64) as usize).max(1)).max(1);
 
@@ -50,10 +64,10 @@ pub fn pack(source: &dyn TensorSource, name: &str, format: WeightFormat) -> Resu
     let mut scales_left = matrix.scales.as_mut_slice();
     for (task, data) in matrix.data.chunks_mut((rows_per_task * data_row).max(1)).enumerate() {
         let start = task * rows_per_task;
-        let end = (start + rows_per_task).min(rows);
+        let end = (start + rows_per_task).min(wanted.len());
         let (scales, rest) = scales_left.split_at_mut((end - start) * scale_row);
         scales_left = rest;
-        tasks.push((start..end, data, scales));
+        tasks.push((wanted.start + start..wanted.start + end, data, scales));
     }
     let encode = |(rows, data, scales): (Range<usize>, &mut [u8], &mut [u8])| -> Result<(), PackError> {
         let bytes = source.read_rows(name, rows.clone())?;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 
-use super::{PackError, PackedMatrix, Quant, WeightFormat, format_for, pack, unpack};
+use super::{PackError, PackedMatrix, Quant, WeightFormat, format_for, pack, pack_rows, unpack};
 use crate::checkpoint::{CheckpointError, RandomWeights, SourceType, TensorInfo, TensorSource};
 use crate::graph::WeightRole;
 
@@ -242,6 +242,21 @@ fn what_a_format_cannot_hold_is_an_error_that_names_it() {
         pack(&tensor, "v", WeightFormat::F32),
         Err(PackError::Checkpoint(_))
     ));
+}
+
+#[test]
+fn some_rows_pack_as_they_do_among_all() {
+    // More than one task, and rows that begin within one.
+    let (rows, cols) = (300, 1000);
+    let source = OneTensor::f32(rows, cols, &random(rows, cols, 8));
+    for format in FORMATS {
+        let whole = pack(&source, "w", format).unwrap();
+        for part in [0..rows, 37..203, 299..300, 5..5] {
+            let packed = pack_rows(&source, "w", format, part.clone()).unwrap();
+            assert!(packed == whole.rows(part.clone()).unwrap(), "{format} {part:?}");
+            assert!(unpack(&packed) == unpack(&whole)[part.start * cols..part.end * cols]);
+        }
+    }
 }
 
 #[test]

@@ -1,17 +1,23 @@
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use super::{PackedMatrix, WeightFormat};
 
 /// The values of a packed matrix, `[rows, cols]` without padding: the readable meaning of
 /// [`WeightFormat`].
 pub fn unpack(matrix: &PackedMatrix) -> Vec<f32> {
-    let mut values = Vec::with_capacity(matrix.rows * matrix.cols);
+    let mut values = vec![0.0; matrix.rows * matrix.cols];
     let data_row = matrix.data_row_bytes().max(1);
     let scale_row = matrix.scale_row_bytes();
-    for (row, data) in matrix.data.chunks(data_row).enumerate() {
+    let rows = values
+        .par_chunks_mut(matrix.cols.max(1))
+        .zip(matrix.data.par_chunks(data_row));
+    rows.enumerate().for_each(|(row, (values, data))| {
         let scales = &matrix.scales[row * scale_row..(row + 1) * scale_row];
-        values.extend((0..matrix.cols).map(|column| element(matrix.format, data, scales, column)));
-    }
+        for (column, value) in values.iter_mut().enumerate() {
+            *value = element(matrix.format, data, scales, column);
+        }
+    });
     values
 }
 

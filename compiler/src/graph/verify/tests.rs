@@ -1,3 +1,5 @@
+mod mixers;
+
 use petgraph::graph::NodeIndex;
 use serde_json::json;
 
@@ -35,11 +37,26 @@ fn a_sound_graph_passes() {
     verify(&graph(), "test").unwrap();
 }
 
-/// Each breaks a sound graph in one way; the error must say so, and name the pass.
+/// What an error should contain, and what breaks a sound graph in that one way.
+type Break = (&'static str, fn(&mut ModelGraph));
+
+/// The error must say what is broken, and name the pass.
+fn check(graph: impl Fn() -> ModelGraph, cases: &[Break]) {
+    for (expected, change) in cases {
+        let mut broken = graph();
+        change(&mut broken);
+        let error = verify(&broken, "fuse norms").expect_err(expected).to_string();
+        assert!(error.starts_with("fuse norms: "), "{error}");
+        assert!(
+            without_spans(&error).contains(expected),
+            "{error}\nshould contain: {expected}"
+        );
+    }
+}
+
 #[test]
 fn every_broken_rule_is_found() {
-    type Break = fn(&mut ModelGraph);
-    let cases: &[(&str, Break)] = &[
+    let cases: &[Break] = &[
         ("silu: takes [Floats], gets []", |g| {
             let silu = find(g, "silu", 0);
             let nodes = &mut layer(g).nodes;
@@ -167,16 +184,7 @@ fn every_broken_rule_is_found() {
             g.templates.clear();
         }),
     ];
-    for (expected, change) in cases {
-        let mut broken = graph();
-        change(&mut broken);
-        let error = verify(&broken, "fuse norms").expect_err(expected).to_string();
-        assert!(error.starts_with("fuse norms: "), "{error}");
-        assert!(
-            without_spans(&error).contains(expected),
-            "{error}\nshould contain: {expected}"
-        );
-    }
+    check(graph, cases);
 }
 
 /// Without ` (file:line:column)`.

@@ -6,103 +6,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::*;
-use crate::graph::{Gate, RouteSpec, Scoring, Unary};
+use crate::graph::test_models::{INNER, mixers as model};
 use crate::reference::WeightError;
-
-const KEY_HEADS: usize = 2;
-const KEY_WIDTH: usize = 3;
-const VALUE_HEADS: usize = 4;
-const VALUE_WIDTH: usize = 2;
-const TAPS: usize = 4;
-const EXPERTS: usize = 5;
-const CHOSEN: usize = 2;
-const INNER: usize = 3;
-
-/// Two layers of a convolution, the gated delta rule and a mixture with a residual each.
-fn model() -> ModelGraph {
-    let mut model = super::model(None);
-    model.ropes.clear();
-    model.weights.truncate(1);
-    let mut nodes = Nodes::default();
-    let mut decls = Vec::new();
-    let mut weight = |nodes: &mut Nodes, name: &str, role: WeightRole, shape: &[usize]| {
-        decls.push(WeightDecl {
-            name: format!("layers.{{}}.{name}"),
-            shape: shape.iter().map(|&dim| dim.into()).collect(),
-            role,
-            stored: Stored::AsDeclared,
-        });
-        nodes.weight(decls.len(), shape)
-    };
-    let input = nodes.add(Op::LayerInput, &[HIDDEN], &[]);
-
-    let taps = weight(&mut nodes, "conv", WeightRole::Vector, &[HIDDEN, 1, TAPS]);
-    let bias = weight(&mut nodes, "conv_bias", WeightRole::Vector, &[HIDDEN]);
-    let mixed = nodes.add(Op::Convolution(StateId(0)), &[HIDDEN], &[input, taps, bias]);
-
-    let mut projected = |nodes: &mut Nodes, name: &str, rows: usize| {
-        let matrix = weight(nodes, name, WeightRole::Matrix, &[rows, HIDDEN]);
-        nodes.add(Op::Linear, &[rows], &[mixed, matrix])
-    };
-    let mut operands = Vec::new();
-    for (name, heads, width) in [
-        ("q", KEY_HEADS, KEY_WIDTH),
-        ("k", KEY_HEADS, KEY_WIDTH),
-        ("v", VALUE_HEADS, VALUE_WIDTH),
-    ] {
-        let flat = projected(&mut nodes, name, heads * width);
-        let split = Op::SplitHeads {
-            heads: heads.into(),
-            width: width.into(),
-        };
-        operands.push(nodes.add(split, &[heads, width], &[flat]));
-    }
-    operands.extend(["a", "b"].map(|name| projected(&mut nodes, name, VALUE_HEADS)));
-    operands.extend(["a_log", "dt_bias"].map(|name| weight(&mut nodes, name, WeightRole::Vector, &[VALUE_HEADS])));
-    let delta = nodes.add(Op::GatedDelta(StateId(1)), &[VALUE_HEADS, VALUE_WIDTH], &operands);
-    let merged = nodes.add(Op::MergeHeads, &[VALUE_HEADS * VALUE_WIDTH], &[delta]);
-    let matrix = weight(
-        &mut nodes,
-        "o",
-        WeightRole::Matrix,
-        &[HIDDEN, VALUE_HEADS * VALUE_WIDTH],
-    );
-    let out = nodes.add(Op::Linear, &[HIDDEN], &[merged, matrix]);
-    let x = nodes.add(Op::Binary(Binary::Add), &[HIDDEN], &[input, out]);
-
-    let router = weight(&mut nodes, "router", WeightRole::Exact, &[EXPERTS, HIDDEN]);
-    let scores = nodes.add(Op::Linear, &[EXPERTS], &[x, router]);
-    let spec = RouteSpec {
-        experts_per_token: CHOSEN as u32,
-        scoring: Scoring::SoftmaxAll,
-        normalize: None,
-        scale: 1.0,
-    };
-    let routing = nodes.add(Op::Route(spec), &[CHOSEN], &[scores]);
-    let mut operands = vec![x, routing];
-    operands.push(weight(&mut nodes, "gate", WeightRole::Bank, &[EXPERTS, INNER, HIDDEN]));
-    operands.push(weight(&mut nodes, "up", WeightRole::Bank, &[EXPERTS, INNER, HIDDEN]));
-    operands.push(weight(&mut nodes, "down", WeightRole::Bank, &[EXPERTS, HIDDEN, INNER]));
-    operands.push(weight(&mut nodes, "gate_bias", WeightRole::Vector, &[EXPERTS, INNER]));
-    operands.push(weight(&mut nodes, "up_bias", WeightRole::Vector, &[EXPERTS, INNER]));
-    operands.push(weight(&mut nodes, "down_bias", WeightRole::Vector, &[EXPERTS, HIDDEN]));
-    let gate = Gate::Activated(Unary::Silu);
-    let mixture = nodes.add(Op::Experts(gate), &[HIDDEN], &operands);
-    let sum = nodes.add(Op::Binary(Binary::Add), &[HIDDEN], &[x, mixture]);
-
-    let state = |name: &str, shape: &[usize], kind| StateDecl {
-        name: format!("layers.{{}}.{name}"),
-        shape: shape.iter().map(|&dim| dim.into()).collect(),
-        kind,
-    };
-    model.states = vec![
-        state("conv", &[HIDDEN], StateKind::Convolution { taps: TAPS }),
-        state("delta", &[VALUE_HEADS, KEY_WIDTH, VALUE_WIDTH], StateKind::Recurrent),
-    ];
-    model.templates[0].section = nodes.section(sum);
-    model.weights.extend(decls);
-    model
-}
 
 /// Every weight of [`model`].
 fn weights(graph: &ModelGraph) -> HashMap<String, Vec<f32>> {
@@ -114,11 +19,6 @@ fn weights(graph: &ModelGraph) -> HashMap<String, Vec<f32>> {
         }
     }
     weights
-}
-
-#[test]
-fn the_graph_is_sound() {
-    crate::graph::verify(&model(), "test").unwrap();
 }
 
 #[test]
