@@ -14,6 +14,7 @@ impl BankSpec {
             rows,
             cols,
             format,
+            ..
         } = self;
         let from = match first {
             0 => String::new(),
