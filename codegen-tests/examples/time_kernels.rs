@@ -1,5 +1,6 @@
-//! Times matvec and GEMM kernels on the GPU over shapes and settings, to choose the settings by:
-//! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm] [ROWSxCOLS ..]`
+//! Times matvec and GEMM kernels on the GPU over shapes and settings, to choose the settings by, and what Qwen3.5-4B
+//! has in the place of attention:
+//! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm|mixers] [ROWSxCOLS ..]`
 //!
 //! Each dispatch waits for the one before, as in a model, and finds its weights in memory, not in a cache: a ring of
 //! copies larger than any cache takes turns.
@@ -9,7 +10,10 @@ use std::time::Instant;
 use kiln_bundle::Feature;
 use kiln_codegen_tests::pipeline_of;
 use kiln_compiler::graph::{Gate, Unary};
-use kiln_compiler::kernels::{Epilogue, GemmSpec, KernelSource, KernelSpec, MatvecSpec, Prologue, Variant, build};
+use kiln_compiler::kernels::{
+    ConvolutionSpec, Epilogue, GatedDeltaSpec, GemmSpec, KernelSource, KernelSpec, MatvecSpec, Prologue, Strided,
+    Variant, build,
+};
 use kiln_compiler::weights::WeightFormat;
 use wgpu::util::DeviceExt;
 
@@ -46,8 +50,11 @@ fn main() {
     if shapes.is_empty() {
         shapes = SHAPES.to_vec();
     }
-    let wanted =
-        |name: &str| !arguments.iter().any(|a| a == "matvec" || a == "gemm") || arguments.iter().any(|a| a == name);
+    let named = |name: &str| arguments.iter().any(|a| a == name);
+    let wanted = |name: &str| named(name) || !["matvec", "gemm", "mixers"].into_iter().any(named);
+    if wanted("mixers") {
+        time_mixers(&gpu);
+    }
     for format in [WeightFormat::Q4 { min: false }, WeightFormat::Q8 { block: 32 }] {
         for &(rows, cols) in &shapes {
             if wanted("matvec") {
@@ -160,42 +167,123 @@ fn time_gemm(gpu: &Gpu, format: WeightFormat, rows: u32, cols: u32) {
     }
 }
 
+/// The convolution and the gated delta rule of Qwen3.5-4B: 16 heads for keys, 32 for values, of 128.
+fn time_mixers(gpu: &Gpu) {
+    const LAYERS: u32 = 24;
+    let (key_heads, value_heads, head) = (16, 32, 128);
+    let (keys, values) = (key_heads * head, value_heads * head);
+    let stride = 2 * keys + values;
+    let at = |offset| Strided { stride, offset };
+    let gates = |offset| Strided {
+        stride: 2 * value_heads,
+        offset,
+    };
+    for tokens in [1, TOKENS] {
+        let single = tokens == 1;
+        let delta = KernelSpec::GatedDelta(GatedDeltaSpec {
+            key_heads,
+            value_heads,
+            key_dim: head,
+            value_dim: head,
+            q: at(0),
+            k: at(keys),
+            v: at(2 * keys),
+            a: gates(0),
+            b: gates(value_heads),
+            single,
+        });
+        let convolution = KernelSpec::Convolution(ConvolutionSpec {
+            channels: stride,
+            taps: 4,
+            ring: 3 + TOKENS,
+            x: at(0),
+            gate_in: None,
+            gate_out: None,
+            bias: false,
+            activation: Some(Unary::Silu),
+            writes_state: single,
+        });
+        let floats = |count: u32| zeros(gpu, 4 * u64::from(count));
+        let step = step(gpu, tokens);
+        let [x, out] = [floats(tokens * stride), floats(tokens * stride)];
+        let gate = floats(tokens * 2 * value_heads);
+        let [parameters, weight] = [floats(2 * value_heads), floats(4 * stride)];
+        // Each layer has its own.
+        let states: Vec<wgpu::Buffer> = (0..LAYERS).map(|_| floats(values * head)).collect();
+        let rings: Vec<wgpu::Buffer> = (0..LAYERS).map(|_| floats((3 + TOKENS) * stride)).collect();
+        let of_delta = states
+            .iter()
+            .map(|state| vec![&x, &gate, &gate, &parameters, &step, state, &out]);
+        let of_convolution = rings.iter().map(|ring| vec![&x, &weight, &step, ring, &out]);
+        for (name, spec, bound) in [
+            ("gated delta", delta, of_delta.collect::<Vec<_>>()),
+            ("convolution", convolution, of_convolution.collect()),
+        ] {
+            let seconds = time_dispatches(gpu, &spec, &bound, tokens);
+            println!("{name}, {tokens} tokens: {:.1} µs", seconds * 1e6);
+        }
+    }
+}
+
 fn weight_bytes(format: WeightFormat, rows: u32, cols: u32) -> u64 {
     format.data_bytes(rows.into(), cols.into()) + format.scale_bytes(rows.into(), cols.into())
 }
 
-/// Seconds of one dispatch: the fastest of some rounds.
-fn time(gpu: &Gpu, spec: &KernelSpec, format: WeightFormat, rows: u32, cols: u32, tokens: u32) -> f64 {
-    let kernel = build(spec, gpu.variant).unwrap_or_else(|error| panic!("{error}"));
-    let zeros = |bytes: u64| {
-        gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: bytes.next_multiple_of(16),
-            usage: wgpu::BufferUsages::STORAGE,
-            mapped_at_creation: false,
-        })
-    };
-    let step = gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+fn zeros(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
+    gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: bytes.next_multiple_of(16),
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    })
+}
+
+fn step(gpu: &Gpu, tokens: u32) -> wgpu::Buffer {
+    gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
         label: None,
         contents: bytemuck::cast_slice(&[0, tokens, 0, 0, 0, 0, 0, 0]),
         usage: wgpu::BufferUsages::STORAGE,
-    });
+    })
+}
+
+/// Seconds of one dispatch of a matrix product.
+fn time(gpu: &Gpu, spec: &KernelSpec, format: WeightFormat, rows: u32, cols: u32, tokens: u32) -> f64 {
+    let step = step(gpu, tokens);
     let (x, norm, out) = (
-        zeros(u64::from(tokens * cols * 4)),
-        zeros(u64::from(cols * 4)),
-        zeros(u64::from(tokens) * u64::from(rows) * 4),
+        zeros(gpu, u64::from(tokens * cols * 4)),
+        zeros(gpu, u64::from(cols * 4)),
+        zeros(gpu, u64::from(tokens) * u64::from(rows) * 4),
     );
-    let (pipeline, layout) = pipeline(gpu, &kernel);
     let copies = (RING_BYTES / weight_bytes(format, rows, cols)).clamp(1, 64);
-    let groups: Vec<wgpu::BindGroup> = (0..copies)
+    let weights: Vec<[wgpu::Buffer; 2]> = (0..copies)
         .map(|_| {
-            let data = zeros(format.data_bytes(rows.into(), cols.into()));
-            let scales = zeros(format.scale_bytes(rows.into(), cols.into()));
-            let mut buffers = vec![&x, &norm, &data, &scales];
+            [
+                zeros(gpu, format.data_bytes(rows.into(), cols.into())),
+                zeros(gpu, format.scale_bytes(rows.into(), cols.into())),
+            ]
+        })
+        .collect();
+    let bound: Vec<Vec<&wgpu::Buffer>> = weights
+        .iter()
+        .map(|[data, scales]| {
+            let mut buffers = vec![&x, &norm, data, scales];
             if matches!(spec, KernelSpec::Gemm(_)) {
                 buffers.push(&step);
             }
             buffers.push(&out);
+            buffers
+        })
+        .collect();
+    time_dispatches(gpu, spec, &bound, tokens)
+}
+
+/// Seconds of one dispatch: the fastest of some rounds. The buffers of `bound` take turns.
+fn time_dispatches(gpu: &Gpu, spec: &KernelSpec, bound: &[Vec<&wgpu::Buffer>], tokens: u32) -> f64 {
+    let kernel = build(spec, gpu.variant).unwrap_or_else(|error| panic!("{error}"));
+    let (pipeline, layout) = pipeline(gpu, &kernel);
+    let groups: Vec<wgpu::BindGroup> = bound
+        .iter()
+        .map(|buffers| {
             let entries: Vec<wgpu::BindGroupEntry> = (0..)
                 .zip(buffers)
                 .map(|(binding, buffer)| wgpu::BindGroupEntry {
