@@ -2,7 +2,7 @@
 
 mod packed_values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,18 +11,18 @@ use thiserror::Error;
 
 use self::packed_values::PackedValues;
 use crate::architectures::{Registry, UnknownArchitecture};
-use crate::checkpoint::{Checkpoint, CheckpointError, ExpectedTensor, RandomWeights, TensorSource, validate};
+use crate::checkpoint::{Checkpoint, CheckpointError, RandomWeights, TensorSource, View};
 use crate::config::{ConfigError, ModelFacts};
 use crate::cost::{Profile, UnknownProfile};
 use crate::dsl::DefineError;
 use crate::emit::{self, EmitError, Staging, WeightLayout};
-use crate::graph::{ModelGraph, WeightRole};
+use crate::graph::{DeclaredWeight, ModelGraph, WeightRole};
 use crate::kernels::Variant;
 use crate::plan::{PlanError, PlanOptions, VariantPlan, WeightTable, plan_variant, rewrite_model};
 use crate::progress::Progress;
 use crate::reference::{self, EvalError};
 use crate::rewrite::{Explanation, MoePlan, OptLevel};
-use crate::weights::{Quant, WeightFormat, format_for};
+use crate::weights::{PackError, Quant, WeightFormat, check_exact, format_for};
 
 /// Bytes of a storage binding that every browser grants.
 const BINDING_LIMIT: u64 = 128 << 20;
@@ -106,6 +106,8 @@ pub enum CompileError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
+    Weights(#[from] PackError),
+    #[error(transparent)]
     Emit(#[from] EmitError),
     #[error("self-test: {0}")]
     SelfTest(#[from] EvalError),
@@ -135,11 +137,14 @@ pub fn compile(
     let facts = ModelFacts::read(checkpoint.config())?;
     let plan_options = plan_options(options, &facts, checkpoint.name())?;
 
-    let declared = declared_weights(&graph);
-    let random = options.random_weights.map(|seed| RandomWeights::new(&declared, seed));
-    let source: Option<&dyn TensorSource> = match &random {
-        Some(random) => Some(random),
-        None if checkpoint.has_tensors() => Some(&checkpoint),
+    let declared = graph.declared_weights();
+    let config = checkpoint.config();
+    let random = options
+        .random_weights
+        .map(|seed| RandomWeights::new(&declared, config, seed));
+    let view = match &random {
+        Some(_) => None,
+        None if checkpoint.has_tensors() => Some(View::new(&checkpoint, &checkpoint.stored(&declared))?),
         None if options.no_weights => None,
         None => {
             return Err(CompileError::NoWeights {
@@ -147,17 +152,18 @@ pub fn compile(
             });
         }
     };
-    if let Some(source) = source {
-        let expected: Vec<ExpectedTensor> = declared
-            .iter()
-            .map(|(name, shape, _)| ExpectedTensor {
-                name: name.clone(),
-                shape: shape.clone(),
-            })
-            .collect();
-        validate(source, &expected)?;
+    let source: Option<&dyn TensorSource> = match (&random, &view) {
+        (Some(random), _) => Some(random),
+        (None, Some(view)) => Some(view),
+        (None, None) => None,
+    };
+    let with_weights = source.filter(|_| !options.no_weights);
+    if let Some(source) = with_weights {
+        check_exact(source, &declared)?;
     }
-    let format_of = |name: &str| stored_format(source, options.quant, name);
+    let formats = formats(&declared, config, source, options.quant);
+    // Vectors are not asked for: they are always f32.
+    let format_of = |name: &str| formats.get(name).copied().unwrap_or(WeightFormat::F32);
     let model = rewrite_model(&graph, &plan_options, &format_of)?;
     let mut weights = WeightTable::default();
     let plans = [Variant::F16, Variant::Subgroups, Variant::Base]
@@ -168,7 +174,6 @@ pub fn compile(
 
     let staging = Staging::begin(&options.output)?;
     let layout = WeightLayout::new(&graph, &weights);
-    let with_weights = source.filter(|_| !options.no_weights);
     let shards = match with_weights {
         Some(source) => layout.write(&staging, &graph, &weights, source, progress)?,
         None => Vec::new(),
@@ -191,7 +196,7 @@ pub fn compile(
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         compiler: format!("kiln {}", env!("CARGO_PKG_VERSION")),
-        model: model_of(&checkpoint, &graph, &facts, &plan_options, options, &format_of),
+        model: model_of(&checkpoint, &declared, &graph, &facts, &plan_options, options, &formats),
         text,
         shards,
         weights: layout.tensors().to_vec(),
@@ -258,56 +263,41 @@ fn kernel_bytes(plans: &[VariantPlan]) -> u64 {
     texts.into_iter().map(|text| text.len() as u64).sum()
 }
 
-/// Every weight of every layer: checkpoint name, shape, role.
-fn declared_weights(graph: &ModelGraph) -> Vec<(String, Vec<usize>, WeightRole)> {
-    let mut declared = Vec::new();
-    for weight in &graph.weights {
-        let shape: Vec<usize> = weight.shape.iter().map(|dim| dim.value()).collect();
-        if !weight.name.contains("{}") {
-            declared.push((weight.name.clone(), shape, weight.role));
-            continue;
-        }
-        for layer in &graph.layers {
-            if template_uses(graph, layer.template, &weight.name) {
-                declared.push((weight.name_in(layer.index), shape.clone(), weight.role));
-            }
-        }
-    }
-    declared
-}
-
-fn template_uses(graph: &ModelGraph, template: usize, weight: &str) -> bool {
-    let section = &graph.templates[template].section;
-    section
-        .nodes
-        .node_weights()
-        .any(|node| matches!(node.op, crate::graph::Op::Weight(id) if graph.weights[id.0].name == weight))
-}
-
-/// How a matrix is stored: as the checkpoint and `--quant` say; without weights, as bf16 would be.
-fn stored_format(source: Option<&dyn TensorSource>, quant: Quant, name: &str) -> WeightFormat {
-    let kind = source.and_then(|source| source.info(name)).map(|info| info.source);
-    format_for(kind.unwrap_or(crate::checkpoint::SourceType::Bf16), quant)
+/// The format of every weight that is no vector. Without weights to look at, they are taken to be stored as random ones
+/// would be.
+fn formats(
+    declared: &[DeclaredWeight],
+    config: &serde_json::Value,
+    source: Option<&dyn TensorSource>,
+    quant: Quant,
+) -> BTreeMap<String, WeightFormat> {
+    let matrices = declared.iter().filter(|weight| weight.role != WeightRole::Vector);
+    matrices
+        .map(|weight| {
+            let stored = source.and_then(|source| source.info(&weight.name));
+            let stored = stored.map_or_else(|| RandomWeights::source_type(weight, config), |info| info.source);
+            let quant = match weight.role {
+                WeightRole::Exact => Quant::Keep,
+                _ => quant,
+            };
+            (weight.name.clone(), format_for(stored, quant))
+        })
+        .collect()
 }
 
 fn model_of(
     checkpoint: &Checkpoint,
+    declared: &[DeclaredWeight],
     graph: &ModelGraph,
     facts: &ModelFacts,
     plan: &PlanOptions,
     options: &CompileOptions,
-    format_of: &dyn Fn(&str) -> WeightFormat,
+    formats: &BTreeMap<String, WeightFormat>,
 ) -> Model {
     let generation = checkpoint.generation();
-    let declared = declared_weights(graph);
     let elements = |shape: &[usize]| shape.iter().map(|dim| *dim as u64).product::<u64>();
-    let mut formats: Vec<String> = declared
-        .iter()
-        .filter(|(_, _, role)| *role != WeightRole::Vector)
-        .map(|(name, ..)| format_of(name).to_string())
-        .collect();
-    formats.sort_unstable();
-    formats.dedup();
+    let formats: BTreeSet<String> = formats.values().map(WeightFormat::to_string).collect();
+    let formats: Vec<String> = formats.into_iter().collect();
     Model {
         name: checkpoint.name().to_string(),
         architecture: graph.architecture.clone(),
@@ -317,7 +307,7 @@ fn model_of(
         max_context: facts.max_context as u32,
         default_context: plan.context,
         chunk: plan.chunk,
-        parameters: declared.iter().map(|(_, shape, _)| elements(shape)).sum(),
+        parameters: declared.iter().map(|weight| elements(&weight.shape)).sum(),
         quantization: format!("{} ({})", options.quant, formats.join(", ")),
         eos_token_ids: generation.eos_token_ids.clone(),
         bos_token_id: generation.bos_token_id,

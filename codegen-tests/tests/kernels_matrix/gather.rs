@@ -42,6 +42,29 @@ fn gather_in_every_format() {
     }
 }
 
+/// All codes under all scales that a device need not flush to zero and under which no code is infinite: exact.
+#[test]
+fn every_mxfp4_value_is_read_exactly() {
+    let scales: Vec<u8> = (2..=252).collect();
+    let rows = scales.len();
+    // Code 0 to 15 twice, the second time from back to front, so that each is in low and in high nibbles.
+    let code = |i: usize| if i % 32 < 16 { i % 16 } else { 15 - i % 16 } as u8;
+    let table = Matrix::mxfp4(rows, 32, scales, code);
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    let before = vec![9f32; table.values.len()];
+    let mut buffers = table.bindings;
+    buffers.extend([(&tokens).into(), step(rows as u32, 0), (&before).into()]);
+    let spec = GatherSpec {
+        rows: rows as u32,
+        first_row: 0,
+        width: 32,
+        format: WeightFormat::Mxfp4,
+        scale: 1.0,
+    };
+    // Exactly: no tolerance, so that small rows are not measured by large ones.
+    check(&KernelSpec::Gather(spec), &buffers, rows as u32, &table.values, 0.0);
+}
+
 #[test]
 fn gather_from_a_part_leaves_other_tokens_alone() {
     let mut random = Random(7);

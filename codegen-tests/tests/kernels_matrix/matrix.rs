@@ -6,7 +6,7 @@ use kiln_compiler::weights::WeightFormat;
 
 use crate::support::Random;
 
-pub const FORMATS: [WeightFormat; 7] = [
+pub const FORMATS: [WeightFormat; 8] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
@@ -14,6 +14,12 @@ pub const FORMATS: [WeightFormat; 7] = [
     WeightFormat::Q8 { block: 16 },
     WeightFormat::Q4 { min: false },
     WeightFormat::Q4 { min: true },
+    WeightFormat::Mxfp4,
+];
+
+/// The E2M1 codes' values, from the OCP Microscaling Formats specification, section 5.3.3.
+const E2M1: [f64; 16] = [
+    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
 ];
 
 pub struct Matrix {
@@ -80,8 +86,38 @@ impl Matrix {
                     (0..count).map(value).collect(),
                 )
             }
+            WeightFormat::Mxfp4 => {
+                // Exponents around -6 keep sums of the same size as those of the other formats.
+                let scales: Vec<u8> = (0..count / 32).map(|_| 118 + (random.bits() % 6) as u8).collect();
+                return Matrix::mxfp4(rows, cols, scales, |_| random.bits() as u8);
+            }
         };
         let values = all.chunks(padded).flat_map(|row| &row[..cols]).copied().collect();
         Matrix { bindings, values }
+    }
+
+    /// MXFP4 with these scales (of whole rows, one for each block of 32), and the codes that `code` gives for each
+    /// element.
+    pub fn mxfp4(rows: usize, cols: usize, scales: Vec<u8>, mut code: impl FnMut(usize) -> u8) -> Self {
+        let padded = cols.div_ceil(32) * 32;
+        let mut bytes = vec![0u8; rows * padded / 2];
+        let mut all = Vec::new();
+        for i in 0..rows * padded {
+            // Minus zero is stored as zero.
+            let code = match code(i) & 15 {
+                8 => 0,
+                code => code,
+            };
+            let (word, within) = (i / 8, i % 8);
+            bytes[word * 4 + within % 4] |= if within < 4 { code } else { code << 4 };
+            all.push(E2M1[usize::from(code)] * 2f64.powi(i32::from(scales[i / 32]) - 127));
+        }
+        let mut words = scales;
+        words.resize(words.len().next_multiple_of(4), 0);
+        let values = all.chunks(padded).flat_map(|row| &row[..cols]).copied().collect();
+        Matrix {
+            bindings: vec![(&bytes).into(), (&words).into()],
+            values,
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::SourceType;
 /// Consecutive elements with the value `scale · q + min` (`min` is 0 for symmetric types).
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// 16 of them for Q6_K, 32 otherwise.
+    /// 16 of them for Q6_K, 32 otherwise; MXFP4's are doubled and the scale halved.
     pub q: &'a [i8],
     pub scale: f32,
     pub min: f32,
@@ -88,7 +88,30 @@ pub fn for_each_run(source: SourceType, bytes: &[u8], mut visit: impl FnMut(Run<
         }
         SourceType::Q4K => bytes.as_chunks::<144>().0.iter().for_each(|b| q4_k(b, &mut visit)),
         SourceType::Q6K => bytes.as_chunks::<210>().0.iter().for_each(|b| q6_k(b, &mut visit)),
+        SourceType::Mxfp4 => {
+            for block in bytes.as_chunks::<17>().0 {
+                let q = nibbles(&block[1..]).map(|code| MXFP4_DOUBLED[code as usize]);
+                visit(Run {
+                    q: &q,
+                    scale: half_e8m0(block[0]),
+                    min: 0.0,
+                });
+            }
+        }
         SourceType::F32 | SourceType::F16 | SourceType::Bf16 | SourceType::Other(_) => {}
+    }
+}
+
+/// Twice the value of each E2M1 code, so that all are integers.
+const MXFP4_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of an E8M0 scale: `2^(e - 128)`; 255 means "not a number".
+fn half_e8m0(e: u8) -> f32 {
+    match e {
+        255 => f32::NAN,
+        // The smallest two are subnormal.
+        0 | 1 => f32::from_bits(0x0020_0000 << e),
+        _ => f32::from_bits(u32::from(e - 1) << 23),
     }
 }
 

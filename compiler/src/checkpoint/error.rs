@@ -73,6 +73,12 @@ pub enum TensorProblem {
         source_type: SourceType,
         file: String,
     },
+    /// The experts of a bank must be stored alike.
+    UnlikeExpert {
+        name: String,
+        source_type: SourceType,
+        others: SourceType,
+    },
 }
 
 impl CheckpointError {
@@ -107,6 +113,11 @@ impl fmt::Display for TensorProblem {
                 f,
                 "tensor {name}: Kiln does not read {source_type} weights, found in {file}"
             ),
+            TensorProblem::UnlikeExpert {
+                name,
+                source_type,
+                others,
+            } => write!(f, "tensor {name}: {source_type}, where the first expert's is {others}"),
         }
     }
 }

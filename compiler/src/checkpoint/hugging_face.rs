@@ -25,6 +25,7 @@ pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError>
         text: text_assets(path)?,
         config,
         tensors,
+        gguf: false,
     })
 }
 
@@ -36,6 +37,7 @@ pub(super) fn open_config(path: &Path) -> Result<Checkpoint, CheckpointError> {
         text: None,
         config,
         tensors: TensorStore::default(),
+        gguf: false,
     })
 }
 

@@ -10,11 +10,13 @@ mod error;
 mod generation;
 mod gguf;
 mod hugging_face;
+mod mxfp4;
 mod random;
 mod safetensors;
 mod source;
 mod store;
 mod validate;
+mod view;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -26,7 +28,9 @@ pub use generation::GenerationDefaults;
 pub use random::RandomWeights;
 pub use source::{SourceType, TensorInfo, TensorSource};
 pub use validate::{ExpectedTensor, validate};
+pub use view::View;
 
+use crate::graph::{DeclaredWeight, Stored};
 use store::TensorStore;
 
 /// An opened checkpoint. Tensors are its [`TensorSource`].
@@ -37,6 +41,7 @@ pub struct Checkpoint {
     text: Option<TextAssets>,
     generation: GenerationDefaults,
     tensors: TensorStore,
+    gguf: bool,
 }
 
 /// The files that turn text into token ids and back.
@@ -87,6 +92,17 @@ impl Checkpoint {
     /// Where to stop, and how to sample unless told otherwise.
     pub fn generation(&self) -> &GenerationDefaults {
         &self.generation
+    }
+
+    /// How this checkpoint holds a model's weights: GGUF files, unlike Hugging Face's, never hold a matrix transposed.
+    pub fn stored(&self, declared: &[DeclaredWeight]) -> Vec<DeclaredWeight> {
+        let mut declared = declared.to_vec();
+        for weight in &mut declared {
+            if let Stored::Within { transposed, .. } = &mut weight.stored {
+                *transposed &= !self.gguf;
+            }
+        }
+        declared
     }
 
     /// Whether there are any weights; not so for a bare config.

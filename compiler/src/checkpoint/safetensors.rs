@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::store::{MappedFile, Stored, StoredTensor, TensorStore};
-use super::{CheckpointError, SourceType, TensorInfo};
+use super::{CheckpointError, SourceType, TensorInfo, mxfp4};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -16,7 +16,8 @@ const INDEX: &str = "model.safetensors.index.json";
 pub(super) fn open(directory: &Path) -> Result<TensorStore, CheckpointError> {
     if directory.join(SINGLE).exists() {
         let file = MappedFile::open(&directory.join(SINGLE))?;
-        let tensors = index(&file, 0)?;
+        let mut tensors = index(&file, 0)?;
+        mxfp4::join(&mut tensors)?;
         return Ok(TensorStore::new(vec![file], tensors));
     }
     if directory.join(INDEX).exists() {
@@ -63,11 +64,11 @@ fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
         }
         files.push(file);
     }
-    if absent.is_empty() {
-        Ok(TensorStore::new(files, tensors))
-    } else {
-        Err(damaged(absent.join(", ")))
+    if !absent.is_empty() {
+        return Err(damaged(absent.join(", ")));
     }
+    mxfp4::join(&mut tensors)?;
+    Ok(TensorStore::new(files, tensors))
 }
 
 fn index(file: &MappedFile, number: usize) -> Result<BTreeMap<String, StoredTensor>, CheckpointError> {

@@ -24,6 +24,9 @@ pub enum SourceType {
     Q4K,
     /// 256 elements in runs of 16, `d · sc · (q - 32)`, 6 bits each.
     Q6K,
+    /// 32 elements `code · 2^(e - 127)`: a byte `e`, then 16 bytes of E2M1 codes (a sign, then 0, 0.5, 1, 1.5, 2, 3, 4, 6
+    /// by the other three bits), elements 0 to 15 in the low nibbles, 16 to 31 in the high ones.
+    Mxfp4,
     /// Present in a checkpoint but not readable as weights; the file's name for it.
     Other(&'static str),
 }
@@ -98,6 +101,7 @@ impl SourceType {
             SourceType::Q8_0 => Some((32, 34)),
             SourceType::Q4K => Some((256, 144)),
             SourceType::Q6K => Some((256, 210)),
+            SourceType::Mxfp4 => Some((32, 17)),
             SourceType::Other(_) => None,
         }
     }
@@ -125,6 +129,7 @@ impl fmt::Display for SourceType {
             SourceType::Q8_0 => "q8_0",
             SourceType::Q4K => "q4_k",
             SourceType::Q6K => "q6_k",
+            SourceType::Mxfp4 => "mxfp4",
             SourceType::Other(name) => name,
         })
     }

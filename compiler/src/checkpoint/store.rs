@@ -8,7 +8,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::{CheckpointError, SourceType, TensorInfo};
+use super::{CheckpointError, SourceType, TensorInfo, mxfp4};
 
 /// A file's contents, paged in as they are read.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl MappedFile {
 }
 
 /// How a stored tensor differs from the one that the checkpoint means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stored {
     Plain,
     /// Rows of each head lie as rotary pairs (0, 1), (2, 3) ...; Hugging Face has all first
@@ -55,6 +55,11 @@ pub(super) enum Stored {
     },
     /// f32, one more than meant (GGUF's Gemma norms).
     PlusOne,
+    /// The codes of MXFP4, with the scales in a place of their own (see [`super::mxfp4`]).
+    Mxfp4 {
+        scales_file: usize,
+        scales: Range<usize>,
+    },
 }
 
 #[derive(Debug)]
@@ -111,22 +116,29 @@ impl TensorStore {
         if rows.end > total || rows.start > rows.end {
             return Err(missing());
         }
-        let all = self
-            .files
-            .get(tensor.file)
-            .and_then(|file| file.bytes().get(tensor.bytes.clone()))
-            .ok_or_else(missing)?;
-        let row_bytes = all.len() / total.max(1);
-        let plain = &all[rows.start * row_bytes..rows.end * row_bytes];
-        Ok(match tensor.stored {
+        let part = |file: usize, bytes: &Range<usize>| {
+            let file = self.files.get(file).map(MappedFile::bytes);
+            file.and_then(|file| file.get(bytes.clone())).ok_or_else(missing)
+        };
+        let of_rows = |all: &'_ [u8]| {
+            let row_bytes = all.len() / total.max(1);
+            rows.start * row_bytes..rows.end * row_bytes
+        };
+        let all = part(tensor.file, &tensor.bytes)?;
+        let plain = &all[of_rows(all)];
+        Ok(match &tensor.stored {
             Stored::Plain => Cow::Borrowed(plain),
             Stored::PlusOne => Cow::Owned(minus_one(plain)),
             // A bias is one row, but its elements are ordered like the matrix's rows.
             Stored::RotaryPairs { heads } if tensor.info.shape.len() == 1 => {
                 let elements = tensor.info.shape[0];
-                Cow::Owned(split_pairs(all, elements, heads, 0..elements))
+                Cow::Owned(split_pairs(all, elements, *heads, 0..elements))
             }
-            Stored::RotaryPairs { heads } => Cow::Owned(split_pairs(all, total, heads, rows)),
+            Stored::RotaryPairs { heads } => Cow::Owned(split_pairs(all, total, *heads, rows)),
+            Stored::Mxfp4 { scales_file, scales } => {
+                let scales = part(*scales_file, scales)?;
+                Cow::Owned(mxfp4::interleave(plain, &scales[of_rows(scales)]))
+            }
         })
     }
 }

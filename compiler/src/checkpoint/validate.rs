@@ -27,6 +27,14 @@ const NOT_WEIGHTS: &[&str] = &[
 /// [`CheckpointError::Tensors`] with everything that is missing, misshapen, surplus or of a type
 /// that cannot be read.
 pub fn validate(source: &dyn TensorSource, expected: &[ExpectedTensor]) -> Result<(), CheckpointError> {
+    match tensor_problems(source, expected) {
+        problems if problems.is_empty() => Ok(()),
+        problems => Err(CheckpointError::Tensors(problems)),
+    }
+}
+
+/// What [`validate`] finds.
+pub(super) fn tensor_problems(source: &dyn TensorSource, expected: &[ExpectedTensor]) -> Vec<TensorProblem> {
     let mut problems = Vec::new();
     let wanted: BTreeMap<&str, &[usize]> = expected
         .iter()
@@ -66,9 +74,5 @@ pub fn validate(source: &dyn TensorSource, expected: &[ExpectedTensor]) -> Resul
             });
         }
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(CheckpointError::Tensors(problems))
-    }
+    problems
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::checkpoint::TensorSource;
-use crate::graph::WeightRole;
+use crate::graph::{DeclaredWeight, WeightRole};
 use crate::reference::{WeightError, WeightValues};
 use crate::weights::{WeightFormat, pack_rows, unpack};
 
@@ -16,16 +16,16 @@ pub(super) struct PackedValues<'a> {
 }
 
 impl<'a> PackedValues<'a> {
-    /// `declared`: every weight with its shape and role; `format_of`: how a matrix is stored.
+    /// `declared`: every weight; `format_of`: how a matrix is stored.
     pub(super) fn new(
         source: &'a dyn TensorSource,
-        declared: &'a [(String, Vec<usize>, WeightRole)],
+        declared: &'a [DeclaredWeight],
         format_of: &'a dyn Fn(&str) -> WeightFormat,
     ) -> Self {
-        let vectors = declared.iter().filter(|(.., role)| *role == WeightRole::Vector);
+        let vectors = declared.iter().filter(|weight| weight.role == WeightRole::Vector);
         PackedValues {
             source,
-            vectors: vectors.map(|(name, ..)| name.as_str()).collect(),
+            vectors: vectors.map(|weight| weight.name.as_str()).collect(),
             format_of,
         }
     }

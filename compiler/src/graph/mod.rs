@@ -7,6 +7,7 @@
 //! symbolic; the other dimensions are [`Dim`]s: symbols of the config together with their values.
 //! Row-major: the last dimension is contiguous.
 
+mod declared;
 mod dim;
 mod dump;
 mod op;
@@ -15,6 +16,7 @@ mod shape;
 pub(crate) mod test_models;
 mod verify;
 
+pub use declared::DeclaredWeight;
 pub use dim::Dim;
 pub use op::{AttentionSpec, Binary, Gate, Op, RopeSpec, RouteSpec, Scoring, Unary};
 pub use verify::{GraphError, verify};

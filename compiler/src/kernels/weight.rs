@@ -20,7 +20,8 @@ pub struct Weight<'b> {
     row_chunks: U32<'b>,
     /// Scale blocks in a row.
     row_blocks: U32<'b>,
-    even_row_blocks: bool,
+    /// Whether the scales of a row are whole words.
+    rows_fill_words: bool,
 }
 
 /// The elements' binding, by the size of a chunk.
@@ -59,7 +60,7 @@ impl<'b> Weight<'b> {
         let words = match format {
             WeightFormat::F32 => 4,
             WeightFormat::F16 | WeightFormat::Bf16 => words.max(2),
-            WeightFormat::Q8 { .. } | WeightFormat::Q4 { .. } => words,
+            WeightFormat::Q8 { .. } | WeightFormat::Q4 { .. } | WeightFormat::Mxfp4 => words,
         };
         let elements = |part: usize| {
             let name = match parts.len() {
@@ -93,7 +94,9 @@ impl<'b> Weight<'b> {
                 chunk,
                 row_chunks,
                 row_blocks,
-                even_row_blocks: format.block().is_some_and(|block| (row / block).is_multiple_of(2)),
+                rows_fill_words: format
+                    .block()
+                    .is_some_and(|block| (row / block * format.block_scale_bytes()).is_multiple_of(4)),
             })
             .collect()
     }
@@ -133,13 +136,12 @@ impl<'b> Weight<'b> {
         let block = chunk / block_chunks;
         let number = ((row + self.scale_row) * self.row_blocks + block).named(&format!("block{label}"));
         let name = format!("scale_word{label}");
-        match self.format {
-            WeightFormat::Q4 { min: true } => (scales.load(number).named(&name), self.b.literal(0)),
-            _ => {
-                // With an even number of blocks in a row, the half does not depend on the row.
-                let parity = if self.even_row_blocks { block } else { number };
-                (scales.load(number >> 1).named(&name), (parity & 1) << 4)
-            }
+        // Where the scales of a row are whole words, a scale's place in its word does not depend on the row.
+        let place = if self.rows_fill_words { block } else { number };
+        match self.format.block_scale_bytes() {
+            4 => (scales.load(number).named(&name), self.b.literal(0)),
+            2 => (scales.load(number >> 1).named(&name), (place & 1) << 4),
+            _ => (scales.load(number >> 2).named(&name), (place & 3) << 3),
         }
     }
 }
@@ -193,6 +195,7 @@ impl<'b> Chunk<'b> {
             WeightFormat::Bf16 => words.chunks(2).map(|pair| self.bf16_quad(pair)).collect(),
             WeightFormat::Q8 { .. } => words.iter().map(|word| word.unpack4x_i8().cast()).collect(),
             WeightFormat::Q4 { .. } => words.iter().flat_map(|&word| self.nibbles(word)).collect(),
+            WeightFormat::Mxfp4 => words.iter().flat_map(|&word| self.e2m1(word)).collect(),
         }
     }
 
@@ -211,6 +214,23 @@ impl<'b> Chunk<'b> {
         [word & low_nibbles, (word >> 4) & low_nibbles].map(|bytes| bytes.unpack4x_u8().cast())
     }
 
+    /// Doubled E2M1 values (0, 1, 2, 3, 4, 6, 8, 12 and their negatives), four at a time in the bytes of a word; placed
+    /// as [`Self::nibbles`].
+    fn e2m1(&self, word: U32<'b>) -> [Vec4<'b>; 2] {
+        let ones = self.b.constant("BYTE_ONES", 0x0101_0101);
+        let magnitude_bits = self.b.constant("MAGNITUDE_BITS", 0x0707_0707);
+        [word, word >> 4].map(|codes| {
+            let m = codes & magnitude_bits;
+            // The number itself, plus its lower two bits where bit 2 is set, plus 2 for the last one, 7.
+            let large = (m >> 2) & ones;
+            let doubled = m + (m & (large * 3)) + ((large & (m >> 1) & m) << 1);
+            // Two's complement; nothing carries into the next byte, because there is no minus zero.
+            let negative = (codes >> 3) & ones;
+            let signed = (doubled ^ (negative * 0xff)) + negative;
+            signed.unpack4x_i8().cast()
+        })
+    }
+
     fn scale_and_min(&self) -> (Option<F32<'b>>, Option<F32<'b>>) {
         let Some((word, bits)) = self.scale else {
             return (None, None);
@@ -218,6 +238,11 @@ impl<'b> Chunk<'b> {
         if self.format == (WeightFormat::Q4 { min: true }) {
             let pair: Value<'b, [f32; 2]> = word.unpack2x16_float().named("scale_and_min");
             return (Some(pair.x()), Some(pair.y()));
+        }
+        if self.format == WeightFormat::Mxfp4 {
+            // The exponent of an f32, and half of it, as the numbers are doubled.
+            let exponent = ((word >> bits) & 0xff) << 23;
+            return (Some(exponent.bitcast::<f32>() * 0.5), None);
         }
         (Some((word >> bits).unpack2x16_float().x()), None)
     }

@@ -13,6 +13,11 @@ pub enum BadValue {
     NotFinite,
     #[error("a value or scale is too large for f16")]
     TooLarge,
+    #[error("the scale of a block is not a number or too large")]
+    Scale,
+    /// Nothing asks for it: see [`super::format_for`].
+    #[error("values that are not MXFP4 already are not rounded to it")]
+    NoMxfp4,
 }
 
 /// Encodes a row of `from`; `data` and `scales` are the row's slices, zeroed. `scratch` only saves
@@ -40,12 +45,50 @@ pub(super) fn encode_row(
                 write_nibbles(run.q.iter().map(|&q| q as u8), &mut data[block * 16..]);
             })
         }
+        (SourceType::Mxfp4, WeightFormat::Mxfp4) => repack_mxfp4(from, data, scales),
         _ => {
             scratch.clear();
             decode(source, from, scratch);
             encode_values(scratch, format, data, scales)
         }
     }
+}
+
+/// Blocks as [`SourceType::Mxfp4`] has them into those of [`WeightFormat::Mxfp4`].
+fn repack_mxfp4(from: &[u8], data: &mut [u8], scales: &mut [u8]) -> Result<(), BadValue> {
+    const LOW: u32 = 0x0f0f_0f0f;
+    let blocks = from.as_chunks::<17>().0.iter();
+    for ((block, data), slot) in blocks.zip(data.as_chunks_mut::<16>().0).zip(scales) {
+        let [scale, codes @ ..] = block;
+        let word = |at: usize| u32::from_le_bytes([codes[at], codes[at + 1], codes[at + 2], codes[at + 3]]);
+        let words = [word(0), word(4), word(8), word(12)];
+        // Low nibbles are elements 0 to 15, high nibbles 16 to 31.
+        let packed = [
+            words[0] & LOW | (words[1] & LOW) << 4,
+            words[2] & LOW | (words[3] & LOW) << 4,
+            words[0] >> 4 & LOW | words[1] & !LOW,
+            words[2] >> 4 & LOW | words[3] & !LOW,
+        ];
+        for (slot, word) in data.as_chunks_mut::<4>().0.iter_mut().zip(packed) {
+            *slot = positive_zeros(word).to_le_bytes();
+        }
+        if *scale > MXFP4_LARGEST_SCALE {
+            return Err(BadValue::Scale);
+        }
+        *slot = *scale;
+    }
+    Ok(())
+}
+
+/// Beyond it, the largest code (6) is infinite in f32; 255 means "not a number".
+const MXFP4_LARGEST_SCALE: u8 = 252;
+
+/// Eight E2M1 codes with minus zero (8) as zero.
+fn positive_zeros(codes: u32) -> u32 {
+    let magnitudes = codes & 0x7777_7777;
+    // The top bit of each nibble, if its other bits are not all zero.
+    let not_zero = (magnitudes + 0x7777_7777) & 0x8888_8888;
+    magnitudes | codes & not_zero
 }
 
 /// Writes the scale of each run (and its minimum, with 4 bytes a block) and leaves the integers to
@@ -95,6 +138,7 @@ fn encode_values(values: &[f32], format: WeightFormat, data: &mut [u8], scales: 
                 quantize_q8(values, bytes, &mut scales[i * 2..i * 2 + 2])?;
             }
         }
+        WeightFormat::Mxfp4 => return Err(BadValue::NoMxfp4),
         WeightFormat::Q4 { min } => {
             let scale_bytes = if min { 4 } else { 2 };
             for (i, values) in values.chunks(32).enumerate() {

@@ -21,6 +21,11 @@ pub enum WeightFormat {
     /// Without `min`: value `scale · (q - 8)`, scales packed as in `Q8`. With `min`: value `scale · q + min`,
     /// one word a block, scale in the low half (f16), min in the high half (f16).
     Q4 { min: bool },
+    /// MXFP4 of the Open Compute Project: 32 elements a vec4 (one block), 4-bit E2M1 codes: a sign, then 0, 0.5, 1,
+    /// 1.5, 2, 3, 4, 6 by the other bits. Nibbles lie as in `Q4`; minus zero is stored as zero. One scale byte `e` for
+    /// each block: value `code · 2^(e - 127)`; scales are numbered `row · padded / 32 + b` and packed four to a word,
+    /// lowest byte first. Values of scale 0 read as zero, those of scale 1 may: they are less than 1e-37.
+    Mxfp4,
 }
 
 impl WeightFormat {
@@ -30,7 +35,7 @@ impl WeightFormat {
             WeightFormat::F32 => 4,
             WeightFormat::F16 | WeightFormat::Bf16 => 8,
             WeightFormat::Q8 { .. } => 16,
-            WeightFormat::Q4 { .. } => 32,
+            WeightFormat::Q4 { .. } | WeightFormat::Mxfp4 => 32,
         }
     }
 
@@ -39,7 +44,7 @@ impl WeightFormat {
         match self {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => None,
             WeightFormat::Q8 { block } => Some(block),
-            WeightFormat::Q4 { .. } => Some(32),
+            WeightFormat::Q4 { .. } | WeightFormat::Mxfp4 => Some(32),
         }
     }
 
@@ -48,13 +53,20 @@ impl WeightFormat {
         rows * padded(cols) / u64::from(self.elements_per_vec4()) * 16
     }
 
-    /// Bytes of the scales of `[rows, cols]`; 0 without scales.
-    pub fn scale_bytes(self, rows: u64, cols: u64) -> u64 {
-        match (self, self.block()) {
-            (_, None) => 0,
-            (WeightFormat::Q4 { min: true }, Some(block)) => rows * padded(cols) / u64::from(block) * 4,
-            (_, Some(block)) => (rows * padded(cols) / u64::from(block)).div_ceil(2) * 4,
+    /// Bytes of a block's scale, and of its minimum if it has one: 1, 2 or 4; 0 without scales.
+    pub fn block_scale_bytes(self) -> u32 {
+        match self {
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => 0,
+            WeightFormat::Q8 { .. } | WeightFormat::Q4 { min: false } => 2,
+            WeightFormat::Q4 { min: true } => 4,
+            WeightFormat::Mxfp4 => 1,
         }
+    }
+
+    /// Bytes of the scales of `[rows, cols]`, in whole words; 0 without scales.
+    pub fn scale_bytes(self, rows: u64, cols: u64) -> u64 {
+        let blocks = self.block().map_or(0, |block| rows * padded(cols) / u64::from(block));
+        (blocks * u64::from(self.block_scale_bytes())).next_multiple_of(4)
     }
 }
 
@@ -73,6 +85,7 @@ impl fmt::Display for WeightFormat {
             WeightFormat::Q8 { block } => write!(f, "q8b{block}"),
             WeightFormat::Q4 { min: false } => f.write_str("q4"),
             WeightFormat::Q4 { min: true } => f.write_str("q4m"),
+            WeightFormat::Mxfp4 => f.write_str("mxfp4"),
         }
     }
 }

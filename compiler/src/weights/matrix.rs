@@ -12,7 +12,7 @@ pub struct PackedMatrix {
     pub cols: usize,
     /// Elements, row after row.
     pub data: Vec<u8>,
-    /// Scales, row after row: 2 bytes a block (4 with a minimum), not yet padded to whole words.
+    /// Scales, row after row (see [`WeightFormat::block_scale_bytes`]), not yet padded to whole words.
     pub scales: Vec<u8>,
 }
 
@@ -38,12 +38,9 @@ impl PackedMatrix {
 
     /// Bytes of one row's scales; 0 without scales.
     pub fn scale_row_bytes(&self) -> usize {
-        let per_block = match self.format {
-            WeightFormat::Q4 { min: true } => 4,
-            _ => 2,
-        };
+        let per_block = u64::from(self.format.block_scale_bytes());
         self.format.block().map_or(0, |block| {
-            (padded(self.cols as u64) / u64::from(block)) as usize * per_block
+            (padded(self.cols as u64) / u64::from(block) * per_block) as usize
         })
     }
 

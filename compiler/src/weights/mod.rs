@@ -1,5 +1,6 @@
 //! How weights lie in a bundle: formats, packing, and the readable inverse.
 
+mod check;
 mod encode;
 mod format;
 mod matrix;
@@ -10,6 +11,7 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+pub use check::check_exact;
 pub use format::{WeightFormat, padded};
 pub use matrix::PackedMatrix;
 pub use pack::{PackError, pack, pack_rows};

@@ -24,9 +24,10 @@ pub enum Quant {
 ///
 /// `Keep` is lossless, but for the scales of the K types: Q4_K and Q6_K have scales of two levels,
 /// whose product is rounded to f16 (relative error at most 2^-11). Sources already quantized with
-/// the asked number of bits are kept as they are (Q5_0 and Q6_K count as 8 bits).
+/// the asked number of bits are kept as they are (Q5_0 and Q6_K count as 8 bits); MXFP4 always is.
 pub fn format_for(source: SourceType, quant: Quant) -> WeightFormat {
     match (quant, source) {
+        (_, SourceType::Mxfp4) => WeightFormat::Mxfp4,
         (Quant::F32, _) => WeightFormat::F32,
         (Quant::F16, _) => WeightFormat::F16,
         (Quant::Keep, SourceType::F32 | SourceType::Other(_)) => WeightFormat::F32,

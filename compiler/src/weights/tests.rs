@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
-use super::{PackError, PackedMatrix, Quant, WeightFormat, format_for, pack, pack_rows, unpack};
+use super::{PackError, PackedMatrix, Quant, WeightFormat, check_exact, format_for, pack, pack_rows, unpack};
 use crate::checkpoint::{CheckpointError, RandomWeights, SourceType, TensorInfo, TensorSource};
-use crate::graph::WeightRole;
+use crate::graph::{DeclaredWeight, Stored, WeightRole};
 
 const FORMATS: [WeightFormat; 7] = [
     WeightFormat::F32,
@@ -58,9 +59,18 @@ impl TensorSource for OneTensor {
     }
 }
 
+fn declared(name: &str, shape: &[usize], role: WeightRole) -> DeclaredWeight {
+    DeclaredWeight {
+        name: name.to_string(),
+        shape: shape.to_vec(),
+        role,
+        stored: Stored::AsDeclared,
+    }
+}
+
 fn random(rows: usize, cols: usize, seed: u64) -> Vec<f32> {
-    let weights = [("w".to_string(), vec![rows, cols], WeightRole::Matrix)];
-    RandomWeights::new(&weights, seed).read_f32("w").unwrap()
+    let weights = [declared("w", &[rows, cols], WeightRole::Matrix)];
+    RandomWeights::new(&weights, &Value::Null, seed).read_f32("w").unwrap()
 }
 
 /// The largest error that rounding to `format` may cause in one block of values.
@@ -78,6 +88,7 @@ fn allowed_error(format: WeightFormat, block: &[f32]) -> f32 {
         // The side that does not hold the largest value ends at 7 steps: a whole step there.
         WeightFormat::Q4 { min: false } => largest / 8.0 * (1.0 + 8.0 * half),
         WeightFormat::Q4 { min: true } => (greatest - smallest) / 15.0 * (0.5 + 15.0 * half) + largest * half,
+        WeightFormat::Mxfp4 => unreachable!("nothing is rounded to it"),
     }
 }
 
@@ -194,6 +205,85 @@ fn k_blocks_are_repacked_with_scales_rounded_to_f16() {
     }
 }
 
+/// The E2M1 codes' values, from the OCP Microscaling Formats specification, section 5.3.3.
+const E2M1: [f32; 16] = [
+    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
+];
+
+/// A row of three blocks with any codes, minus zero among them.
+fn mxfp4_row(scales: [u8; 3]) -> (OneTensor, Vec<f32>) {
+    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    for (block, scale) in scales.into_iter().enumerate() {
+        let code = |i: usize| (i * 5 + i / 16 + block * 3) % 16;
+        bytes.push(scale);
+        bytes.extend((0..16).map(|i| (code(i) | code(i + 16) << 4) as u8));
+        values.extend((0..32).map(|i| E2M1[code(i)] * 2f32.powi(i32::from(scale) - 127)));
+    }
+    (OneTensor::new(SourceType::Mxfp4, [1, 96], bytes), values)
+}
+
+#[test]
+fn mxfp4_is_repacked_without_loss() {
+    for scales in [[2, 127, 252], [120, 121, 122]] {
+        let (tensor, values) = mxfp4_row(scales);
+        assert_eq!(tensor.read_f32("w").unwrap(), values);
+        let packed = pack(&tensor, "w", WeightFormat::Mxfp4).unwrap();
+        assert_eq!(unpack(&packed), values);
+        assert_eq!(packed.scales, scales);
+        // Minus zero would carry into its neighbour when kernels negate bytes four at a time.
+        let nibbles = packed.data.iter().flat_map(|byte| [byte & 15, byte >> 4]);
+        assert!(nibbles.into_iter().all(|code| code != 8));
+        let (data, scales) = packed.into_tensors();
+        assert_eq!(data.len() as u64, WeightFormat::Mxfp4.data_bytes(1, 96));
+        assert_eq!(scales.unwrap().len() as u64, WeightFormat::Mxfp4.scale_bytes(1, 96));
+    }
+    // Scale 0 is less than any device need tell from zero.
+    let (tensor, values) = mxfp4_row([0, 1, 127]);
+    let packed = unpack(&pack(&tensor, "w", WeightFormat::Mxfp4).unwrap());
+    for (a, b) in values.iter().zip(packed) {
+        assert!((a - b).abs() < 1e-37);
+    }
+}
+
+#[test]
+fn mxfp4_scales_out_of_range_are_errors() {
+    for scale in [253, 254, 255] {
+        let (tensor, _) = mxfp4_row([127, scale, 127]);
+        let message = pack(&tensor, "w", WeightFormat::Mxfp4).unwrap_err().to_string();
+        assert!(
+            message.contains("tensor w, row 0: the scale of a block is not a number or too large"),
+            "{message}"
+        );
+    }
+    let values = OneTensor::f32(1, 32, &[1.0; 32]);
+    assert!(pack(&values, "w", WeightFormat::Mxfp4).is_err());
+}
+
+#[test]
+fn routers_and_vectors_must_be_finite() {
+    let check = |role, value: f32| {
+        let mut values = vec![0.5; 64];
+        values[40] = value;
+        let tensor = OneTensor::f32(2, 32, &values);
+        check_exact(&tensor, &[declared("w", &[2, 32], role)]).map_err(|error| error.to_string())
+    };
+    for value in [f32::NAN, f32::INFINITY] {
+        let row = check(WeightRole::Exact, value).unwrap_err();
+        assert!(
+            row.contains("tensor w, row 1: a value is infinite or not a number"),
+            "{row}"
+        );
+        assert!(
+            check(WeightRole::Vector, value)
+                .unwrap_err()
+                .contains("tensor w, row 40: ")
+        );
+        // Matrices and banks are checked when they are packed.
+        assert_eq!(check(WeightRole::Bank, value), Ok(()));
+    }
+    assert_eq!(check(WeightRole::Exact, 7.0), Ok(()));
+}
+
 #[test]
 fn quantized_sources_keep_their_blocks_under_the_same_number_of_bits() {
     use SourceType::*;
@@ -210,6 +300,9 @@ fn quantized_sources_keep_their_blocks_under_the_same_number_of_bits() {
         (Q4_1, Quant::Q8, "q8"),
         (Bf16, Quant::Q8, "q8"),
         (Q6K, Quant::F16, "f16"),
+        (Mxfp4, Quant::Keep, "mxfp4"),
+        (Mxfp4, Quant::Q8, "mxfp4"),
+        (Mxfp4, Quant::F32, "mxfp4"),
     ];
     for (source, quant, format) in cases {
         assert_eq!(format_for(source, quant).to_string(), format, "{source} {quant}");
@@ -305,14 +398,20 @@ proptest! {
 
 #[test]
 fn random_weights_are_sensible_and_independent_of_order() {
-    let weight = |name: &str, shape: &[usize], role| (name.to_string(), shape.to_vec(), role);
     let mut weights = vec![
-        weight("a.weight", &[300, 200], WeightRole::Matrix),
-        weight("norm.weight", &[200], WeightRole::Vector),
-        weight("a.bias", &[200], WeightRole::Vector),
+        declared("a.weight", &[300, 200], WeightRole::Matrix),
+        declared("norm.weight", &[200], WeightRole::Vector),
+        declared("a.bias", &[200], WeightRole::Vector),
+        declared("bank", &[3, 100, 96], WeightRole::Bank),
+        declared("bank_bias.gate", &[3, 100], WeightRole::Vector),
+        declared("conv.weight", &[500, 1, 4], WeightRole::Vector),
+        declared("A_log", &[400], WeightRole::Vector),
+        declared("dt_bias", &[400], WeightRole::Vector),
+        declared("sinks", &[64], WeightRole::Vector),
     ];
-    let read = |weights: &[(String, Vec<usize>, WeightRole)], seed| -> BTreeMap<String, Vec<f32>> {
-        let source = RandomWeights::new(weights, seed);
+    let mxfp4 = json!({ "quantization_config": { "quant_method": "mxfp4" } });
+    let read = |weights: &[DeclaredWeight], seed| -> BTreeMap<String, Vec<f32>> {
+        let source = RandomWeights::new(weights, &mxfp4, seed);
         let names = source.names();
         names
             .into_iter()
@@ -333,9 +432,29 @@ fn random_weights_are_sensible_and_independent_of_order() {
         mean.abs() < 1e-3 && (variance * 200.0 - 1.0).abs() < 0.03,
         "{mean} {variance}"
     );
+    let (mean, variance) = moments(&first["bank"]);
+    assert!(
+        mean.abs() < 3e-3 && (variance * 96.0 - 1.0).abs() < 0.05,
+        "{mean} {variance}"
+    );
+    assert_ne!(first["bank"], read(&weights, 6)["bank"]);
+    let (mean, variance) = moments(&first["conv.weight"]);
+    assert!(
+        mean.abs() < 0.05 && (variance * 4.0 - 1.0).abs() < 0.1,
+        "{mean} {variance}"
+    );
+    assert!(first["A_log"].iter().all(|value| (0.0..=16f32.ln()).contains(value)));
+    assert!((moments(&first["A_log"]).0 - 2.02).abs() < 0.1);
+    assert!(first["dt_bias"].iter().all(|value| (value - 1.0).abs() < 0.2));
+    for name in ["bank_bias.gate", "sinks"] {
+        assert!(first[name].iter().all(|value| value.abs() < 0.2), "{name}");
+    }
     assert!(first["norm.weight"].iter().all(|value| (value - 1.0).abs() < 0.2));
     assert!(first["a.bias"].iter().all(|value| value.abs() < 0.2));
-    let source = RandomWeights::new(&weights, 5);
+    let source = RandomWeights::new(&weights, &mxfp4, 5);
+    assert_eq!(source.info("bank").unwrap().source, SourceType::Mxfp4);
+    let bf16 = RandomWeights::new(&weights, &Value::Null, 5);
+    assert_eq!(bf16.info("bank").unwrap().source, SourceType::Bf16);
     let rows = source.read_rows("a.weight", 7..9).unwrap();
     let all = source.read_rows("a.weight", 0..300).unwrap();
     assert_eq!(*rows, all[7 * 400..9 * 400]);

@@ -43,5 +43,14 @@ fn element(format: WeightFormat, data: &[u8], scales: &[u8], column: usize) -> f
                 half(scales, block) * (q - 8.0)
             }
         }
+        WeightFormat::Mxfp4 => {
+            let (block, within) = (column / 32, column % 32);
+            let byte = data[block * 16 + within / 8 * 4 + within % 4];
+            let code = byte >> (within / 4 % 2 * 4) & 15;
+            let magnitude = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][usize::from(code & 7)];
+            let value = if code & 8 == 0 { magnitude } else { -magnitude };
+            // The scale byte is the exponent of an f32.
+            value * f32::from_bits(u32::from(scales[block]) << 23)
+        }
     }
 }

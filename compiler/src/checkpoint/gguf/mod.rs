@@ -82,5 +82,6 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         text,
         generation,
         tensors: TensorStore::new(vec![file], tensors),
+        gguf: true,
     })
 }

@@ -127,8 +127,8 @@ fn locate<'a>(
         .collect();
     if let Some(first) = unknown.first() {
         return Err(ParseError::Unsupported(format!(
-            "{first} ({} such tensors); Kiln reads F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_1, Q4_K \
-             and Q6_K: choose a file in one of these quantizations",
+            "{first} ({} such tensors); Kiln reads F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_1, Q4_K, \
+             Q6_K and MXFP4: choose a file in one of these quantizations",
             unknown.len()
         )));
     }
@@ -179,6 +179,7 @@ fn source_type(number: u32) -> Option<SourceType> {
         12 => Some(SourceType::Q4K),
         14 => Some(SourceType::Q6K),
         30 => Some(SourceType::Bf16),
+        39 => Some(SourceType::Mxfp4),
         _ => None,
     }
 }
@@ -208,7 +209,6 @@ fn type_name(number: u32) -> String {
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
         40 => "NVFP4",
         other => return format!("number {other}"),
     };

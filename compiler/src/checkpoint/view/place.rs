@@ -1,0 +1,148 @@
+//! Where a weight lies among the tensors of a checkpoint.
+
+use super::rows::RowMap;
+use crate::checkpoint::{ExpectedTensor, SourceType, TensorSource};
+use crate::graph::{DeclaredWeight, Stored, WeightRole};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a tensor of the weight's name and shape.
+    Own(ExpectedTensor),
+    Within(Within),
+}
+
+/// Rows of one tensor, or of one for each expert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Within {
+    pub tensors: Tensors,
+    /// Shape of each of them.
+    shape: Vec<usize>,
+    pub unit: Unit,
+    pub map: RowMap,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tensors {
+    /// The experts' one after the other, if the weight has experts.
+    One(String),
+    /// One for each expert.
+    ByExpert { pattern: String, names: Vec<String> },
+}
+
+/// What the rows of a weight are in the tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Rows of a matrix.
+    Row,
+    /// Columns of a matrix with this many rows.
+    Column { rows: usize },
+    /// Elements of a vector.
+    Element,
+}
+
+impl Place {
+    pub fn find(source: &dyn TensorSource, weight: &DeclaredWeight) -> Self {
+        let own = || {
+            Place::Own(ExpectedTensor {
+                name: weight.name.clone(),
+                shape: weight.shape.clone(),
+            })
+        };
+        match &weight.stored {
+            Stored::AsDeclared => own(),
+            Stored::Within { tensor, .. } if *tensor != weight.name && source.info(&weight.name).is_some() => own(),
+            Stored::Within {
+                tensor,
+                rows,
+                transposed,
+            } => {
+                let unit_dims = if weight.role == WeightRole::Vector { 1 } else { 2 };
+                let (experts, unit) = weight.shape.split_at(weight.shape.len().saturating_sub(unit_dims));
+                let map = RowMap::new(unit.first().copied().unwrap_or(1), rows);
+                let tensors = Tensors::find(source, tensor, experts.iter().product());
+                let experts = match &tensors {
+                    Tensors::One(_) => experts,
+                    Tensors::ByExpert { .. } => &[],
+                };
+                let with = |dims: &[usize]| [experts, dims].concat();
+                let (unit, shape) = match *unit {
+                    [_, columns] => {
+                        let (plain, turned) = (with(&[map.stored, columns]), with(&[columns, map.stored]));
+                        let found = tensors.names().first().and_then(|name| source.info(name));
+                        // Blocks lie along rows; and a shape that is only that of the weight says that it is not turned.
+                        let not_turned = found.is_some_and(|info| {
+                            info.source == SourceType::Mxfp4 || (info.shape == plain && plain != turned)
+                        });
+                        match *transposed && !not_turned {
+                            true => (Unit::Column { rows: columns }, turned),
+                            false => (Unit::Row, plain),
+                        }
+                    }
+                    _ => (Unit::Element, with(&[map.stored])),
+                };
+                Place::Within(Within {
+                    tensors,
+                    shape,
+                    unit,
+                    map,
+                })
+            }
+        }
+    }
+
+    /// The tensors that must be there.
+    pub fn expected(&self, source: &dyn TensorSource) -> Vec<ExpectedTensor> {
+        let Within { tensors, shape, .. } = match self {
+            Place::Own(tensor) => return vec![tensor.clone()],
+            Place::Within(within) => within,
+        };
+        let expected = |name: &String| ExpectedTensor {
+            name: name.clone(),
+            shape: shape.clone(),
+        };
+        match tensors {
+            // Where all experts are missing, that is one problem and not a hundred.
+            Tensors::ByExpert { pattern, names } if !names.iter().any(|name| source.info(name).is_some()) => {
+                let all = format!("{{0..{}}}", names.len());
+                vec![expected(&pattern.replacen("{expert}", &all, 1))]
+            }
+            tensors => tensors.names().iter().map(expected).collect(),
+        }
+    }
+
+    pub fn tensors(&self) -> &[String] {
+        match self {
+            Place::Own(tensor) => std::slice::from_ref(&tensor.name),
+            Place::Within(within) => within.tensors.names(),
+        }
+    }
+
+    /// Whether elements are read one by one, which those of blocks cannot be.
+    pub fn reads_elements(&self) -> bool {
+        match self {
+            Place::Own(_) => false,
+            Place::Within(within) => within.unit != Unit::Row,
+        }
+    }
+}
+
+impl Tensors {
+    fn find(source: &dyn TensorSource, tensor: &str, experts: usize) -> Self {
+        let stacked = tensor.replacen(".{expert}", "", 1);
+        if stacked == tensor || source.info(&stacked).is_some() {
+            return Tensors::One(stacked);
+        }
+        let name = |expert: usize| tensor.replacen("{expert}", &expert.to_string(), 1);
+        Tensors::ByExpert {
+            pattern: tensor.to_string(),
+            names: (0..experts).map(name).collect(),
+        }
+    }
+
+    pub fn names(&self) -> &[String] {
+        match self {
+            Tensors::One(name) => std::slice::from_ref(name),
+            Tensors::ByExpert { names, .. } => names,
+        }
+    }
+}
