@@ -1,7 +1,9 @@
 //! The matrices of a mixture's experts in storage: see [`BankSpec`].
 
+use kiln_bundle::Access;
+
 use super::BankSpec;
-use super::builder::{Array, Builder, KernelError, U32};
+use super::builder::{Array, Bool, Builder, F32, KernelError, U32};
 use super::weight::Weight;
 
 impl BankSpec {
@@ -71,14 +73,19 @@ impl<'b> Bank<'b> {
         }
     }
 
-    /// The number in this bank of an expert of the mixture; [`Bank::has`] says whether there is such.
+    /// The number in this bank of an expert of the mixture; it may not have it, see [`Bank::lacks`].
     pub fn number(&self, expert: U32<'b>) -> U32<'b> {
         // An expert before the first wraps to a large number.
         (expert - self.first).named("expert")
     }
 
-    /// Whether the bank has an expert of that number.
-    pub fn has(&self, expert: U32<'b>) -> super::builder::Bool<'b> {
+    /// Whether there is no expert of that number in this bank.
+    pub fn lacks(&self, expert: U32<'b>) -> Bool<'b> {
+        expert.ge(self.experts)
+    }
+
+    /// Whether there is an expert of that number in this bank.
+    pub fn has(&self, expert: U32<'b>) -> Bool<'b> {
         expert.lt(self.experts)
     }
 
@@ -111,11 +118,16 @@ pub struct Routing<'b>(Array<'b, [u32; 2]>);
 impl<'b> Routing<'b> {
     /// Makes it the next binding. What is read from it at a uniform place is uniform.
     pub fn bind(b: &'b Builder) -> Self {
-        Routing(b.storage("routing", kiln_bundle::Access::Read))
+        Routing(b.storage("routing", Access::Read))
     }
 
-    /// The expert of `assignment`, by its number in the mixture, and its weight.
-    pub fn load(self, assignment: U32<'b>) -> (U32<'b>, super::builder::F32<'b>) {
+    /// The expert of `assignment`, by its number in the mixture.
+    pub fn expert(self, assignment: U32<'b>) -> U32<'b> {
+        self.0.load(assignment).x()
+    }
+
+    /// The expert of `assignment`, and its weight.
+    pub fn load(self, assignment: U32<'b>) -> (U32<'b>, F32<'b>) {
         let route = self.0.load(assignment).named("route");
         (route.x(), route.y().bitcast::<f32>().named("route_weight"))
     }

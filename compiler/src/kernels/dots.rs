@@ -55,6 +55,17 @@ impl<'b> Input<'b> {
 pub struct Walk<'b> {
     pub first: U32<'b>,
     pub step: u32,
+    /// Chunks are taken several at a time, so that each thread waits for about so many words of the weight at once.
+    /// Where many workgroups share a processor, one chunk at a time is enough: 0.
+    pub words_in_flight: u32,
+}
+
+impl Walk<'_> {
+    /// Chunks taken at a time.
+    fn together(&self, weight: &Weight, rows: usize, chunks: u32) -> u32 {
+        let words = weight.chunk_words() * rows as u32;
+        (self.words_in_flight / words).clamp(1, chunks.div_ceil(self.step))
+    }
 }
 
 /// What one thread has summed so far.
@@ -80,34 +91,59 @@ impl<'b> Dots<'b> {
 
     /// Adds the products of `rows` of `weight` with row `x_row` of the input, over the chunks of `walk`.
     pub fn add(&self, weight: &Weight<'b>, rows: &[U32<'b>], x_row: U32<'b>, walk: Walk<'b>) {
-        let Input { b, cols, x, .. } = self.input;
-        let guarded = !cols.is_multiple_of(weight.chunk);
-        let chunks = b.constant("CHUNKS", weight.chunks(cols));
-        b.range("chunk", walk.first, chunks, walk.step, |chunk| {
-            let quads = weight.chunk / 4;
-            let loaded: Vec<_> = rows
+        let Input { b, cols, .. } = self.input;
+        let chunks = weight.chunks(cols);
+        let together = walk.together(weight, rows.len(), chunks);
+        let step = walk.step * together;
+        let whole = chunks.is_multiple_of(step);
+        // Beyond the last column the input is 0, whatever the weight.
+        let guarded = !cols.is_multiple_of(weight.chunk) || (together > 1 && !whole);
+        let chunks = b.constant("CHUNKS", chunks);
+        b.range("chunk", walk.first, chunks, step, |first| {
+            let taken: Vec<U32> = (0..together).map(|i| first + i * walk.step).collect();
+            let mut loaded = Vec::new();
+            for (number, &chunk) in taken.iter().enumerate() {
+                let chunk = match number == 0 || whole {
+                    true => chunk,
+                    false => chunk.min(chunks - 1).named("chunk_there"),
+                };
+                let rows = rows.iter().enumerate();
+                loaded.push(
+                    rows.map(|(i, &row)| weight.load(row, chunk, &lettered("", i)))
+                        .collect::<Vec<_>>(),
+                );
+            }
+            let inputs: Vec<Vec<Vec4>> = taken
                 .iter()
-                .enumerate()
-                .map(|(i, &row)| weight.load(row, chunk, &lettered("", i)))
+                .map(|&chunk| self.read(weight, x_row, chunk, guarded))
                 .collect();
-            let numbers = (0..quads).map(|i| (chunk * quads + i, i));
-            let mut input: Vec<Vec4> = numbers
-                .clone()
-                .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
-                .collect();
-            if let (Some(norm_weight), Some(squares)) = (self.input.norm_weight, self.squares) {
-                let terms = input.iter().map(|&x| x.dot(x));
-                squares.add(terms.reduce(|sum, term| sum + term).expect("a chunk has elements"));
-                for (value, (quad, i)) in input.iter_mut().zip(numbers) {
-                    *value = (*value * norm_factor(b, &self.input.prologue, norm_weight, quad, guarded))
-                        .named(&lettered("normed", i as usize));
+            for (input, loaded) in inputs.iter().zip(loaded) {
+                let offset_sum = offset_sum(weight.format, input);
+                for (sum, chunk) in self.sums.iter().zip(loaded) {
+                    sum.add(chunk.dot(input, offset_sum));
                 }
             }
-            let offset_sum = offset_sum(weight.format, &input);
-            for (sum, chunk) in self.sums.iter().zip(loaded) {
-                sum.add(chunk.dot(&input, offset_sum));
-            }
         });
+    }
+
+    /// A chunk of the input as it goes into the products.
+    fn read(&self, weight: &Weight<'b>, x_row: U32<'b>, chunk: U32<'b>, guarded: bool) -> Vec<Vec4<'b>> {
+        let Input { b, x, .. } = self.input;
+        let quads = weight.chunk / 4;
+        let numbers = (0..quads).map(|i| (chunk * quads + i, i));
+        let mut input: Vec<Vec4> = numbers
+            .clone()
+            .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
+            .collect();
+        if let (Some(norm_weight), Some(squares)) = (self.input.norm_weight, self.squares) {
+            let terms = input.iter().map(|&x| x.dot(x));
+            squares.add(terms.reduce(|sum, term| sum + term).expect("a chunk has elements"));
+            for (value, (quad, i)) in input.iter_mut().zip(numbers) {
+                *value = (*value * norm_factor(b, &self.input.prologue, norm_weight, quad, guarded))
+                    .named(&lettered("normed", i as usize));
+            }
+        }
+        input
     }
 
     /// The sum of the squares of what this thread has read, with a norm.
@@ -168,7 +204,8 @@ pub fn rows_from<'b>(first: U32<'b>, count: u32, rows: u32) -> Vec<U32<'b>> {
     let whole = rows.is_multiple_of(count);
     (0..count)
         .map(|i| match whole {
-            true => first + i,
+            true if i == 0 => first,
+            true => (first + i).named("row"),
             false => (first + i).min(rows - 1).named("row"),
         })
         .collect()
