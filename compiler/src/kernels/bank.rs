@@ -54,7 +54,7 @@ pub struct Bank<'b> {
     first: u32,
     experts: U32<'b>,
     per_binding: u32,
-    rows: u32,
+    rows: U32<'b>,
 }
 
 impl<'b> Bank<'b> {
@@ -69,7 +69,7 @@ impl<'b> Bank<'b> {
             first: spec.first,
             experts: b.constant("EXPERTS", spec.experts),
             per_binding: spec.per_binding,
-            rows: spec.rows,
+            rows: b.constant("ROWS", spec.rows),
         }
     }
 

@@ -106,7 +106,7 @@ pub fn choose<'b>(
                 .collect();
             let ahead = rivals.zip(rival_keys).map(|(rival, rival_key)| {
                 let ahead = rival_key.gt(key) | (rival_key.eq(key) & rival.lt(candidate));
-                ahead.select::<u32>(1, 0)
+                ahead.select::<u32>(1, 0).named("ahead")
             });
             rank.add(ahead.reduce(|sum, one| sum + one).expect("there are rivals"));
         });

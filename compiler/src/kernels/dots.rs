@@ -7,9 +7,9 @@
 use kiln_bundle::Access;
 
 use super::Prologue;
-use super::builder::{Builder, F32, KernelError, Place, Reduction, Totals, U32, Vec4};
+use super::builder::{Bool, Builder, F32, KernelError, Place, Reduction, Totals, U32, Vec4};
 use super::names::lettered;
-use super::weight::{Quads, Weight, offset_sum};
+use super::weight::{Chunk, Quads, Weight, offset_sum};
 
 /// The input of a product, and what is done to it while it is read.
 #[derive(Clone)]
@@ -68,6 +68,23 @@ impl Walk<'_> {
     }
 }
 
+/// A chunk that a thread takes: the last, for nothing, where there are no more.
+#[derive(Clone, Copy)]
+struct Taken<'b> {
+    chunk: U32<'b>,
+    /// Whether it counts; `None` where that is certain.
+    there: Option<Bool<'b>>,
+}
+
+impl<'b> Taken<'b> {
+    fn or_zero(&self, value: F32<'b>) -> F32<'b> {
+        match self.there {
+            Some(there) => there.select(value, 0.0),
+            None => value,
+        }
+    }
+}
+
 /// What one thread has summed so far.
 pub struct Dots<'b> {
     input: Input<'b>,
@@ -96,48 +113,50 @@ impl<'b> Dots<'b> {
         let together = walk.together(weight, rows.len(), chunks);
         let step = walk.step * together;
         let whole = chunks.is_multiple_of(step);
-        // Beyond the last column the input is 0, whatever the weight.
-        let guarded = !cols.is_multiple_of(weight.chunk) || (together > 1 && !whole);
-        let chunks = b.constant("CHUNKS", chunks);
-        b.range("chunk", walk.first, chunks, step, |first| {
-            let taken: Vec<U32> = (0..together).map(|i| first + i * walk.step).collect();
-            let mut loaded = Vec::new();
-            for (number, &chunk) in taken.iter().enumerate() {
-                let chunk = match number == 0 || whole {
-                    true => chunk,
-                    false => chunk.min(chunks - 1).named("chunk_there"),
-                };
-                let rows = rows.iter().enumerate();
-                loaded.push(
-                    rows.map(|(i, &row)| weight.load(row, chunk, &lettered("", i)))
-                        .collect::<Vec<_>>(),
-                );
-            }
-            let inputs: Vec<Vec<Vec4>> = taken
-                .iter()
-                .map(|&chunk| self.read(weight, x_row, chunk, guarded))
+        let count = b.constant("CHUNKS", chunks);
+        b.range("chunk", walk.first, count, step, |first| {
+            let taken: Vec<Taken> = (0..together)
+                .map(|i| {
+                    let chunk = (first + i * walk.step).named("next");
+                    match i == 0 || whole {
+                        true => Taken { chunk, there: None },
+                        false => Taken {
+                            chunk: chunk.min(chunks - 1).named("nearest"),
+                            there: Some(chunk.lt(count)),
+                        },
+                    }
+                })
                 .collect();
-            for (input, loaded) in inputs.iter().zip(loaded) {
-                let offset_sum = offset_sum(weight.format, input);
+            let load = |taken: &Taken<'b>| -> Vec<Chunk<'b>> {
+                let rows = rows.iter().enumerate();
+                rows.map(|(i, &row)| weight.load(row, taken.chunk, &lettered("", i)))
+                    .collect()
+            };
+            let loaded: Vec<Vec<Chunk>> = taken.iter().map(load).collect();
+            let inputs: Vec<Vec<Vec4>> = taken.iter().map(|taken| self.read(weight, x_row, taken)).collect();
+            for ((taken, input), loaded) in taken.iter().zip(inputs).zip(loaded) {
+                let offset_sum = offset_sum(weight.format, &input);
                 for (sum, chunk) in self.sums.iter().zip(loaded) {
-                    sum.add(chunk.dot(input, offset_sum));
+                    sum.add(taken.or_zero(chunk.dot(&input, offset_sum)));
                 }
             }
         });
     }
 
     /// A chunk of the input as it goes into the products.
-    fn read(&self, weight: &Weight<'b>, x_row: U32<'b>, chunk: U32<'b>, guarded: bool) -> Vec<Vec4<'b>> {
-        let Input { b, x, .. } = self.input;
+    fn read(&self, weight: &Weight<'b>, x_row: U32<'b>, taken: &Taken<'b>) -> Vec<Vec4<'b>> {
+        let Input { b, cols, x, .. } = self.input;
+        let guarded = !cols.is_multiple_of(weight.chunk);
         let quads = weight.chunk / 4;
-        let numbers = (0..quads).map(|i| (chunk * quads + i, i));
+        let numbers = (0..quads).map(|i| (taken.chunk * quads + i, i));
         let mut input: Vec<Vec4> = numbers
             .clone()
             .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
             .collect();
         if let (Some(norm_weight), Some(squares)) = (self.input.norm_weight, self.squares) {
             let terms = input.iter().map(|&x| x.dot(x));
-            squares.add(terms.reduce(|sum, term| sum + term).expect("a chunk has elements"));
+            let sum = terms.reduce(|sum, term| sum + term).expect("a chunk has elements");
+            squares.add(taken.or_zero(sum));
             for (value, (quad, i)) in input.iter_mut().zip(numbers) {
                 *value = (*value * norm_factor(b, &self.input.prologue, norm_weight, quad, guarded))
                     .named(&lettered("normed", i as usize));
