@@ -46,6 +46,7 @@ fn alone() -> RouteKernelSpec {
 
 fn bank() -> BankSpec {
     BankSpec {
+        of: 8,
         first: 0,
         experts: 8,
         per_binding: 8,
@@ -109,6 +110,13 @@ fn what_kernels_of_experts_cannot_do_is_named() {
         (
             KernelSpec::ExpertUp(ExpertUpSpec { bank: banks(0), ..up() }),
             "a bank without experts",
+        ),
+        (
+            KernelSpec::ExpertUp(ExpertUpSpec {
+                bank: BankSpec { first: 1, ..bank() },
+                ..up()
+            }),
+            "experts 1 and 7 after it of 8",
         ),
         (
             KernelSpec::ExpertUp(ExpertUpSpec { bank: banks(3), ..up() }),
@@ -209,8 +217,18 @@ fn names_tell_specs_of_experts_apart() {
     ];
     let banks = [
         bank(),
-        BankSpec { first: 8, ..bank() },
-        BankSpec { experts: 6, ..bank() },
+        BankSpec { of: 16, ..bank() },
+        BankSpec {
+            of: 16,
+            first: 8,
+            ..bank()
+        },
+        BankSpec {
+            of: 16,
+            first: 8,
+            experts: 6,
+            ..bank()
+        },
         BankSpec {
             per_binding: 4,
             ..bank()

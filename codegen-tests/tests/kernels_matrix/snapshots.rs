@@ -106,6 +106,7 @@ fn kernels_of_mixtures_of_experts_read_well() {
         scale: 1.0,
     };
     let bank = |rows, per_binding| BankSpec {
+        of: 32,
         first: 0,
         experts: 32,
         per_binding,

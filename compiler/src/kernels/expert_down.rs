@@ -103,12 +103,12 @@ fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
     let add_slot = |slot: U32| {
         let assignment = (token * spec.k + slot).named("assignment");
         let (expert, route_weight) = routing.load(assignment);
-        let expert = bank.number(expert);
-        // An expert that the bank does not have is left to another dispatch.
-        b.if_(bank.has(expert), || {
+        let place = bank.place(expert);
+        // Others are left to another dispatch.
+        b.if_(bank.has(place), || {
             let a_row = match spec.slots {
                 Slots::Routed => assignment,
-                Slots::All => (token * b.constant("EXPERTS", spec.bank.experts) + expert).named("a_row"),
+                Slots::All => (token * spec.bank.of + expert).named("a_row"),
             };
             // Loaded first and used last, so that nothing waits for it.
             let biases: Option<Vec<F32>> = bias.map(|bias| {
@@ -124,7 +124,7 @@ fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
                 step: threads,
                 words_in_flight: WORDS_IN_FLIGHT,
             };
-            bank.with(expert, |weight, expert_row| {
+            bank.with(place, |weight, expert_row| {
                 let rows: Vec<U32> = rows.iter().map(|&row| expert_row + row).collect();
                 dots.add(weight, &rows, a_row, walk);
             });
