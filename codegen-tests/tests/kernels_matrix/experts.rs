@@ -297,26 +297,29 @@ fn expert_down_with_every_residual_and_odd_rows() {
 #[test]
 fn experts_whose_bank_is_split() {
     let random = &mut Random(4);
-    for format in FORMATS {
+    for (format, per_binding) in FORMATS.into_iter().zip([4, 3].into_iter().cycle()) {
         // Experts 3 .. 10 of 12, in two and three bindings, the last of which holds fewer.
-        for per_binding in [4, 3] {
-            let routing = Routing::random(4, 12, 4, random);
-            let bank = BankSpec {
-                of: 12,
-                first: 3,
-                experts: 7,
-                per_binding,
-                ..bank(7, 18, 72, format)
+        let routing = Routing::random(4, 12, 4, random);
+        let bank = BankSpec {
+            of: 12,
+            first: 3,
+            experts: 7,
+            per_binding,
+            ..bank(7, 18, 72, format)
+        };
+        let biased = ExpertUpSpec {
+            bias: true,
+            ..up(bank.clone(), 4)
+        };
+        up_case(biased, &routing, random);
+        for (slots, residual) in [(Slots::Routed, Residual::InPlace), (Slots::All, Residual::None)] {
+            let biased = ExpertDownSpec {
+                bias: true,
+                slots,
+                residual,
+                ..down(bank.clone(), 4)
             };
-            up_case(up(bank.clone(), 4), &routing, random);
-            for (slots, residual) in [(Slots::Routed, Residual::InPlace), (Slots::All, Residual::None)] {
-                let wanted = ExpertDownSpec {
-                    slots,
-                    residual,
-                    ..down(bank.clone(), 4)
-                };
-                down_case(wanted, &routing, random);
-            }
+            down_case(biased, &routing, random);
         }
     }
 }

@@ -122,7 +122,7 @@ impl<'b> Dots<'b> {
                         true => Taken { chunk, there: None },
                         false => Taken {
                             chunk: chunk.min(chunks - 1).named("nearest"),
-                            there: Some(chunk.lt(count)),
+                            there: Some(chunk.lt(count).named("there")),
                         },
                     }
                 })

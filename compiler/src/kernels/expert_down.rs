@@ -125,7 +125,7 @@ fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
                 words_in_flight: WORDS_IN_FLIGHT,
             };
             bank.with(place, |weight, expert_row| {
-                let rows: Vec<U32> = rows.iter().map(|&row| expert_row + row).collect();
+                let rows: Vec<U32> = rows.iter().map(|&row| (expert_row + row).named("bank_row")).collect();
                 dots.add(weight, &rows, a_row, walk);
             });
             let first = biases.as_ref().map(|_| member.eq(0).named("has_bias"));

@@ -74,7 +74,7 @@ fn body(b: &Builder, spec: &ExpertUpSpec) {
         words_in_flight: 0,
     };
     bank.with(place, |weight, expert_row| {
-        let rows: Vec<U32> = rows.iter().map(|&row| expert_row + row).collect();
+        let rows: Vec<U32> = rows.iter().map(|&row| (expert_row + row).named("bank_row")).collect();
         dots.add(weight, &rows, token, walk);
     });
     let products = dots.reduce();
