@@ -1,5 +1,6 @@
 //! Matrix and elementwise kernels against plain loops in f64, in every variant, odd sizes included.
 
+mod expert_refusals;
 mod experts;
 mod gather;
 mod gemm;

@@ -133,18 +133,16 @@ fn distinct(tokens: usize, experts: usize, random: &mut Random) -> Vec<f32> {
 #[test]
 fn route_by_every_scoring() {
     let mut random = Random(1);
-    for (experts, k) in [(32, 4), (128, 8), (1, 1), (5, 5), (33, 1), (512, 32), (300, 7)] {
-        for tokens in [1, 3] {
-            let scores = distinct(tokens, experts, &mut random);
-            for scoring in [Scoring::SoftmaxChosen, Scoring::SoftmaxAll, Scoring::Sigmoid] {
-                for normalize in [None, Some(0.0), Some(0.25)] {
-                    let route = RouteSpec {
-                        normalize,
-                        scale: if tokens == 1 { 1.0 } else { 2.5 },
-                        ..route(k, scoring)
-                    };
-                    case(&scores, tokens, None, route);
-                }
+    for (experts, k) in [(32, 4), (128, 8), (1, 1), (5, 5), (512, 32)] {
+        let scores = distinct(3, experts, &mut random);
+        for scoring in [Scoring::SoftmaxChosen, Scoring::SoftmaxAll, Scoring::Sigmoid] {
+            for normalize in [None, Some(0.0), Some(0.25)] {
+                let route = RouteSpec {
+                    normalize,
+                    scale: if normalize.is_none() { 1.0 } else { 2.5 },
+                    ..route(k, scoring)
+                };
+                case(&scores, 3, None, route);
             }
         }
     }

@@ -104,16 +104,13 @@ fn router_of_odd_sizes() {
 #[test]
 fn router_in_every_format() {
     for format in FORMATS {
-        for cols in [61, 200] {
-            for prologue in [Prologue::Direct, NORM] {
-                let bias = cols == 61;
-                case(RouterSpec {
-                    format,
-                    prologue,
-                    bias,
-                    ..spec(20, cols, 4)
-                });
-            }
+        for (cols, prologue, bias) in [(61, NORM, false), (200, Prologue::Direct, true)] {
+            case(RouterSpec {
+                format,
+                prologue,
+                bias,
+                ..spec(20, cols, 4)
+            });
         }
     }
 }

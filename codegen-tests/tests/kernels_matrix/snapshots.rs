@@ -1,9 +1,10 @@
 //! The text of a few kernels, for people to read.
 
-use kiln_compiler::graph::{Gate, Unary};
+use kiln_compiler::graph::{Gate, RouteSpec, Scoring, Unary};
 use kiln_compiler::kernels::{
-    Epilogue, GatherSpec, GemmSpec, KernelSpec, MatvecSpec, NormSpec, PointwiseExpr, PointwiseSpec, Prologue, Strided,
-    Variant, build,
+    BankSpec, CombineSpec, Epilogue, ExpertDownSpec, ExpertUpSpec, GatherSpec, GemmSpec, KernelSpec, MatvecSpec,
+    NormSpec, PointwiseExpr, PointwiseSpec, Prologue, Residual, RouteKernelSpec, RouterSpec, Slots, Strided, Variant,
+    build,
 };
 use kiln_compiler::weights::WeightFormat;
 
@@ -89,4 +90,84 @@ fn kernels_read_well() {
         in_place: false,
     };
     snapshot("pointwise_silu_mul", KernelSpec::Pointwise(pointwise), Variant::Base);
+}
+
+/// GPT-OSS's, but for the 8-bit weights.
+#[test]
+fn kernels_of_mixtures_of_experts_read_well() {
+    let prologue = Prologue::Norm {
+        eps: 1e-5,
+        unit_offset: false,
+    };
+    let route = RouteSpec {
+        experts_per_token: 4,
+        scoring: Scoring::SoftmaxChosen,
+        normalize: None,
+        scale: 1.0,
+    };
+    let bank = |rows, per_binding| BankSpec {
+        of: 32,
+        first: 0,
+        experts: 32,
+        per_binding,
+        rows,
+        cols: 2880,
+        format: WeightFormat::Q8 { block: 32 },
+    };
+    let router = RouterSpec {
+        experts: 32,
+        cols: 2880,
+        format: WeightFormat::Bf16,
+        prologue: prologue.clone(),
+        bias: true,
+        route,
+        selection_bias: false,
+    };
+    snapshot("router_bf16_norm", KernelSpec::Router(router), Variant::Base);
+    let alone = RouteKernelSpec {
+        experts: 64,
+        route: RouteSpec {
+            scoring: Scoring::Sigmoid,
+            normalize: Some(1e-6),
+            ..route
+        },
+        scores: Strided { stride: 64, offset: 0 },
+        selection_bias: true,
+    };
+    snapshot("route_sigmoid_bias", KernelSpec::Route(alone), Variant::Base);
+    let up = ExpertUpSpec {
+        bank: bank(5760, 16),
+        k: 4,
+        prologue,
+        gate: Gate::Clamped {
+            alpha: 1.702,
+            limit: 7.0,
+        },
+        bias: true,
+        workgroup: 128,
+        rows_per_workgroup: 2,
+        lane_words: 2,
+    };
+    snapshot("expert_up_q8_norm_bias", KernelSpec::ExpertUp(up), Variant::Base);
+    let down = ExpertDownSpec {
+        bank: bank(2880, 32),
+        k: 4,
+        slots: Slots::Routed,
+        bias: true,
+        residual: Residual::InPlace,
+        workgroup: 128,
+        rows_per_workgroup: 2,
+        lane_words: 2,
+    };
+    snapshot(
+        "expert_down_q8_bias_accumulate",
+        KernelSpec::ExpertDown(down),
+        Variant::Base,
+    );
+    let combine = CombineSpec {
+        width: 2880,
+        k: 4,
+        residual: Residual::InPlace,
+    };
+    snapshot("combine_accumulate", KernelSpec::Combine(combine), Variant::Base);
 }

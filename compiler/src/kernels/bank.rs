@@ -1,24 +1,26 @@
 //! The matrices of a mixture's experts in storage: see [`BankSpec`].
 
+use kiln_bundle::Access;
+
 use super::BankSpec;
-use super::builder::{Array, Builder, KernelError, U32};
+use super::builder::{Array, Bool, Builder, F32, KernelError, U32};
 use super::weight::Weight;
 
 impl BankSpec {
     /// The part of a kernel's name that tells banks apart.
     pub(super) fn name(&self) -> String {
         let BankSpec {
+            of,
             first,
             experts,
             per_binding,
             rows,
             cols,
             format,
-            ..
         } = self;
-        let from = match first {
-            0 => String::new(),
-            first => format!("_from{first}"),
+        let from = match of == experts {
+            true => String::new(),
+            false => format!("_from{first}of{of}"),
         };
         let parts = match self.bindings() {
             1 => String::new(),
@@ -32,16 +34,25 @@ impl BankSpec {
         self.experts.div_ceil(self.per_binding.max(1))
     }
 
-    /// Refuses banks that hold nothing.
+    /// Refuses banks that hold nothing, or more than there is.
     pub(super) fn check(&self, kernel: &str) -> Result<(), KernelError> {
         let sizes = [self.experts, self.per_binding, self.rows, self.cols];
-        match sizes.contains(&0) {
-            true => Err(KernelError::Unsupported {
-                kernel: kernel.to_string(),
-                what: "a bank without experts, rows or columns".to_string(),
-            }),
-            false => Ok(()),
-        }
+        let what = if sizes.contains(&0) {
+            "a bank without experts, rows or columns".to_string()
+        } else if self.first + self.experts > self.of {
+            format!(
+                "experts {} and {} after it of {}",
+                self.first,
+                self.experts - 1,
+                self.of
+            )
+        } else {
+            return Ok(());
+        };
+        Err(KernelError::Unsupported {
+            kernel: kernel.to_string(),
+            what,
+        })
     }
 }
 
@@ -52,14 +63,14 @@ pub struct Bank<'b> {
     first: u32,
     experts: U32<'b>,
     per_binding: u32,
-    rows: u32,
+    rows: U32<'b>,
 }
 
 impl<'b> Bank<'b> {
     /// Binds the elements and the scales.
     pub fn bind(b: &'b Builder, spec: &BankSpec, lane_words: u32) -> Self {
         let first_rows: Vec<u32> = (0..spec.bindings())
-            .map(|part| part * spec.per_binding * spec.rows)
+            .map(|part| (spec.first + part * spec.per_binding) * spec.rows)
             .collect();
         Bank {
             b,
@@ -67,30 +78,35 @@ impl<'b> Bank<'b> {
             first: spec.first,
             experts: b.constant("EXPERTS", spec.experts),
             per_binding: spec.per_binding,
-            rows: spec.rows,
+            rows: b.constant("ROWS", spec.rows),
         }
     }
 
-    /// The number in this bank of an expert of the mixture; [`Bank::has`] says whether there is such.
-    pub fn number(&self, expert: U32<'b>) -> U32<'b> {
+    /// The place of an expert among those of this dispatch, which may not have it: see [`Bank::has`].
+    pub fn place(&self, expert: U32<'b>) -> U32<'b> {
         // An expert before the first wraps to a large number.
-        (expert - self.first).named("expert")
+        (expert - self.first).named("place_of_expert")
     }
 
-    /// Whether the bank has an expert of that number.
-    pub fn has(&self, expert: U32<'b>) -> super::builder::Bool<'b> {
-        expert.lt(self.experts)
+    /// Whether there is an expert at this place.
+    pub fn has(&self, place: U32<'b>) -> Bool<'b> {
+        place.lt(self.experts)
     }
 
-    /// Runs `body`, written once for each binding, for the one that has `expert`: it gets the weight and the number
-    /// in it of the expert's first row.
-    pub fn with(&self, expert: U32<'b>, body: impl Fn(&Weight<'b>, U32<'b>)) {
-        self.with_from(0, expert, &body);
+    /// Whether there is no expert at this place.
+    pub fn lacks(&self, place: U32<'b>) -> Bool<'b> {
+        place.ge(self.experts)
     }
 
-    fn with_from(&self, part: u32, expert: U32<'b>, body: &dyn Fn(&Weight<'b>, U32<'b>)) {
+    /// Runs `body`, written once for each binding, for the one that has the expert at `place`: it gets the weight and
+    /// the number in it of the expert's first row.
+    pub fn with(&self, place: U32<'b>, body: impl Fn(&Weight<'b>, U32<'b>)) {
+        self.with_from(0, place, &body);
+    }
+
+    fn with_from(&self, part: u32, place: U32<'b>, body: &dyn Fn(&Weight<'b>, U32<'b>)) {
         let run = || {
-            let first_row = (expert - part * self.per_binding) * self.rows;
+            let first_row = (place - part * self.per_binding) * self.rows;
             body(&self.parts[part as usize], first_row.named("expert_row"));
         };
         match part as usize + 1 < self.parts.len() {
@@ -98,7 +114,7 @@ impl<'b> Bank<'b> {
             true => {
                 let end = (part + 1) * self.per_binding;
                 self.b
-                    .if_else(expert.lt(end), run, || self.with_from(part + 1, expert, body));
+                    .if_else(place.lt(end), run, || self.with_from(part + 1, place, body));
             }
         }
     }
@@ -111,12 +127,18 @@ pub struct Routing<'b>(Array<'b, [u32; 2]>);
 impl<'b> Routing<'b> {
     /// Makes it the next binding. What is read from it at a uniform place is uniform.
     pub fn bind(b: &'b Builder) -> Self {
-        Routing(b.storage("routing", kiln_bundle::Access::Read))
+        Routing(b.storage("routing", Access::Read))
     }
 
-    /// The expert of `assignment`, by its number in the mixture, and its weight.
-    pub fn load(self, assignment: U32<'b>) -> (U32<'b>, super::builder::F32<'b>) {
+    /// The expert of `assignment`.
+    pub fn expert(self, assignment: U32<'b>) -> U32<'b> {
+        self.0.load(assignment).x().named("expert")
+    }
+
+    /// The expert of `assignment`, and its weight.
+    pub fn load(self, assignment: U32<'b>) -> (U32<'b>, F32<'b>) {
         let route = self.0.load(assignment).named("route");
-        (route.x(), route.y().bitcast::<f32>().named("route_weight"))
+        let expert = route.x().named("expert");
+        (expert, route.y().bitcast::<f32>().named("route_weight"))
     }
 }

@@ -14,6 +14,8 @@ use crate::graph::{RouteSpec, Scoring, Unary};
 /// More would not fit in workgroup memory, and counting would be slow.
 const MOST_EXPERTS: u32 = 512;
 const MOST_SLOTS: u32 = 32;
+/// Keys that a thread compares its own with at a time.
+const RIVALS: u32 = 8;
 
 /// Refuses what [`choose`] cannot do.
 pub fn check(experts: u32, route: &RouteSpec, kernel: &str) -> Result<(), KernelError> {
@@ -74,11 +76,13 @@ pub fn choose<'b>(
 ) {
     let k = b.constant("CHOSEN", route.experts_per_token);
     let scores = b.shared::<f32>("scores", experts);
-    let keys = b.shared::<u32>("keys", experts);
+    // Keys beyond the experts stay 0, and beat none.
+    let key_count = experts.next_multiple_of(RIVALS);
+    let keys = b.shared::<u32>("keys", key_count);
     let chosen = b.shared::<u32>("chosen", route.experts_per_token);
-    let experts = b.constant("EXPERTS", experts);
+    let chosen_scores = b.shared::<f32>("chosen_scores", route.experts_per_token);
 
-    b.range("expert", b.thread(), experts, b.workgroup(), |expert| {
+    for_each(b, "expert", experts, |expert| {
         let score = score(expert).named("score");
         scores.store(expert, score);
         let preference = match (selection_bias, route.scoring) {
@@ -91,30 +95,38 @@ pub fn choose<'b>(
     b.barrier();
     let all = needs_all(route).then(|| softmax_of_all(b, scores, experts));
 
-    b.range("candidate", b.thread(), experts, b.workgroup(), |candidate| {
+    for_each(b, "candidate", experts, |candidate| {
         let key = keys.load(candidate).named("candidate_key");
         let rank = b.variable("rank", 0);
-        b.range("rival", 0, experts, 1, |rival| {
-            let rival_key = keys.load(rival).named("rival_key");
-            let ahead = rival_key.gt(key) | (rival_key.eq(key) & rival.lt(candidate));
-            rank.add(ahead.select(1, 0));
+        b.range("rival", 0, b.constant("KEYS", key_count), RIVALS, |first| {
+            let rivals = (0..RIVALS).map(|i| first + i);
+            let rival_keys: Vec<U32> = rivals
+                .clone()
+                .map(|rival| keys.load(rival).named("rival_key"))
+                .collect();
+            let ahead = rivals.zip(rival_keys).map(|(rival, rival_key)| {
+                let ahead = rival_key.gt(key) | (rival_key.eq(key) & rival.lt(candidate));
+                ahead.select::<u32>(1, 0).named("ahead")
+            });
+            rank.add(ahead.reduce(|sum, one| sum + one).expect("there are rivals"));
         });
-        let rank = rank.load().named("slot");
-        b.if_(rank.lt(k), || chosen.store(rank, candidate));
+        let slot = rank.load().named("slot");
+        b.if_(slot.lt(k), || {
+            chosen.store(slot, candidate);
+            chosen_scores.store(slot, scores.load(candidate));
+        });
     });
     b.barrier();
 
     b.if_(b.thread().lt(k), || {
-        let score_of = |slot: U32<'b>| scores.load(chosen.load(slot));
-        let each_slot = |body: &dyn Fn(U32<'b>)| b.range("other", 0, k, 1, body);
-        let largest = match (all, route.scoring, selection_bias) {
-            (Some((largest, _)), ..) => largest,
-            (None, Scoring::Sigmoid, _) => b.literal(0.0),
-            (None, _, None) => score_of(b.literal(0)).named("largest"),
-            (None, _, Some(_)) => {
-                let largest = b.variable("largest", score_of(b.literal(0)));
-                each_slot(&|slot| largest.store(largest.load().max(score_of(slot))));
-                largest.load().named("largest_chosen")
+        let slots = 0..route.experts_per_token;
+        let slot_scores: Vec<F32> = slots.map(|slot| chosen_scores.load(slot).named("slot_score")).collect();
+        let largest = match (all, selection_bias) {
+            (Some((largest, _)), _) => largest,
+            (None, None) => slot_scores[0],
+            (None, Some(_)) => {
+                let largest = slot_scores.iter().copied().reduce(|a, b| a.max(b));
+                largest.expect("at least one").named("largest_chosen")
             }
         };
         let numerator = |score: F32<'b>| match route.scoring {
@@ -122,9 +134,9 @@ pub fn choose<'b>(
             Scoring::SoftmaxChosen | Scoring::SoftmaxAll => (score - largest).exp(),
         };
         let sum_of_chosen = || {
-            let sum = b.variable("sum", 0.0);
-            each_slot(&|slot| sum.add(numerator(score_of(slot))));
-            sum.load().named("sum_of_chosen")
+            let numerators = slot_scores.iter().map(|&score| numerator(score));
+            let sum = numerators.reduce(|sum, one| sum + one);
+            sum.expect("at least one").named("sum_of_chosen")
         };
         let denominator = match (route.scoring, route.normalize, all) {
             (Scoring::Sigmoid, None, _) => b.literal(1.0),
@@ -134,11 +146,23 @@ pub fn choose<'b>(
             // The weights without a further norm have the sum 1.
             (_, normalize, None) => sum_of_chosen() * (1.0 + normalize.unwrap_or(0.0)),
         };
+        let weight = numerator(chosen_scores.load(b.thread())) / denominator * route.scale;
         let expert = chosen.load(b.thread()).named("chosen_expert");
-        let weight = (numerator(scores.load(expert)) / denominator * route.scale).named("weight");
-        let route = b.vector::<[u32; 2]>(&[expert, weight.bitcast()]);
-        routing.store(first + b.thread(), route);
+        let assignment = b.vector::<[u32; 2]>(&[expert, weight.named("route_weight").bitcast()]);
+        routing.store(first + b.thread(), assignment);
     });
+}
+
+/// Runs `body` for each expert, divided among the threads.
+fn for_each<'b>(b: &'b Builder, name: &str, experts: u32, body: impl FnOnce(U32<'b>)) {
+    let (workgroup, count) = (b.workgroup(), b.constant("EXPERTS", experts));
+    if experts == workgroup {
+        body(b.thread());
+    } else if experts < workgroup {
+        b.if_(b.thread().lt(count), || body(b.thread()));
+    } else {
+        b.range(name, b.thread(), count, workgroup, body);
+    }
 }
 
 /// Whether the scores of experts that are not chosen count: not where a norm without eps cancels them.
@@ -147,21 +171,17 @@ fn needs_all(route: &RouteSpec) -> bool {
 }
 
 /// The largest score, and the sum of all `exp(score - largest)`.
-fn softmax_of_all<'b>(b: &'b Builder, scores: Array<'b, f32>, experts: U32<'b>) -> (F32<'b>, F32<'b>) {
-    let each = |body: &dyn Fn(F32<'b>)| {
-        b.range("expert", b.thread(), experts, b.workgroup(), |expert| {
-            body(scores.load(expert))
-        });
-    };
+fn softmax_of_all<'b>(b: &'b Builder, scores: Array<'b, f32>, experts: u32) -> (F32<'b>, F32<'b>) {
     let largest = b.variable("largest", lowest(b));
-    each(&|score| largest.store(largest.load().max(score)));
-    let largest = b
-        .reduce_one("largest_parts", Reduction::Max, largest.load())
-        .named("largest_score");
+    for_each(b, "expert", experts, |expert| {
+        largest.store(largest.load().max(scores.load(expert)));
+    });
+    let largest = b.reduce_one("largest_parts", Reduction::Max, largest.load());
+    let largest = largest.named("largest_score");
     let sum = b.variable("sum", 0.0);
-    each(&|score| sum.add((score - largest).exp()));
-    let sum = b
-        .reduce_one("sum_parts", Reduction::Sum, sum.load())
-        .named("sum_of_all");
-    (largest, sum)
+    for_each(b, "expert", experts, |expert| {
+        sum.add((scores.load(expert) - largest).exp());
+    });
+    let sum = b.reduce_one("sum_parts", Reduction::Sum, sum.load());
+    (largest, sum.named("sum_of_all"))
 }

@@ -7,9 +7,9 @@
 use kiln_bundle::Access;
 
 use super::Prologue;
-use super::builder::{Builder, F32, KernelError, Place, Reduction, Totals, U32, Vec4};
+use super::builder::{Bool, Builder, F32, KernelError, Place, Reduction, Totals, U32, Vec4};
 use super::names::lettered;
-use super::weight::{Quads, Weight, offset_sum};
+use super::weight::{Chunk, Quads, Weight, offset_sum};
 
 /// The input of a product, and what is done to it while it is read.
 #[derive(Clone)]
@@ -55,6 +55,34 @@ impl<'b> Input<'b> {
 pub struct Walk<'b> {
     pub first: U32<'b>,
     pub step: u32,
+    /// Chunks are taken several at a time, so that each thread waits for about so many words of the weight at once.
+    /// Where many workgroups share a processor, one chunk at a time is enough: 0.
+    pub words_in_flight: u32,
+}
+
+impl Walk<'_> {
+    /// Chunks taken at a time.
+    fn together(&self, weight: &Weight, rows: usize, chunks: u32) -> u32 {
+        let words = weight.chunk_words() * rows as u32;
+        (self.words_in_flight / words).clamp(1, chunks.div_ceil(self.step))
+    }
+}
+
+/// A chunk that a thread takes: the last, for nothing, where there are no more.
+#[derive(Clone, Copy)]
+struct Taken<'b> {
+    chunk: U32<'b>,
+    /// Whether it counts; `None` where that is certain.
+    there: Option<Bool<'b>>,
+}
+
+impl<'b> Taken<'b> {
+    fn or_zero(&self, value: F32<'b>) -> F32<'b> {
+        match self.there {
+            Some(there) => there.select(value, 0.0),
+            None => value,
+        }
+    }
 }
 
 /// What one thread has summed so far.
@@ -80,34 +108,61 @@ impl<'b> Dots<'b> {
 
     /// Adds the products of `rows` of `weight` with row `x_row` of the input, over the chunks of `walk`.
     pub fn add(&self, weight: &Weight<'b>, rows: &[U32<'b>], x_row: U32<'b>, walk: Walk<'b>) {
-        let Input { b, cols, x, .. } = self.input;
-        let guarded = !cols.is_multiple_of(weight.chunk);
-        let chunks = b.constant("CHUNKS", weight.chunks(cols));
-        b.range("chunk", walk.first, chunks, walk.step, |chunk| {
-            let quads = weight.chunk / 4;
-            let loaded: Vec<_> = rows
-                .iter()
-                .enumerate()
-                .map(|(i, &row)| weight.load(row, chunk, &lettered("", i)))
+        let Input { b, cols, .. } = self.input;
+        let chunks = weight.chunks(cols);
+        let together = walk.together(weight, rows.len(), chunks);
+        let step = walk.step * together;
+        let whole = chunks.is_multiple_of(step);
+        let count = b.constant("CHUNKS", chunks);
+        b.range("chunk", walk.first, count, step, |first| {
+            let taken: Vec<Taken> = (0..together)
+                .map(|i| {
+                    let chunk = (first + i * walk.step).named("next");
+                    match i == 0 || whole {
+                        true => Taken { chunk, there: None },
+                        false => Taken {
+                            chunk: chunk.min(chunks - 1).named("nearest"),
+                            there: Some(chunk.lt(count).named("there")),
+                        },
+                    }
+                })
                 .collect();
-            let numbers = (0..quads).map(|i| (chunk * quads + i, i));
-            let mut input: Vec<Vec4> = numbers
-                .clone()
-                .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
-                .collect();
-            if let (Some(norm_weight), Some(squares)) = (self.input.norm_weight, self.squares) {
-                let terms = input.iter().map(|&x| x.dot(x));
-                squares.add(terms.reduce(|sum, term| sum + term).expect("a chunk has elements"));
-                for (value, (quad, i)) in input.iter_mut().zip(numbers) {
-                    *value = (*value * norm_factor(b, &self.input.prologue, norm_weight, quad, guarded))
-                        .named(&lettered("normed", i as usize));
+            let load = |taken: &Taken<'b>| -> Vec<Chunk<'b>> {
+                let rows = rows.iter().enumerate();
+                rows.map(|(i, &row)| weight.load(row, taken.chunk, &lettered("", i)))
+                    .collect()
+            };
+            let loaded: Vec<Vec<Chunk>> = taken.iter().map(load).collect();
+            let inputs: Vec<Vec<Vec4>> = taken.iter().map(|taken| self.read(weight, x_row, taken)).collect();
+            for ((taken, input), loaded) in taken.iter().zip(inputs).zip(loaded) {
+                let offset_sum = offset_sum(weight.format, &input);
+                for (sum, chunk) in self.sums.iter().zip(loaded) {
+                    sum.add(taken.or_zero(chunk.dot(&input, offset_sum)));
                 }
             }
-            let offset_sum = offset_sum(weight.format, &input);
-            for (sum, chunk) in self.sums.iter().zip(loaded) {
-                sum.add(chunk.dot(&input, offset_sum));
-            }
         });
+    }
+
+    /// A chunk of the input as it goes into the products.
+    fn read(&self, weight: &Weight<'b>, x_row: U32<'b>, taken: &Taken<'b>) -> Vec<Vec4<'b>> {
+        let Input { b, cols, x, .. } = self.input;
+        let guarded = !cols.is_multiple_of(weight.chunk);
+        let quads = weight.chunk / 4;
+        let numbers = (0..quads).map(|i| (taken.chunk * quads + i, i));
+        let mut input: Vec<Vec4> = numbers
+            .clone()
+            .map(|(quad, i)| x.load(x_row, quad, guarded).named(&lettered("x", i as usize)))
+            .collect();
+        if let (Some(norm_weight), Some(squares)) = (self.input.norm_weight, self.squares) {
+            let terms = input.iter().map(|&x| x.dot(x));
+            let sum = terms.reduce(|sum, term| sum + term).expect("a chunk has elements");
+            squares.add(taken.or_zero(sum));
+            for (value, (quad, i)) in input.iter_mut().zip(numbers) {
+                *value = (*value * norm_factor(b, &self.input.prologue, norm_weight, quad, guarded))
+                    .named(&lettered("normed", i as usize));
+            }
+        }
+        input
     }
 
     /// The sum of the squares of what this thread has read, with a norm.
@@ -168,7 +223,8 @@ pub fn rows_from<'b>(first: U32<'b>, count: u32, rows: u32) -> Vec<U32<'b>> {
     let whole = rows.is_multiple_of(count);
     (0..count)
         .map(|i| match whole {
-            true => first + i,
+            true if i == 0 => first,
+            true => (first + i).named("row"),
             false => (first + i).min(rows - 1).named("row"),
         })
         .collect()

@@ -11,6 +11,8 @@ use super::{ExpertDownSpec, Prologue, Residual, Slots, Variant};
 
 /// Fewest threads that share a row.
 const FEWEST_THREADS: u32 = 32;
+/// There are about as many workgroups as a large device runs at a time, so each thread must wait for more at once.
+const WORDS_IN_FLIGHT: u32 = 16;
 
 impl Residual {
     /// The part of a kernel's name that tells residuals apart.
@@ -69,7 +71,7 @@ pub fn build(spec: &ExpertDownSpec, variant: Variant) -> Result<KernelSource, Ke
 }
 
 fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
-    let row_count = spec.bank.rows;
+    let row_count = b.constant("ROWS", spec.bank.rows);
     let input = Input::bind(b, "a", spec.bank.cols, &Prologue::Direct);
     let routing = Routing::bind(b);
     let bank = Bank::bind(b, &spec.bank, spec.lane_words);
@@ -84,7 +86,7 @@ fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
 
     let token = b.group().y();
     let first_row = (b.group().x() * spec.rows_per_workgroup).named("first_row");
-    let rows = rows_from(first_row, spec.rows_per_workgroup, row_count);
+    let rows = rows_from(first_row, spec.rows_per_workgroup, spec.bank.rows);
     let together = spec.slots_together();
     let threads = spec.workgroup / together;
     let (first_slot, member) = match together {
@@ -101,12 +103,12 @@ fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
     let add_slot = |slot: U32| {
         let assignment = (token * spec.k + slot).named("assignment");
         let (expert, route_weight) = routing.load(assignment);
-        let expert = bank.number(expert);
-        // An expert that the bank does not have is left to another dispatch.
-        b.if_(bank.has(expert), || {
+        let place = bank.place(expert);
+        // Others are left to another dispatch.
+        b.if_(bank.has(place), || {
             let a_row = match spec.slots {
                 Slots::Routed => assignment,
-                Slots::All => (token * b.constant("EXPERTS", spec.bank.experts) + expert).named("a_row"),
+                Slots::All => (token * spec.bank.of + expert).named("a_row"),
             };
             // Loaded first and used last, so that nothing waits for it.
             let biases: Option<Vec<F32>> = bias.map(|bias| {
@@ -120,9 +122,10 @@ fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
             let walk = Walk {
                 first: member,
                 step: threads,
+                words_in_flight: WORDS_IN_FLIGHT,
             };
-            bank.with(expert, |weight, expert_row| {
-                let rows: Vec<U32> = rows.iter().map(|&row| expert_row + row).collect();
+            bank.with(place, |weight, expert_row| {
+                let rows: Vec<U32> = rows.iter().map(|&row| (expert_row + row).named("bank_row")).collect();
                 dots.add(weight, &rows, a_row, walk);
             });
             let first = biases.as_ref().map(|_| member.eq(0).named("has_bias"));

@@ -60,9 +60,10 @@ fn body(b: &Builder, spec: &ExpertUpSpec) {
 
     let (token, slot) = (b.group().y(), b.group().z());
     let assignment = (token * spec.k + slot).named("assignment");
-    let expert = bank.number(routing.load(assignment).0);
+    let expert = routing.expert(assignment);
+    let place = bank.place(expert);
     // Another dispatch has it. The same for the whole workgroup.
-    b.if_(!bank.has(expert), || b.return_());
+    b.if_(bank.lacks(place), || b.return_());
 
     let first_row = (b.group().x() * spec.rows_per_workgroup).named("first_row");
     let rows = rows_from(first_row, spec.rows_per_workgroup, spec.bank.rows);
@@ -70,9 +71,10 @@ fn body(b: &Builder, spec: &ExpertUpSpec) {
     let walk = Walk {
         first: b.thread(),
         step: spec.workgroup,
+        words_in_flight: 0,
     };
-    bank.with(expert, |weight, expert_row| {
-        let rows: Vec<U32> = rows.iter().map(|&row| expert_row + row).collect();
+    bank.with(place, |weight, expert_row| {
+        let rows: Vec<U32> = rows.iter().map(|&row| (expert_row + row).named("bank_row")).collect();
         dots.add(weight, &rows, token, walk);
     });
     let products = dots.reduce();

@@ -72,6 +72,7 @@ fn body(b: &Builder, spec: &MatvecSpec) {
     let walk = Walk {
         first: b.thread(),
         step: spec.workgroup,
+        words_in_flight: 0,
     };
     dots.add(&weight, &rows, x_row, walk);
     let products = dots.reduce();

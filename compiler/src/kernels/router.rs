@@ -6,7 +6,7 @@
 
 use kiln_bundle::Access;
 
-use super::builder::{Array, Builder, KernelError, KernelSource, Reduction, U32};
+use super::builder::{Array, Builder, F32, KernelError, KernelSource, Reduction, U32};
 use super::choice::{self, choose};
 use super::dots::{Dots, Input, Walk};
 use super::epilogue;
@@ -18,18 +18,19 @@ const WORKGROUP: u32 = 256;
 /// Most rows of a thread, and words of a row that it takes at a time.
 const ROWS: u32 = 8;
 const LANE_WORDS: u32 = 4;
+const WORDS_IN_FLIGHT: u32 = 64;
 /// Most sums that one thread joins in the end.
 const MOST_PARTS: u32 = 16;
 
 impl RouterSpec {
     fn name(&self) -> String {
         format!(
-            "router_{}{}{}_{}_from{}",
+            "router_{}x{}{}{}_{}",
             self.format,
+            self.cols,
             epilogue::suffix(&self.prologue, &[]),
             flag(self.bias, "_bias"),
             choice::name(self.experts, &self.route, self.selection_bias),
-            self.cols,
         )
     }
 }
@@ -80,24 +81,32 @@ fn body<'b>(b: &'b Builder, spec: &RouterSpec) {
             (b.thread() % threads).named("member"),
         ),
     };
-    let rows: Vec<U32> = (0..rows).map(|i| team + i * teams).collect();
+    let rows: Vec<U32> = (0..rows).map(|i| (team + i * teams).named("row")).collect();
     // The last row of some teams may be beyond the experts.
     let exact = spec.experts.is_multiple_of(teams);
     let read: Vec<U32> = rows
         .iter()
-        .map(|&row| if exact { row } else { row.min(spec.experts - 1) })
+        .map(|&row| {
+            if exact {
+                row
+            } else {
+                row.min(spec.experts - 1).named("row_there")
+            }
+        })
         .collect();
     let dots = Dots::new(&input, rows.len() as u32);
     let walk = Walk {
         first: member,
         step: threads,
+        words_in_flight: WORDS_IN_FLIGHT,
     };
     dots.add(&weight, &read, b.literal(0), walk);
 
     // [member][expert], so that neighbouring threads that join the sums read neighbouring numbers.
     let partial = b.shared::<f32>("partial", threads * spec.experts);
+    let first_partial = (member * spec.experts).named("first_partial");
     for (row, sum) in rows.iter().zip(&dots.sums) {
-        let store = || partial.store(member * spec.experts + *row, sum.load());
+        let store = || partial.store(first_partial + *row, sum.load());
         match exact {
             true => store(),
             false => b.if_(row.lt(spec.experts), store),
@@ -112,11 +121,7 @@ fn body<'b>(b: &'b Builder, spec: &RouterSpec) {
     });
     let parts = fold(b, partial, spec.experts, threads);
     let score = |expert: U32<'b>| {
-        let total = b.variable("total", 0.0);
-        b.range("part", 0, parts, 1, |part| {
-            total.add(partial.load(part * (threads / parts * spec.experts) + expert));
-        });
-        let mut score = total.load();
+        let mut score = sum_of(partial, expert, parts, threads / parts * spec.experts);
         if let Some(scale) = scale {
             score = score * scale;
         }
@@ -144,18 +149,23 @@ fn fold(b: &Builder, partial: Array<'_, f32>, experts: u32, members: u32) -> u32
     if parts == 1 || parts == members {
         return members;
     }
-    let (expert, part) = (
-        (b.thread() % columns).named("column"),
-        (b.thread() / columns).named("part"),
-    );
-    b.if_(expert.lt(experts) & part.lt(parts), || {
+    let expert = (b.thread() % columns).named("column");
+    let part = (b.thread() / columns).named("part");
+    let join = || {
         let first = (part * (members / parts * experts) + expert).named("first_of_part");
-        let sum = b.variable("part_sum", partial.load(first));
-        b.range("other_member", 1, members / parts, 1, |other| {
-            sum.add(partial.load(first + other * experts));
-        });
-        partial.store(first, sum.load());
-    });
+        partial.store(first, sum_of(partial, first, members / parts, experts));
+    };
+    match columns == experts && columns * parts == WORKGROUP {
+        true => join(),
+        false => b.if_(expert.lt(experts) & part.lt(parts), join),
+    }
     b.barrier();
     parts
+}
+
+/// The sum of `count` numbers, `stride` apart.
+fn sum_of<'b>(numbers: Array<'b, f32>, first: U32<'b>, count: u32, stride: u32) -> F32<'b> {
+    let loaded: Vec<F32> = (0..count).map(|i| numbers.load(first + i * stride)).collect();
+    let sum = loaded.into_iter().reduce(|sum, number| sum + number);
+    sum.expect("at least one number")
 }

@@ -106,6 +106,11 @@ impl<'b> Weight<'b> {
         cols.div_ceil(self.chunk)
     }
 
+    /// Words of a chunk.
+    pub fn chunk_words(&self) -> u32 {
+        self.chunk * 4 / self.format.elements_per_vec4()
+    }
+
     /// Loads chunk number `chunk` of `row`; `label` ends the names in the text.
     pub fn load(&self, row: U32<'b>, chunk: U32<'b>, label: &str) -> Chunk<'b> {
         let at = row * self.row_chunks + chunk;
