@@ -4,6 +4,8 @@ mod expert_refusals;
 mod experts;
 mod gather;
 mod gemm;
+mod group;
+mod grouped;
 mod matrix;
 mod matvec;
 mod norm;

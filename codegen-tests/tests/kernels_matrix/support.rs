@@ -1,5 +1,6 @@
 //! Random inputs, comparison, and running a spec in all variants.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use kiln_bundle::StepWord;
@@ -54,7 +55,7 @@ pub fn check_each(
 }
 
 /// Builds `spec` in every variant of the device, checks the text, runs it for `tokens` tokens, and gives `look` the
-/// last binding.
+/// last binding. A text that variants share runs once.
 pub fn run_each<T: bytemuck::Pod>(
     spec: &KernelSpec,
     buffers: &[Data],
@@ -62,8 +63,12 @@ pub fn run_each<T: bytemuck::Pod>(
     look: impl Fn(&KernelSource, Variant, Vec<T>),
 ) {
     let grid = spec.grid().map(|axis| axis.workgroups(tokens));
+    let mut texts = BTreeSet::new();
     for variant in DEVICE.variants() {
         let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
+        if !texts.insert(kernel.wgsl.clone()) {
+            continue;
+        }
         check_with_naga(&kernel);
         check_with_tint(&kernel);
         let found = DEVICE.run_for_output(&kernel, buffers, grid);

@@ -14,6 +14,7 @@ mod cache;
 mod choice;
 mod combine;
 mod convolution;
+mod dense;
 mod dots;
 mod epilogue;
 mod expert_down;
@@ -22,6 +23,8 @@ mod gated_delta;
 mod gather;
 mod gemm;
 mod grid;
+mod group;
+mod grouped;
 mod math;
 mod matvec;
 mod names;
@@ -35,6 +38,7 @@ mod sample;
 mod sample_threshold;
 mod spec;
 mod step;
+mod tile;
 mod weight;
 
 pub use builder::{KernelError, KernelSource};
@@ -68,6 +72,10 @@ pub fn build(spec: &KernelSpec, variant: Variant) -> Result<KernelSource, Kernel
         KernelSpec::ExpertUp(spec) => expert_up::build(spec, variant),
         KernelSpec::ExpertDown(spec) => expert_down::build(spec, variant),
         KernelSpec::Combine(spec) => combine::build(spec, variant),
+        KernelSpec::Group(spec) => group::build(spec, variant),
+        KernelSpec::GroupedUp(spec) => grouped::build_up(spec, variant),
+        KernelSpec::GroupedDown(spec) => grouped::build_down(spec, variant),
+        KernelSpec::DenseDown(spec) => dense::build(spec, variant),
         other => Err(KernelError::Unsupported {
             kernel: format!("{other:?}"),
             what: "a kernel that is not written yet".to_string(),

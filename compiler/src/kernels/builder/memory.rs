@@ -117,6 +117,11 @@ impl<'b> AtomicArray<'b> {
         self.update(AtomicFunction::Add, index, value)
     }
 
+    /// `atomicOr`; gives the value before.
+    pub fn or(self, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
+        self.update(AtomicFunction::InclusiveOr, index, value)
+    }
+
     /// `atomicMax`; gives the value before.
     pub fn max(self, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
         self.update(AtomicFunction::Max, index, value)
