@@ -2,12 +2,14 @@
 
 mod stored_weights;
 mod wrong_definition;
+mod wrong_mixture;
 
 use kiln_compiler::architectures::Registry;
 use kiln_compiler::dsl::*;
 use kiln_compiler::graph::{ModelGraph, Op, StateKind};
 use serde_json::{Value, json};
 use wrong_definition::{SmallConfig, wrong};
+use wrong_mixture::wrong_mixture;
 
 fn fixtures() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../codegen-tests/fixtures")
@@ -108,6 +110,7 @@ fn every_row_of_a_checkpoint_is_one_weights() {
         "qwen3_5-A-bf16",
         "qwen3_5-B-bf16",
         "qwen3_5_moe-A-bf16",
+        "qwen3_5_moe-B-bf16",
     ] {
         stored_weights::check(case);
     }
@@ -227,6 +230,15 @@ fn small_config() -> Value {
 #[test]
 fn all_mistakes_of_a_definition_are_reported_at_the_authors_lines() {
     insta::assert_snapshot!(wrong().build(&small_config()).unwrap_err());
+}
+
+#[test]
+fn all_mistakes_with_experts_and_states_are_reported() {
+    let config = json!({
+        "vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 8,
+        "num_experts": 4, "num_experts_per_tok": 5, "inner_size": 16,
+    });
+    insta::assert_snapshot!(wrong_mixture().build(&config).unwrap_err());
 }
 
 #[architecture("NamesForCausalLM")]

@@ -164,18 +164,22 @@ pub fn shared_mixture<'g, K: LayerKind>(
     let scores = linear(h, layer.router("mlp.gate", of.num_experts, c.hidden_size));
     let how = Routing::top(of.num_experts_per_tok, Scoring::SoftmaxAll);
     let routing = route(scores, how.normalized(of.norm_topk_prob.then_some(0.0)));
-    let bank = |name, rows, columns| layer.bank(name, of.num_experts, rows, columns);
+    // Each expert by itself, or all in two tensors, as released.
+    let inner = of.moe_intermediate_size;
+    let fused =
+        |name, half: usize| Source::tensor("mlp.experts.gate_up_proj").part(name, &[inner, inner], half..half + 1);
+    let bank = |each: &str, all, rows, columns| {
+        let each = Source::path(&format!("mlp.experts.{{expert}}.{each}"));
+        layer.bank(each.or(all), of.num_experts, rows, columns)
+    };
     let experts = Experts {
-        gate: bank(
-            "mlp.experts.{expert}.gate_proj",
-            of.moe_intermediate_size,
-            c.hidden_size,
-        ),
-        up: bank("mlp.experts.{expert}.up_proj", of.moe_intermediate_size, c.hidden_size),
+        gate: bank("gate_proj", fused("gate", 0), inner, c.hidden_size),
+        up: bank("up_proj", fused("up", 1), inner, c.hidden_size),
         down: bank(
-            "mlp.experts.{expert}.down_proj",
+            "down_proj",
+            Source::tensor("mlp.experts.down_proj"),
             c.hidden_size,
-            of.moe_intermediate_size,
+            inner,
         ),
         gated: Gate::Activated(c.hidden_act),
     };
