@@ -18,6 +18,31 @@ pub const CASES: [&str; 8] = [
     "gemma3-B-bf16",
 ];
 
+/// Mixtures of experts, and models that keep other states than keys and values.
+pub const MIXTURES_AND_HYBRIDS: [&str; 21] = [
+    "gpt_oss-A-bf16",
+    "gpt_oss-A-f32",
+    "gpt_oss-A-mxfp4",
+    "gpt_oss-B-bf16",
+    "gpt_oss-B-mxfp4",
+    "qwen3_moe-A-bf16",
+    "qwen3_moe-B-bf16",
+    "olmoe-A-bf16",
+    "olmoe-B-bf16",
+    "granitemoe-A-bf16",
+    "granitemoe-B-bf16",
+    "lfm2-A-bf16",
+    "lfm2-B-bf16",
+    "lfm2_moe-A-bf16",
+    "lfm2_moe-B-bf16",
+    "qwen3_next-A-bf16",
+    "qwen3_next-B-bf16",
+    "qwen3_5-A-bf16",
+    "qwen3_5-B-bf16",
+    "qwen3_5_moe-A-bf16",
+    "qwen3_5_moe-B-bf16",
+];
+
 /// The two ways in which checkpoints spell their config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spelling {

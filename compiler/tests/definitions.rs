@@ -2,12 +2,14 @@
 
 mod stored_weights;
 mod wrong_definition;
+mod wrong_mixture;
 
 use kiln_compiler::architectures::Registry;
 use kiln_compiler::dsl::*;
 use kiln_compiler::graph::{ModelGraph, Op, StateKind};
 use serde_json::{Value, json};
 use wrong_definition::{SmallConfig, wrong};
+use wrong_mixture::wrong_mixture;
 
 fn fixtures() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../codegen-tests/fixtures")
@@ -35,7 +37,14 @@ fn graphs_of_the_shipped_architectures() {
         ("qwen3", "qwen3-A-bf16"),
         ("gemma3", "gemma3-A-bf16"),
         ("gpt_oss", "gpt_oss-A-bf16"),
-        ("qwen3_moe", "qwen3_moe-A-bf16"),
+        ("qwen3_moe", "qwen3_moe-B-bf16"),
+        ("olmoe", "olmoe-B-bf16"),
+        ("granitemoe", "granitemoe-A-bf16"),
+        ("lfm2", "lfm2-A-bf16"),
+        ("lfm2_moe", "lfm2_moe-A-bf16"),
+        ("qwen3_next", "qwen3_next-B-bf16"),
+        ("qwen3_5", "qwen3_5-A-bf16"),
+        ("qwen3_5_moe", "qwen3_5_moe-A-bf16"),
     ] {
         insta::assert_snapshot!(name, graph(&fixture(case, "config.json")));
     }
@@ -51,7 +60,24 @@ fn both_spellings_of_a_config_give_the_same_graph() {
         "gemma3-A-bf16",
         "gemma3-B-bf16",
         "gpt_oss-A-bf16",
+        "gpt_oss-A-mxfp4",
+        "gpt_oss-B-bf16",
         "qwen3_moe-A-bf16",
+        "qwen3_moe-B-bf16",
+        "olmoe-A-bf16",
+        "olmoe-B-bf16",
+        "granitemoe-A-bf16",
+        "granitemoe-B-bf16",
+        "lfm2-A-bf16",
+        "lfm2-B-bf16",
+        "lfm2_moe-A-bf16",
+        "lfm2_moe-B-bf16",
+        "qwen3_next-A-bf16",
+        "qwen3_next-B-bf16",
+        "qwen3_5-A-bf16",
+        "qwen3_5-B-bf16",
+        "qwen3_5_moe-A-bf16",
+        "qwen3_5_moe-B-bf16",
     ] {
         let [new, old] = ["config.json", "config.v4.json"].map(|file| graph(&fixture(case, file)));
         assert_eq!(format!("{new:?}"), format!("{old:?}"), "{case}");
@@ -67,7 +93,24 @@ fn every_row_of_a_checkpoint_is_one_weights() {
         "gemma3-A-bf16",
         "gpt_oss-A-bf16",
         "gpt_oss-A-mxfp4",
+        "gpt_oss-B-bf16",
+        "gpt_oss-B-mxfp4",
         "qwen3_moe-A-bf16",
+        "qwen3_moe-B-bf16",
+        "olmoe-A-bf16",
+        "olmoe-B-bf16",
+        "granitemoe-A-bf16",
+        "granitemoe-B-bf16",
+        "lfm2-A-bf16",
+        "lfm2-B-bf16",
+        "lfm2_moe-A-bf16",
+        "lfm2_moe-B-bf16",
+        "qwen3_next-A-bf16",
+        "qwen3_next-B-bf16",
+        "qwen3_5-A-bf16",
+        "qwen3_5-B-bf16",
+        "qwen3_5_moe-A-bf16",
+        "qwen3_5_moe-B-bf16",
     ] {
         stored_weights::check(case);
     }
@@ -187,6 +230,15 @@ fn small_config() -> Value {
 #[test]
 fn all_mistakes_of_a_definition_are_reported_at_the_authors_lines() {
     insta::assert_snapshot!(wrong().build(&small_config()).unwrap_err());
+}
+
+#[test]
+fn all_mistakes_with_experts_and_states_are_reported() {
+    let config = json!({
+        "vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 8,
+        "num_experts": 4, "num_experts_per_tok": 5, "inner_size": 16,
+    });
+    insta::assert_snapshot!(wrong_mixture().build(&config).unwrap_err());
 }
 
 #[architecture("NamesForCausalLM")]

@@ -88,9 +88,22 @@ impl Registry {
 /// Knows what Kiln ships.
 impl Default for Registry {
     fn default() -> Self {
-        use super::{gemma3, gpt_oss, llama, qwen3, qwen3_moe};
+        use super::*;
         Registry {
-            architectures: vec![gemma3(), gpt_oss(), llama(), qwen3(), qwen3_moe()],
+            architectures: vec![
+                gemma3(),
+                gpt_oss(),
+                granitemoe(),
+                lfm2(),
+                lfm2_moe(),
+                llama(),
+                olmoe(),
+                qwen3(),
+                qwen3_5(),
+                qwen3_5_moe(),
+                qwen3_moe(),
+                qwen3_next(),
+            ],
         }
     }
 }
@@ -124,8 +137,9 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unknown architecture `LLamaForCausalLm` (did you mean `LlamaForCausalLM`?); \
-             known are Gemma3ForCausalLM, GptOssForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM, \
-             Qwen3MoeForCausalLM"
+             known are Gemma3ForCausalLM, GptOssForCausalLM, GraniteMoeForCausalLM, Lfm2ForCausalLM, \
+             Lfm2MoeForCausalLM, LlamaForCausalLM, OlmoeForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, \
+             Qwen3NextForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM"
         );
         assert_eq!(
             registry.lookup("Qwen2ForCausalLM").unwrap_err().nearest.as_deref(),

@@ -20,6 +20,8 @@ pub struct Source {
     suffixed: bool,
     transposed: bool,
     part: Option<Part>,
+    /// Where else it may be.
+    otherwise: Option<Box<Source>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,7 @@ impl Source {
             suffixed: true,
             transposed: false,
             part: None,
+            otherwise: None,
         }
     }
 
@@ -90,9 +93,22 @@ impl Source {
         }
     }
 
+    /// Or there, in a checkpoint that has it there. The weight's own name stays.
+    pub fn or(self, other: Source) -> Self {
+        let otherwise = match self.otherwise {
+            Some(known) => known.or(other),
+            None => other,
+        };
+        Source {
+            otherwise: Some(Box::new(otherwise)),
+            ..self
+        }
+    }
+
     pub(super) fn within(self, path: &str) -> Self {
         Source {
             path: format!("{path}.{}", self.path),
+            otherwise: self.otherwise.map(|other| Box::new(other.within(path))),
             ..self
         }
     }
@@ -100,6 +116,27 @@ impl Source {
     /// The weight's name and how it is stored, for a weight of so many rows (of each expert, in a bank); or why there is
     /// no such part.
     pub(super) fn declare(&self, rows: usize, bias: bool) -> Result<Declared, String> {
+        let (name, way) = self.declare_here(rows, bias)?;
+        let mut ways = vec![way];
+        let mut otherwise = &self.otherwise;
+        while let Some(other) = otherwise {
+            ways.push(other.declare_here(rows, bias)?.1);
+            otherwise = &other.otherwise;
+        }
+        let plain = Stored::Within {
+            tensor: name.clone(),
+            rows: Vec::new(),
+            transposed: false,
+        };
+        let stored = match ways.len() {
+            1 if ways[0] == plain => Stored::AsDeclared,
+            1 => ways.remove(0),
+            _ => Stored::OneOf(ways),
+        };
+        Ok(Declared { name, stored })
+    }
+
+    fn declare_here(&self, rows: usize, bias: bool) -> Result<(String, Stored), String> {
         let ending = match (self.suffixed, bias) {
             (true, false) => ".weight",
             (true, true) => ".bias",
@@ -108,34 +145,24 @@ impl Source {
         };
         let tensor = format!("{}{ending}", self.path);
         let whole = tensor.replacen(EACH_EXPERT, "", 1);
-        let Some(part) = &self.part else {
-            let as_declared = whole == tensor && !(self.transposed && !bias);
-            return Ok(Declared {
-                name: whole,
-                stored: match as_declared {
-                    true => Stored::AsDeclared,
-                    false => self.stored(tensor, Vec::new(), bias),
-                },
-            });
+        let (name, rows) = match &self.part {
+            None => (whole, Vec::new()),
+            Some(part) => {
+                let blocks = part.blocks(rows).map_err(|problem| format!("`{tensor}`: {problem}"))?;
+                let base = if bias {
+                    &whole
+                } else {
+                    whole.trim_end_matches(".weight")
+                };
+                (format!("{base}.{}", part.name), blocks)
+            }
         };
-        let blocks = part.blocks(rows).map_err(|problem| format!("`{tensor}`: {problem}"))?;
-        let base = if bias {
-            &whole
-        } else {
-            whole.trim_end_matches(".weight")
-        };
-        Ok(Declared {
-            name: format!("{base}.{}", part.name),
-            stored: self.stored(tensor, blocks, bias),
-        })
-    }
-
-    fn stored(&self, tensor: String, rows: Vec<RowBlocks>, bias: bool) -> Stored {
-        Stored::Within {
+        let stored = Stored::Within {
             tensor,
             rows,
             transposed: self.transposed && !bias,
-        }
+        };
+        Ok((name, stored))
     }
 }
 

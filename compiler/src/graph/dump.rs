@@ -140,13 +140,14 @@ fn route(spec: &RouteSpec) -> Vec<String> {
 
 /// Where a weight lies, unless in a tensor of its own.
 fn stored(stored: &Stored) -> String {
-    let Stored::Within {
-        tensor,
-        rows,
-        transposed,
-    } = stored
-    else {
-        return String::new();
+    let (tensor, rows, transposed) = match stored {
+        Stored::AsDeclared => return String::new(),
+        Stored::OneOf(ways) => return ways.iter().map(self::stored).collect::<Vec<_>>().join(" or"),
+        Stored::Within {
+            tensor,
+            rows,
+            transposed,
+        } => (tensor, rows, transposed),
     };
     let rows: Vec<String> = rows
         .iter()

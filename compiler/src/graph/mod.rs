@@ -115,6 +115,8 @@ pub enum Stored {
         /// Each expert's matrix is stored `[cols, rows]`; not where it is stored as MXFP4 blocks.
         transposed: bool,
     },
+    /// In the first of these ways whose tensors the checkpoint has; the first if it has none. None is a choice itself.
+    OneOf(Vec<Stored>),
 }
 
 /// Rows of a tensor (of each expert's matrix): its rows fall into groups of `group`; of each group the rows

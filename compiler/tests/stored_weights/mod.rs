@@ -22,7 +22,7 @@ struct Shape {
     transposed: bool,
 }
 
-fn ask(asked: &mut BTreeMap<String, Asked>, weight: &WeightDecl, layer: usize) {
+fn ask(asked: &mut BTreeMap<String, Asked>, has: &dyn Fn(&str) -> bool, weight: &WeightDecl, layer: usize) {
     let shape: Vec<usize> = weight.shape.iter().map(|dim| dim.value()).collect();
     // A bias of a bank is a vector of two dimensions.
     let of_experts = weight.role == WeightRole::Bank || weight.role == WeightRole::Vector && shape.len() == 2;
@@ -31,15 +31,22 @@ fn ask(asked: &mut BTreeMap<String, Asked>, weight: &WeightDecl, layer: usize) {
         false => (None, &shape[..]),
     };
     let (rows, columns) = (matrix[0], matrix[1..].to_vec());
-    let (tensor, blocks, transposed) = match &weight.stored {
-        Stored::AsDeclared => (weight.name.clone(), Vec::new(), false),
+    let ways = match &weight.stored {
+        Stored::OneOf(ways) => ways.as_slice(),
+        way => std::slice::from_ref(way),
+    };
+    let place = |way: &Stored| match way {
         Stored::Within {
             tensor,
             rows,
             transposed,
-        } => (tensor.clone(), rows.clone(), *transposed),
+        } => (tensor.replacen("{}", &layer.to_string(), 1), rows.clone(), *transposed),
+        _ => (weight.name_in(layer), Vec::new(), false),
     };
-    let tensor = tensor.replacen("{}", &layer.to_string(), 1);
+    let mut places = ways.iter().map(place);
+    let (tensor, blocks, transposed) = places
+        .find(|(tensor, ..)| has(&tensor.replacen("{expert}", "0", 1)))
+        .unwrap_or_else(|| place(&ways[0]));
     let names: Vec<String> = match tensor.contains("{expert}") {
         true => (0..experts.unwrap())
             .map(|expert| tensor.replacen("{expert}", &expert.to_string(), 1))
@@ -77,7 +84,7 @@ fn stored_rows(rows: usize, blocks: &[RowBlocks]) -> Vec<usize> {
     blocks.iter().flat_map(of_block).collect()
 }
 
-fn asked_of(graph: &ModelGraph) -> BTreeMap<String, Asked> {
+fn asked_of(graph: &ModelGraph, has: &dyn Fn(&str) -> bool) -> BTreeMap<String, Asked> {
     let mut asked = BTreeMap::new();
     for weight in &graph.weights {
         let used_by = |layer: &&kiln_compiler::graph::Layer| {
@@ -88,8 +95,8 @@ fn asked_of(graph: &ModelGraph) -> BTreeMap<String, Asked> {
             })
         };
         match weight.name.contains("{}") {
-            true => (graph.layers.iter().filter(used_by)).for_each(|layer| ask(&mut asked, weight, layer.index)),
-            false => ask(&mut asked, weight, 0),
+            true => (graph.layers.iter().filter(used_by)).for_each(|layer| ask(&mut asked, has, weight, layer.index)),
+            false => ask(&mut asked, has, weight, 0),
         }
     }
     asked
@@ -115,8 +122,9 @@ fn header(case: &str) -> BTreeMap<String, Vec<usize>> {
 
 /// Every tensor of the file is asked for, in its shape, and each of its rows by one weight.
 pub fn check(case: &str) {
-    let asked = asked_of(&graph(&fixture(case, "config.json")));
     let header = header(case);
+    let has = |name: &str| header.contains_key(name);
+    let asked = asked_of(&graph(&fixture(case, "config.json")), &has);
     let names = |map: Vec<&String>| map.into_iter().cloned().collect::<Vec<_>>();
     assert_eq!(names(asked.keys().collect()), names(header.keys().collect()), "{case}");
     for (name, Asked { mut rows, shape }) in asked {

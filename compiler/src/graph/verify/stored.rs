@@ -4,15 +4,27 @@ use super::{Check, require};
 use crate::graph::{Stored, WeightDecl, WeightRole};
 
 pub fn check_stored(weight: &WeightDecl) -> Check {
-    let Stored::Within {
-        tensor,
-        rows: blocks,
-        transposed,
-    } = &weight.stored
-    else {
-        return Ok(());
-    };
+    match &weight.stored {
+        Stored::OneOf(ways) => {
+            let name = &weight.name;
+            require(!ways.is_empty(), || format!("`{name}` is stored in none of no ways"))?;
+            ways.iter().try_for_each(|way| check_way(weight, way))
+        }
+        way => check_way(weight, way),
+    }
+}
+
+fn check_way(weight: &WeightDecl, way: &Stored) -> Check {
     let name = &weight.name;
+    let (tensor, blocks, transposed) = match way {
+        Stored::AsDeclared => return Ok(()),
+        Stored::OneOf(_) => return Err(format!("`{name}` has a choice within a choice of how it is stored")),
+        Stored::Within {
+            tensor,
+            rows,
+            transposed,
+        } => (tensor, rows, transposed),
+    };
     require(tensor.contains("{}") == name.contains("{}"), || {
         format!("`{name}` lies in `{tensor}`: one of them lacks the layer's number")
     })?;
