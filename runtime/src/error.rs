@@ -2,6 +2,7 @@ use kiln_bundle::BundleError;
 use thiserror::Error as ThisError;
 
 use crate::device::Missing;
+use crate::session::SavedSessionError;
 
 /// All that can go wrong between a bundle and its tokens. Each message names the way out.
 #[derive(Debug, ThisError)]
@@ -98,6 +99,8 @@ pub enum Error {
     /// A position beyond the session's.
     #[error("cannot rewind to {position}: the session is at {current}")]
     Rewind { position: u32, current: u32 },
+    #[error(transparent)]
+    SavedSession(#[from] SavedSessionError),
     /// Canceled by its [`crate::CancelToken`].
     #[error("canceled")]
     Canceled,

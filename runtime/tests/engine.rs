@@ -160,6 +160,23 @@ fn rewinding_feeds_again_what_rings_have_lost() {
 }
 
 #[test]
+fn going_back_from_anywhere_to_anywhere() {
+    let toy = Toy::new();
+    let mut session = toy.session(MAX_CONTEXT);
+    let ids = prompt(18);
+    for from in 1..=ids.len() {
+        for to in 1..from {
+            session.reset().unwrap();
+            feed(&mut session, &ids[..from]);
+            let branch = [&ids[..to], &[9]].concat();
+            block_on(session.feed_only_new(&branch)).unwrap();
+            let logits = block_on(session.logits()).unwrap();
+            assert_eq!(logits, reference::logits(&branch), "from {from} to {to}");
+        }
+    }
+}
+
+#[test]
 fn the_context_ends_cleanly() {
     let toy = Toy::new();
     let mut session = toy.session(16);

@@ -22,7 +22,7 @@ enum Action {
     Rewind(u32),
     Mark,
     Reset,
-    /// To another session of the model, which goes on.
+    /// To another session of the model, through host memory.
     Move,
 }
 
@@ -111,7 +111,12 @@ impl Subject {
                 session.reset().unwrap();
                 held.clear();
             }
-            Action::Move => {}
+            Action::Move => {
+                let saved = session.save().await.unwrap();
+                let model = session.model().clone();
+                *session = Session::new(model, Some(MAX_CONTEXT)).await.unwrap();
+                session.restore(&saved).await.unwrap();
+            }
         }
         assert_eq!(session.tokens(), held);
     }

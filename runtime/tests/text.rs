@@ -17,6 +17,7 @@ fn template(name: &str) -> &'static str {
         "llama3" => include_str!("text/templates/llama3.jinja"),
         "qwen3" => include_str!("text/templates/qwen3.jinja"),
         "gemma3" => include_str!("text/templates/gemma3.jinja"),
+        "harmony" => include_str!("text/templates/harmony.jinja"),
         "expressions" => include_str!("text/templates/expressions.jinja"),
         "features" => include_str!("text/templates/features.jinja"),
         other => panic!("no template {other}"),
@@ -44,17 +45,21 @@ fn templates_render_as_in_transformers() {
         template: String,
         chat: String,
         messages: Vec<Message>,
+        arguments: serde_json::Map<String, serde_json::Value>,
         add_generation_prompt: bool,
         /// Null where the template raised.
         text: Option<String>,
     }
     let fixture: Fixture = serde_json::from_str(include_str!("text/renders.json")).unwrap();
-    assert!(fixture.renders.len() > 40);
+    assert!(fixture.renders.len() > 90);
     for render in fixture.renders {
         let mut model = with_template(template(&render.template));
         model.set_now(fixture.now);
+        for (name, value) in render.arguments.clone() {
+            model.set_template_argument(name, value);
+        }
         let rendered = model.render_chat(&render.messages, render.add_generation_prompt);
-        let what = format!("{}, {}", render.template, render.chat);
+        let what = format!("{}, {} {:?}", render.template, render.chat, render.arguments);
         match render.text {
             Some(expected) => assert_eq!(rendered.unwrap(), expected, "{what}"),
             None => assert!(matches!(rendered, Err(TextError::ChatRefused { .. })), "{what}"),

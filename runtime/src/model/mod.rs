@@ -134,6 +134,12 @@ impl Model {
         &self.device
     }
 
+    /// Tells this compilation of the model from all others: SHA-256 of the manifest, which has the checksums of weights
+    /// and kernels.
+    pub fn fingerprint(&self) -> String {
+        kiln_bundle::sha256_hex(self.manifest.to_json().as_bytes())
+    }
+
     /// Device memory of the model with one session of `context` positions.
     pub fn memory_plan(&self, context: u32) -> MemoryPlan {
         MemoryPlan::new(&self.manifest, self.variant(), context)

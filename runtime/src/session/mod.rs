@@ -4,6 +4,8 @@ mod generate;
 mod logits;
 mod profile;
 mod replay;
+mod save;
+mod saved;
 mod states;
 
 use std::collections::VecDeque;
@@ -16,6 +18,7 @@ use crate::{CancelToken, Error, Model};
 pub use generate::{GenerateOptions, Generation, GenerationReport, Sampling, StopReason};
 pub use profile::KernelTime;
 use replay::{Call, Replay, record};
+pub use saved::{SavedSession, SavedSessionError};
 use states::WayBack;
 
 /// See the module. Sessions of one model take turns; each keeps its own state.

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 use super::jinja::without_python_extensions;
@@ -42,6 +42,7 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
         now: Option<u64>,
+        arguments: &[(String, serde_json::Value)],
     ) -> Result<String, TextError> {
         let strftime_now = move |format: &str| -> Result<String, Error> {
             let now = now.or_else(system_clock).ok_or_else(|| {
@@ -64,6 +65,8 @@ impl ChatTemplate {
             ("documents", Value::from(())),
             ("strftime_now", Value::from_function(strftime_now)),
         ]);
+        let arguments = arguments.iter();
+        context.extend(arguments.map(|(name, value)| (name.as_str(), Value::from(Serde(value)))));
         self.environment
             .get_template(NAME)
             .and_then(|template| template.render(Value::from_pairs(context)))
@@ -77,7 +80,15 @@ impl ChatTemplate {
 }
 
 fn message_value(message: &Message) -> Value {
-    Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
+    let mut fields = vec![("role", message.role.as_str()), ("content", message.content.as_str())];
+    if let Some(reasoning) = &message.reasoning {
+        // Harmony's name and that of Qwen, DeepSeek and others.
+        fields.extend([
+            ("thinking", reasoning.as_str()),
+            ("reasoning_content", reasoning.as_str()),
+        ]);
+    }
+    Value::from_pairs(fields)
 }
 
 /// Seconds since 1970 UTC.

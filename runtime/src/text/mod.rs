@@ -2,8 +2,9 @@
 //!
 //! [`TextModel`] is made of a checkpoint's own files: `tokenizer.json`, `tokenizer_config.json` and a
 //! Jinja chat template with the semantics of Hugging Face transformers. [`TokenStream`] turns ids into
-//! text as they come.
+//! text as they come, [`ChannelStream`] also tells reasoning, answers and calls of tools apart.
 
+mod channels;
 mod chat;
 mod detokenize;
 mod error;
@@ -13,6 +14,7 @@ mod python;
 mod stop;
 mod stream;
 
+pub use channels::{Channel, ChannelEvent, ChannelKind, ChannelStream, ChannelText, Transcript};
 pub use error::TextError;
 pub use model::{Message, TextModel};
 pub use stream::{Pushed, TokenStream};

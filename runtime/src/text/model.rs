@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use super::TextError;
+use super::channels::Format;
 use super::chat::ChatTemplate;
 
 /// One turn of a conversation.
@@ -10,6 +11,9 @@ pub struct Message {
     /// `system`, `user` or `assistant`; a template may know others.
     pub role: String,
     pub content: String,
+    /// What the assistant thought before. Templates know it as `thinking` or as `reasoning_content`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
 }
 
 impl Message {
@@ -17,6 +21,7 @@ impl Message {
         Message {
             role: role.into(),
             content: content.into(),
+            reasoning: None,
         }
     }
 }
@@ -25,7 +30,9 @@ impl Message {
 pub struct TextModel {
     pub(super) tokenizer: Tokenizer,
     chat: Result<ChatTemplate, TemplateFault>,
+    pub(super) format: Format,
     now: Option<u64>,
+    template_arguments: Vec<(String, serde_json::Value)>,
 }
 
 /// Why there is no chat; kept until somebody asks for a chat, since raw prompts work without.
@@ -66,9 +73,11 @@ impl TextModel {
             None => Err(TemplateFault::Missing),
         };
         Ok(TextModel {
+            format: Format::of(&tokenizer),
             tokenizer,
             chat,
             now: None,
+            template_arguments: Vec::new(),
         })
     }
 
@@ -76,6 +85,12 @@ impl TextModel {
     /// Without it they see the system clock (UTC), and in a browser no clock at all.
     pub fn set_now(&mut self, unix_seconds: u64) {
         self.now = Some(unix_seconds);
+    }
+
+    /// Gives chat templates a variable of this name, as keyword arguments of transformers' `apply_chat_template` do:
+    /// `reasoning_effort`, `enable_thinking` and the like. What a template does not know, it ignores.
+    pub fn set_template_argument(&mut self, name: impl Into<String>, value: serde_json::Value) {
+        self.template_arguments.push((name.into(), value));
     }
 
     /// Token ids of a text. Text that spells a special token becomes that token.
@@ -108,11 +123,21 @@ impl TextModel {
             })
     }
 
+    /// The text of a token as it stands in the vocabulary.
+    pub(super) fn token_text(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// The text of a special token; `None` for every other id.
     pub(super) fn special_token_text(&self, id: u32) -> Option<String> {
-        let token = self.tokenizer.id_to_token(id)?;
+        let token = self.token_text(id)?;
         let added = self.tokenizer.get_added_vocabulary();
         added.is_special_token(&token).then_some(token)
+    }
+
+    /// Whether answers may have other channels than the answer itself, e.g. reasoning: see [`ChannelStream`](super::ChannelStream).
+    pub fn has_channels(&self) -> bool {
+        !matches!(self.format, Format::Plain)
     }
 
     /// Whether [`render_chat`](Self::render_chat) has a template to render.
@@ -128,7 +153,7 @@ impl TextModel {
     /// [`TextError::ChatRefused`] where the template itself objects, e.g. to the order of roles.
     pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         match &self.chat {
-            Ok(template) => template.render(messages, add_generation_prompt, self.now),
+            Ok(template) => template.render(messages, add_generation_prompt, self.now, &self.template_arguments),
             Err(TemplateFault::Missing) => Err(TextError::NoChatTemplate),
             Err(TemplateFault::Syntax(message)) => Err(TextError::ChatTemplate {
                 message: message.clone(),

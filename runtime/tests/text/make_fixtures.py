@@ -68,6 +68,20 @@ CHATS = {
     "one question": [USER], "system": [SYSTEM, USER], "dialogue": [USER, THINK, AGAIN],
     "system dialogue": [SYSTEM, USER, THINK, AGAIN, THINK], "answered": [USER, THINK], "user twice": [USER, AGAIN],
 }
+# With what the assistant thought apart from what it said: `thinking` or `reasoning_content`, as the template has it.
+THOUGHT = {"role": "assistant", "content": "Paris.", "reasoning": "France, so\nParis."}
+REASONING = {"thought": [USER, THOUGHT], "thought before": [SYSTEM, USER, THOUGHT, AGAIN], "thought twice": [USER, THOUGHT, AGAIN, THOUGHT],
+             "marks": [USER, THOUGHT | {"reasoning": "<|channel|>"}, AGAIN], "tool without call": [USER, {"role": "tool", "content": "1"}]}
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Tells the weather.", "parameters": {
+    "type": "object", "required": ["place"], "properties": {
+        "place": {"type": "string", "description": "A <city>"}, "unit": {"type": "string", "enum": ["C", "F"], "default": "C"},
+        "days": {"type": "array", "items": {"type": "integer"}, "nullable": True}, "either": {"type": ["number", "null"]},
+        "deep": {"type": "array", "items": {"type": "object", "required": ["a"], "properties": {
+            "a": {"type": "string"}, "b": {"type": "object", "nullable": True}}}},
+        "long": {"type": "array", "items": {"type": "string", "enum": ["x" * 30, "y" * 30]}}}}}},
+    {"type": "function", "function": {"name": "now", "description": "The time."}}]
+ARGUMENTS = {"harmony": [{"reasoning_effort": "high"}, {"model_identity": "You are é.", "builtin_tools": ["python"]}, {"tools": TOOLS}],
+             "qwen3": [{"enable_thinking": False}, {"tools": TOOLS[1:]}]}
 FEATURES = [{"role": "user", "content": " a naïve cat "}, {"role": "skip", "content": "x"},
             {"role": "assistant", "content": " ok\n"}, {"role": "user", "content": "tab\t\"quote\" \\ \u2028 é"},
             {"role": "stop", "content": "y"}, {"role": "user", "content": "never"}]
@@ -87,16 +101,23 @@ def renders(tok):
     out = []
     for path in sorted((HERE / "templates").glob("*.jinja")):
         hf.chat_template = path.read_text()
-        chats = {"features": FEATURES} if path.stem in ("features", "expressions") else CHATS
-        for name, messages in chats.items():
+        if path.stem in ("features", "expressions"):
+            cases = [("features", FEATURES, {})]
+        else:
+            chats = CHATS | (REASONING if path.stem in ARGUMENTS else {})
+            cases = [(name, messages, {}) for name, messages in chats.items()]
+            cases += [("system dialogue", chats["system dialogue"], arguments) for arguments in ARGUMENTS.get(path.stem, [])]
+        for name, messages, arguments in cases:
             for prompt in (False, True):
+                both = [{"thinking": m["reasoning"], "reasoning_content": m["reasoning"]} | m if "reasoning" in m else m for m in messages]
+                both = [{key: value for key, value in m.items() if key != "reasoning"} for m in both]
                 try:
-                    text = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+                    text = hf.apply_chat_template(both, tokenize=False, add_generation_prompt=prompt, **arguments)
                 except Exception as error:
                     text = None
                     print(f"{path.stem}, {name}: {error}")
                 out.append({"template": path.stem, "chat": name, "messages": messages,
-                            "add_generation_prompt": prompt, "text": text})
+                            "arguments": arguments, "add_generation_prompt": prompt, "text": text})
     return out
 
 

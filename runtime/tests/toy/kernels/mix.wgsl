@@ -3,7 +3,8 @@
 @group(0) @binding(2) var<storage, read> step: array<u32>;
 @group(0) @binding(3) var<storage, read_write> mixed: array<f32>;
 
-// Depends on every token up to this position, and once more on the last 4 (the ring's window).
+// Depends on every token up to this position, and once more on the last 4 (the ring's window). What the ring holds of
+// positions before 0 must be zero.
 @compute @workgroup_size(1)
 fn mix(@builtin(workgroup_id) group: vec3<u32>) {
     let position = step[0] + group.x;
@@ -11,8 +12,8 @@ fn mix(@builtin(workgroup_id) group: vec3<u32>) {
     for (var j = 0u; j <= position; j++) {
         sum += cache[j] * (j + 1u);
     }
-    for (var back = 0u; back < min(4u, position + 1u); back++) {
-        sum += ring[(position - back) % 8u] * (back * back + 3u);
+    for (var back = 0u; back < 4u; back++) {
+        sum += ring[(position + 8u - back) % 8u] * (back * back + 3u);
     }
     mixed[group.x * 2u] = f32(sum % 17u);
     mixed[group.x * 2u + 1u] = f32(position);

@@ -4,7 +4,7 @@
 @group(0) @binding(3) var<storage, read> step: array<u32>;
 @group(0) @binding(4) var<storage, read_write> mixed: array<f32>;
 
-// As `mix`, and on the hash of all tokens. What the ring holds of positions before 0 must be zero.
+// As `mix`, and on the hash of all tokens.
 @compute @workgroup_size(1)
 fn mix_sums(@builtin(workgroup_id) group: vec3<u32>) {
     let position = step[0] + group.x;
