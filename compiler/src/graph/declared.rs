@@ -58,6 +58,7 @@ impl Stored {
                 rows: rows.clone(),
                 transposed: *transposed,
             },
+            Stored::OneOf(ways) => Stored::OneOf(ways.iter().map(|way| way.in_layer(index)).collect()),
         }
     }
 }

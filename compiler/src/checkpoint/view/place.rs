@@ -42,13 +42,27 @@ pub(super) enum Unit {
 
 impl Place {
     pub fn find(source: &dyn TensorSource, weight: &DeclaredWeight) -> Self {
+        Self::of(source, weight, &weight.stored)
+    }
+
+    /// The place that one way of storing the weight means.
+    fn of(source: &dyn TensorSource, weight: &DeclaredWeight, stored: &Stored) -> Self {
         let own = || {
             Place::Own(ExpectedTensor {
                 name: weight.name.clone(),
                 shape: weight.shape.clone(),
             })
         };
-        match &weight.stored {
+        match stored {
+            Stored::OneOf(ways) => {
+                let mut places = ways.iter().map(|way| Self::of(source, weight, way));
+                let first = places.next().unwrap_or_else(own);
+                let there = |place: &Place| place.tensors().iter().any(|name| source.info(name).is_some());
+                match there(&first) {
+                    true => first,
+                    false => places.find(there).unwrap_or(first),
+                }
+            }
             Stored::AsDeclared => own(),
             Stored::Within { tensor, .. } if *tensor != weight.name && source.info(&weight.name).is_some() => own(),
             Stored::Within {
