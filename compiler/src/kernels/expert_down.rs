@@ -70,7 +70,7 @@ pub fn build(spec: &ExpertDownSpec, variant: Variant) -> Result<KernelSource, Ke
     b.finish()
 }
 
-fn body<'b>(b: &'b Builder, spec: &ExpertDownSpec) {
+fn body(b: &Builder, spec: &ExpertDownSpec) {
     let row_count = b.constant("ROWS", spec.bank.rows);
     let input = Input::bind(b, "a", spec.bank.cols, &Prologue::Direct);
     let routing = Routing::bind(b);
