@@ -30,7 +30,7 @@ pub use source::{SourceType, TensorInfo, TensorSource};
 pub use validate::{ExpectedTensor, validate};
 pub use view::View;
 
-use crate::graph::{DeclaredWeight, Stored};
+use crate::graph::DeclaredWeight;
 use store::TensorStore;
 
 /// An opened checkpoint. Tensors are its [`TensorSource`].
@@ -98,9 +98,9 @@ impl Checkpoint {
     pub fn stored(&self, declared: &[DeclaredWeight]) -> Vec<DeclaredWeight> {
         let mut declared = declared.to_vec();
         for weight in &mut declared {
-            if let Stored::Within { transposed, .. } = &mut weight.stored {
-                *transposed &= !self.gguf;
-            }
+            weight
+                .stored
+                .for_each_way(&mut |_, transposed| *transposed &= !self.gguf);
         }
         declared
     }

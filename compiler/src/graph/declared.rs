@@ -47,18 +47,17 @@ impl ModelGraph {
 
 impl Stored {
     fn in_layer(&self, index: usize) -> Self {
+        let mut stored = self.clone();
+        stored.for_each_way(&mut |tensor, _| *tensor = tensor.replacen("{}", &index.to_string(), 1));
+        stored
+    }
+
+    /// Changes the tensor's name, and whether it is transposed, of each way in which the weight may be stored.
+    pub fn for_each_way(&mut self, change: &mut dyn FnMut(&mut String, &mut bool)) {
         match self {
-            Stored::AsDeclared => Stored::AsDeclared,
-            Stored::Within {
-                tensor,
-                rows,
-                transposed,
-            } => Stored::Within {
-                tensor: tensor.replacen("{}", &index.to_string(), 1),
-                rows: rows.clone(),
-                transposed: *transposed,
-            },
-            Stored::OneOf(ways) => Stored::OneOf(ways.iter().map(|way| way.in_layer(index)).collect()),
+            Stored::AsDeclared => {}
+            Stored::Within { tensor, transposed, .. } => change(tensor, transposed),
+            Stored::OneOf(ways) => ways.iter_mut().for_each(|way| way.for_each_way(change)),
         }
     }
 }

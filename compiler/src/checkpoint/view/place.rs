@@ -2,7 +2,7 @@
 
 use super::rows::RowMap;
 use crate::checkpoint::{ExpectedTensor, SourceType, TensorSource};
-use crate::graph::{DeclaredWeight, Stored, WeightRole};
+use crate::graph::{DeclaredWeight, RowBlocks, Stored, WeightRole};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -41,67 +41,35 @@ pub(super) enum Unit {
 }
 
 impl Place {
+    /// The first way to store the weight whose tensors `source` has; the first of all if it has none.
     pub fn find(source: &dyn TensorSource, weight: &DeclaredWeight) -> Self {
-        Self::of(source, weight, &weight.stored)
-    }
-
-    /// The place that one way of storing the weight means.
-    fn of(source: &dyn TensorSource, weight: &DeclaredWeight, stored: &Stored) -> Self {
-        let own = || {
-            Place::Own(ExpectedTensor {
-                name: weight.name.clone(),
-                shape: weight.shape.clone(),
-            })
+        let ways = match &weight.stored {
+            Stored::OneOf(ways) => ways.as_slice(),
+            way => std::slice::from_ref(way),
         };
-        match stored {
-            Stored::OneOf(ways) => {
-                let mut places = ways.iter().map(|way| Self::of(source, weight, way));
-                let first = places.next().unwrap_or_else(own);
-                let there = |place: &Place| place.tensors().iter().any(|name| source.info(name).is_some());
-                match there(&first) {
-                    true => first,
-                    false => places.find(there).unwrap_or(first),
-                }
-            }
-            Stored::AsDeclared => own(),
-            Stored::Within { tensor, .. } if *tensor != weight.name && source.info(&weight.name).is_some() => own(),
+        // A tensor of the weight's name is the weight itself, unless it is said to be something else.
+        let means_other = |way: &Stored| matches!(way, Stored::Within { tensor, .. } if *tensor == weight.name);
+        if source.info(&weight.name).is_some() && !ways.iter().any(means_other) {
+            return Place::own(weight);
+        }
+        let mut places = ways.iter().map(|way| match way {
+            Stored::AsDeclared | Stored::OneOf(_) => Place::own(weight),
             Stored::Within {
                 tensor,
                 rows,
                 transposed,
-            } => {
-                let unit_dims = if weight.role == WeightRole::Vector { 1 } else { 2 };
-                let (experts, unit) = weight.shape.split_at(weight.shape.len().saturating_sub(unit_dims));
-                let map = RowMap::new(unit.first().copied().unwrap_or(1), rows);
-                let tensors = Tensors::find(source, tensor, experts.iter().product());
-                let experts = match &tensors {
-                    Tensors::One(_) => experts,
-                    Tensors::ByExpert { .. } => &[],
-                };
-                let with = |dims: &[usize]| [experts, dims].concat();
-                let (unit, shape) = match *unit {
-                    [_, columns] => {
-                        let (plain, turned) = (with(&[map.stored, columns]), with(&[columns, map.stored]));
-                        let found = tensors.names().first().and_then(|name| source.info(name));
-                        // Blocks lie along rows; and a shape that is only that of the weight says that it is not turned.
-                        let not_turned = found.is_some_and(|info| {
-                            info.source == SourceType::Mxfp4 || (info.shape == plain && plain != turned)
-                        });
-                        match *transposed && !not_turned {
-                            true => (Unit::Column { rows: columns }, turned),
-                            false => (Unit::Row, plain),
-                        }
-                    }
-                    _ => (Unit::Element, with(&[map.stored])),
-                };
-                Place::Within(Within {
-                    tensors,
-                    shape,
-                    unit,
-                    map,
-                })
-            }
-        }
+            } => Place::Within(Within::find(source, weight, tensor, rows, *transposed)),
+        });
+        let there = |place: &Place| place.tensors().iter().any(|name| source.info(name).is_some());
+        let found = places.clone().find(there);
+        found.or_else(|| places.next()).unwrap_or_else(|| Place::own(weight))
+    }
+
+    fn own(weight: &DeclaredWeight) -> Self {
+        Place::Own(ExpectedTensor {
+            name: weight.name.clone(),
+            shape: weight.shape.clone(),
+        })
     }
 
     /// The tensors that must be there.
@@ -136,6 +104,46 @@ impl Place {
         match self {
             Place::Own(_) => false,
             Place::Within(within) => within.unit != Unit::Row,
+        }
+    }
+}
+
+impl Within {
+    fn find(
+        source: &dyn TensorSource,
+        weight: &DeclaredWeight,
+        tensor: &str,
+        rows: &[RowBlocks],
+        transposed: bool,
+    ) -> Self {
+        let unit_dims = if weight.role == WeightRole::Vector { 1 } else { 2 };
+        let (experts, unit) = weight.shape.split_at(weight.shape.len().saturating_sub(unit_dims));
+        let map = RowMap::new(unit.first().copied().unwrap_or(1), rows);
+        let tensors = Tensors::find(source, tensor, experts.iter().product());
+        let experts = match &tensors {
+            Tensors::One(_) => experts,
+            Tensors::ByExpert { .. } => &[],
+        };
+        let with = |dims: &[usize]| [experts, dims].concat();
+        let (unit, shape) = match *unit {
+            [_, columns] => {
+                let (plain, turned) = (with(&[map.stored, columns]), with(&[columns, map.stored]));
+                let found = tensors.names().first().and_then(|name| source.info(name));
+                // Blocks lie along rows; and a shape that is only that of the weight says that it is not turned.
+                let not_turned = found
+                    .is_some_and(|info| info.source == SourceType::Mxfp4 || (info.shape == plain && plain != turned));
+                match transposed && !not_turned {
+                    true => (Unit::Column { rows: columns }, turned),
+                    false => (Unit::Row, plain),
+                }
+            }
+            _ => (Unit::Element, with(&[map.stored])),
+        };
+        Within {
+            tensors,
+            shape,
+            unit,
+            map,
         }
     }
 }

@@ -212,6 +212,41 @@ fn blocks_are_never_transposed() {
 }
 
 #[test]
+fn the_first_way_that_the_checkpoint_has_is_taken() {
+    let each = within("e.{expert}.up.weight", &[], false);
+    let fused = within("gate_up", &[block(4, 2, 2, 1)], false);
+    let bank = weight(
+        "e.up.weight",
+        &[2, 2, 3],
+        WeightRole::Bank,
+        Stored::OneOf(vec![each, fused]),
+    );
+    let by_expert = Memory::default()
+        .with("e.0.up.weight", &[2, 3], 0)
+        .with("e.1.up.weight", &[2, 3], 6);
+    check(&by_expert, &bank, &(0..12).collect::<Vec<_>>());
+    check(
+        &Memory::default().with("gate_up", &[2, 4, 3], 0),
+        &bank,
+        &[6, 7, 8, 9, 10, 11, 18, 19, 20, 21, 22, 23],
+    );
+    check(
+        &Memory::default().with("e.up.weight", &[2, 2, 3], 0),
+        &bank,
+        &(0..12).collect::<Vec<_>>(),
+    );
+    let missing = |source: &Memory| {
+        View::new(source, std::slice::from_ref(&bank))
+            .err()
+            .unwrap()
+            .to_string()
+    };
+    assert!(missing(&Memory::default()).contains("tensor e.{0..2}.up.weight: expected [2, 3], found none"));
+    let half = Memory::default().with("e.1.up.weight", &[2, 3], 6);
+    assert!(missing(&half).contains("(1 tensor)") && missing(&half).contains("tensor e.0.up.weight: "));
+}
+
+#[test]
 fn grouped_rows_are_gathered_block_after_block() {
     // Two key heads, each with two rows of q, two of k and three of v.
     let source = Memory::default().with("qkv", &[14, 1], 0);
