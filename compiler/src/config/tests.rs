@@ -110,14 +110,7 @@ fn llama3_scaling_has_three_ranges() {
         "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
     });
     let plain = json!({ "rope_type": "default", "rope_theta": 5e5 });
-    let frequencies = |value: &Value| {
-        let field = Field {
-            key: "rope_parameters",
-            symbol: "rope",
-            value,
-        };
-        Rope::from_config(field).unwrap().spec(None, 64).unwrap().inv_freq
-    };
+    let frequencies = |value: &Value| rope(value, 64).inv_freq;
     let mut seen = [0; 3];
     for (scaled, plain) in frequencies(&value).into_iter().zip(frequencies(&plain)) {
         let wavelength = std::f32::consts::TAU / plain;
@@ -146,4 +139,138 @@ fn a_share_of_a_head_is_rotated() {
     let rope = Rope::from_config(field).unwrap();
     assert_eq!(rope.spec(None, 64).unwrap().rotary(), 16);
     assert!(rope.spec(None, 3).is_err());
+}
+
+fn rope(value: &Value, head_dim: usize) -> crate::graph::RopeSpec {
+    let field = Field {
+        key: "rope_parameters",
+        symbol: "rope",
+        value,
+    };
+    Rope::from_config(field).unwrap().spec(None, head_dim).unwrap()
+}
+
+/// What transformers' `ROPE_INIT_FUNCTIONS["yarn"]` gives for heads of 32.
+#[test]
+fn yarn_equals_transformers() {
+    let rounded = json!({
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 1024,
+    });
+    let exact = json!({
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64,
+        "beta_fast": 16.0, "beta_slow": 2.0, "truncate": false, "mscale": 0.707, "mscale_all_dim": 1.2,
+    });
+    let partial = json!({
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 0.5, "original_max_position_embeddings": 64,
+        "attention_factor": 1.25, "partial_rotary_factor": 0.5,
+    });
+    let expected: [(&Value, &[f32], f32); 3] = [
+        (
+            &rounded,
+            &[
+                1.0,
+                0.562_341_3,
+                0.316_227_76,
+                0.158_774_94,
+                0.078_571_43,
+                0.038_158_87,
+                0.018_070_158,
+                0.008_256_298,
+                0.003_571_428_4,
+                0.001_405_853_3,
+                0.000_790_569_47,
+                0.000_444_569_86,
+                0.000_250_000_01,
+                0.000_140_585_33,
+                7.905_695e-5,
+                4.445_698_5e-5,
+            ],
+            1.138_629_4,
+        ),
+        (
+            &exact,
+            &[
+                1.0,
+                0.413_199_25,
+                0.148_490_25,
+                0.044_456_985,
+                0.025,
+                0.014_058_532,
+                0.007_905_695,
+                0.004_445_698_6,
+                0.002_5,
+                0.001_405_853_3,
+                0.000_790_569_47,
+                0.000_444_569_86,
+                0.000_250_000_01,
+                0.000_140_585_33,
+                7.905_695e-5,
+                4.445_698_5e-5,
+            ],
+            0.941_403_5,
+        ),
+        (
+            &partial,
+            &[
+                1.0,
+                0.421_637_03,
+                0.166_666_67,
+                0.063_245_56,
+                0.02,
+                0.006_324_555_7,
+                0.002,
+                0.000_632_455_57,
+            ],
+            1.25,
+        ),
+    ];
+    for (config, frequencies, factor) in expected {
+        let spec = rope(config, 32);
+        assert_eq!(spec.inv_freq.len(), frequencies.len());
+        for (found, expected) in spec.inv_freq.iter().zip(frequencies) {
+            assert!((found / expected - 1.0).abs() < 1e-6, "{found} {expected}");
+        }
+        assert!((spec.attention_factor - factor).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn what_transformers_assumes_for_a_model_type() {
+    let gpt_oss = normal(json!({ "model_type": "gpt_oss", "num_hidden_layers": 3, "rope_scaling": null }));
+    assert_eq!(
+        gpt_oss["layer_types"],
+        json!(["sliding_attention", "full_attention", "sliding_attention"])
+    );
+    assert_eq!(
+        gpt_oss["rope_parameters"],
+        json!({
+            "rope_type": "yarn", "factor": 32.0, "truncate": false, "original_max_position_embeddings": 4096,
+            "rope_theta": 150_000.0,
+        })
+    );
+    let next = normal(json!({ "model_type": "qwen3_next", "rope_theta": 1e7 }));
+    let expected = json!({ "rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25 });
+    assert_eq!(next["rope_parameters"], expected);
+    let lfm2 = normal(json!({ "model_type": "lfm2" }));
+    assert_eq!(
+        lfm2["rope_parameters"],
+        json!({ "rope_type": "default", "rope_theta": 1e6 })
+    );
+}
+
+#[test]
+fn yarn_without_a_factor_spans_the_whole_context() {
+    let seen = normal(json!({
+        "max_position_embeddings": 4096,
+        "rope_scaling": { "rope_type": "yarn", "original_max_position_embeddings": 1024, "factor": null },
+    }));
+    assert_eq!(seen["rope_parameters"]["factor"], json!(4.0));
+}
+
+#[test]
+fn qwens_patterns_of_feed_forward_layers() {
+    use FeedForward::{Dense, Experts};
+    let every = |step: usize, dense: &[usize]| FeedForward::every(step.into(), 4.into(), dense);
+    assert_eq!(every(1, &[]), [Experts; 4]);
+    assert_eq!(every(2, &[3]), [Dense, Experts, Dense, Dense]);
 }
