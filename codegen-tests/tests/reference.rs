@@ -1,8 +1,8 @@
 //! The CPU evaluator against Hugging Face transformers: what the kernels are compared with is itself right.
 
-use kiln_codegen_tests::oracle::{CASES, Case, Spelling, relative_error, worst_relative_error};
+use kiln_codegen_tests::oracle::{CASES, Case, MIXTURES_AND_HYBRIDS, Spelling, relative_error, worst_relative_error};
 use kiln_compiler::architectures::Registry;
-use kiln_compiler::checkpoint::{Checkpoint, TensorSource};
+use kiln_compiler::checkpoint::{Checkpoint, TensorSource, View};
 use kiln_compiler::graph::{ModelGraph, Op};
 use kiln_compiler::reference::{Evaluator, WeightError, WeightValues};
 
@@ -16,13 +16,14 @@ fn with_model(case: &Case, spelling: Spelling, check: impl FnOnce(&ModelGraph, &
     let registry = Registry::default();
     let architecture = registry.for_config(checkpoint.config()).expect("a known architecture");
     let graph = architecture.build(checkpoint.config()).expect("a graph");
-    let weights = |name: &str| checkpoint.read_f32(name).map_err(WeightError::from);
+    let view = View::new(&checkpoint, &checkpoint.stored(&graph.declared_weights())).expect("the model's weights");
+    let weights = |name: &str| view.read_f32(name).map_err(WeightError::from);
     check(&graph, &weights);
 }
 
 #[test]
 fn logits_of_every_position_equal_transformers() {
-    for name in CASES {
+    for name in CASES.into_iter().chain(MIXTURES_AND_HYBRIDS) {
         let case = Case::load(name);
         for spelling in [Spelling::V5, Spelling::V4] {
             with_model(&case, spelling, |graph, weights| {
@@ -39,7 +40,7 @@ fn logits_of_every_position_equal_transformers() {
 
 #[test]
 fn greedy_ids_and_their_logits_equal_transformers() {
-    for name in CASES {
+    for name in CASES.into_iter().chain(MIXTURES_AND_HYBRIDS) {
         let case = Case::load(name);
         with_model(&case, Spelling::V5, |graph, weights| {
             for (p, prompt) in case.prompts.iter().enumerate() {
@@ -60,7 +61,7 @@ fn greedy_ids_and_their_logits_equal_transformers() {
 
 #[test]
 fn hidden_states_of_every_layer_equal_transformers() {
-    for name in CASES {
+    for name in CASES.into_iter().chain(MIXTURES_AND_HYBRIDS) {
         let case = Case::load(name);
         with_model(&case, Spelling::V5, |graph, weights| {
             // The embeddings and what leaves each layer; of the last, only what leaves the final norm.

@@ -173,6 +173,18 @@ fn gemma3_caps_its_logits_if_asked() {
 }
 
 #[test]
+fn lfm2_attends_where_its_config_lists_layers() {
+    let mut config = fixture("lfm2-A-bf16", "config.v4.json");
+    let object = config.as_object_mut().unwrap();
+    object.remove("layer_types");
+    let width = object.remove("intermediate_size").unwrap();
+    object.insert("block_ff_dim".to_string(), width);
+    object.insert("full_attn_idxs".to_string(), json!([1]));
+    let expected = graph(&fixture("lfm2-A-bf16", "config.json"));
+    assert_eq!(format!("{:?}", graph(&config)), format!("{expected:?}"));
+}
+
+#[test]
 fn an_untied_head_is_a_weight_of_its_own() {
     let mut config = fixture("llama-A-bf16", "config.json");
     config["tie_word_embeddings"] = json!(false);
@@ -216,6 +228,25 @@ fn what_a_definition_cannot_use_is_refused() {
             "gemma3-A-bf16",
             &[("rope_parameters", json!({ "full_attention": { "rope_theta": 1e6 } }))],
         ),
+        message("gpt_oss-A-bf16", &[("num_experts_per_tok", json!(9))]),
+        message("gpt_oss-A-bf16", &[("num_experts_per_tok", json!(0))]),
+        message("gpt_oss-A-bf16", &[("swiglu_limit", json!(0))]),
+        message(
+            "gpt_oss-A-bf16",
+            &[(
+                "rope_parameters",
+                json!({ "rope_type": "yarn", "rope_theta": 1e4, "factor": 2, "truncate": 1 }),
+            )],
+        ),
+        message("qwen3_moe-A-bf16", &[("num_local_experts", Value::Null)]),
+        message("qwen3_moe-A-bf16", &[("decoder_sparse_step", json!(0))]),
+        message("olmoe-A-bf16", &[("clip_qkv", json!(-1))]),
+        message("granitemoe-A-bf16", &[("logits_scaling", json!(0))]),
+        message("lfm2-A-bf16", &[("layer_types", json!(vec!["sliding_attention"; 4]))]),
+        message("lfm2-A-bf16", &[("conv_L_cache", json!(1))]),
+        message("lfm2-A-bf16", &[("block_ffn_dim_multiplier", json!(-1))]),
+        message("qwen3_next-A-bf16", &[("linear_num_value_heads", json!(3))]),
+        message("qwen3_5-A-bf16", &[("intermediate_size", Value::Null)]),
     ];
     insta::assert_snapshot!(seen.join("\n\n"));
 }

@@ -37,6 +37,7 @@ pub fn expand(input: DeriveInput) -> Result<TokenStream> {
         };
         reads.push(match options.default {
             Some(default) => quote_spanned! {ty.span()=>
+                #[allow(clippy::redundant_closure)]
                 let #name: #ty = #reader.field_or(#key, #symbol, || #default)?;
             },
             None => quote_spanned!(ty.span()=> let #name: #ty = #reader.field(#key, #symbol)?;),

@@ -37,7 +37,7 @@ pub struct Lfm2Common {
     pub rope: Rope,
     /// Taps of the convolutions.
     #[config(rename = "conv_L_cache", default = Dim::constant(3))]
-    pub conv_taps: Dim,
+    pub conv_l_cache: Dim,
     #[config(default = false)]
     pub conv_bias: bool,
     #[config(default = true, alias = "tie_embedding")]
@@ -59,7 +59,7 @@ pub fn short_convolution<'g, K: LayerKind>(c: &Lfm2Common, layer: &Layer<'g, K>,
     let after = linear(h, third("c", 1));
     let inner = linear(h, third("x", 2));
     let filter = layer
-        .filter("conv.conv", c.hidden_size, c.conv_taps)
+        .filter("conv.conv", c.hidden_size, c.conv_l_cache)
         .biased(c.conv_bias);
     let mixed = layer.convolution(before * inner, filter);
     let output = layer.matrix("conv.out_proj", c.hidden_size, c.hidden_size);

@@ -110,14 +110,7 @@ fn llama3_scaling_has_three_ranges() {
         "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
     });
     let plain = json!({ "rope_type": "default", "rope_theta": 5e5 });
-    let frequencies = |value: &Value| {
-        let field = Field {
-            key: "rope_parameters",
-            symbol: "rope",
-            value,
-        };
-        Rope::from_config(field).unwrap().spec(None, 64).unwrap().inv_freq
-    };
+    let frequencies = |value: &Value| rope(value, 64).inv_freq;
     let mut seen = [0; 3];
     for (scaled, plain) in frequencies(&value).into_iter().zip(frequencies(&plain)) {
         let wavelength = std::f32::consts::TAU / plain;
@@ -146,4 +139,102 @@ fn a_share_of_a_head_is_rotated() {
     let rope = Rope::from_config(field).unwrap();
     assert_eq!(rope.spec(None, 64).unwrap().rotary(), 16);
     assert!(rope.spec(None, 3).is_err());
+}
+
+fn rope(value: &Value, head_dim: usize) -> crate::graph::RopeSpec {
+    let field = Field {
+        key: "rope_parameters",
+        symbol: "rope",
+        value,
+    };
+    Rope::from_config(field).unwrap().spec(None, head_dim).unwrap()
+}
+
+/// What transformers' `ROPE_INIT_FUNCTIONS["yarn"]` gives for heads of 32.
+#[test]
+fn yarn_equals_transformers() {
+    let rounded = json!({
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 1024,
+    });
+    let exact = json!({
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64,
+        "beta_fast": 16.0, "beta_slow": 2.0, "truncate": false, "mscale": 0.707, "mscale_all_dim": 1.2,
+    });
+    let partial = json!({
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 0.5, "original_max_position_embeddings": 64,
+        "attention_factor": 1.25, "partial_rotary_factor": 0.5,
+    });
+    let expected = [
+        (
+            rounded,
+            "1.0 0.562341332 0.316227764 0.158774942 0.0785714313 0.0381588712 0.0180701576 0.00825629756 \
+             0.00357142836 0.00140585331 0.000790569466 0.000444569858 0.000250000012 0.000140585325 7.90569466e-05 \
+             4.44569851e-05",
+            1.138629436111989,
+        ),
+        (
+            exact,
+            "1.0 0.413199246 0.14849025 0.0444569848 0.0250000004 0.0140585322 0.00790569466 0.00444569858 \
+             0.00249999994 0.00140585331 0.000790569466 0.000444569858 0.000250000012 0.000140585325 7.90569466e-05 \
+             4.44569851e-05",
+            0.941403523749669,
+        ),
+        (
+            partial,
+            "1.0 0.421637028 0.166666672 0.0632455572 0.0199999996 0.00632455572 0.00200000009 0.000632455572",
+            1.25,
+        ),
+    ];
+    let close =
+        |found: f32, expected: f64| assert!((f64::from(found) / expected - 1.0).abs() < 1e-6, "{found} {expected}");
+    for (config, frequencies, factor) in expected {
+        let spec = rope(&config, 32);
+        let frequencies: Vec<f64> = frequencies.split(' ').map(|number| number.parse().unwrap()).collect();
+        assert_eq!(spec.inv_freq.len(), frequencies.len());
+        for (found, expected) in spec.inv_freq.iter().zip(frequencies) {
+            close(*found, expected);
+        }
+        close(spec.attention_factor, factor);
+    }
+}
+
+#[test]
+fn what_transformers_assumes_for_a_model_type() {
+    let gpt_oss = normal(json!({ "model_type": "gpt_oss", "num_hidden_layers": 3, "rope_scaling": null }));
+    assert_eq!(
+        gpt_oss["layer_types"],
+        json!(["sliding_attention", "full_attention", "sliding_attention"])
+    );
+    assert_eq!(
+        gpt_oss["rope_parameters"],
+        json!({
+            "rope_type": "yarn", "factor": 32.0, "truncate": false, "original_max_position_embeddings": 4096,
+            "rope_theta": 150_000.0,
+        })
+    );
+    let next = normal(json!({ "model_type": "qwen3_next", "rope_theta": 1e7 }));
+    let expected = json!({ "rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25 });
+    assert_eq!(next["rope_parameters"], expected);
+    let lfm2 = normal(json!({ "model_type": "lfm2" }));
+    assert_eq!(
+        lfm2["rope_parameters"],
+        json!({ "rope_type": "default", "rope_theta": 1e6 })
+    );
+}
+
+#[test]
+fn yarn_without_a_factor_spans_the_whole_context() {
+    let seen = normal(json!({
+        "max_position_embeddings": 4096,
+        "rope_scaling": { "rope_type": "yarn", "original_max_position_embeddings": 1024, "factor": null },
+    }));
+    assert_eq!(seen["rope_parameters"]["factor"], json!(4.0));
+}
+
+#[test]
+fn qwens_patterns_of_feed_forward_layers() {
+    use FeedForward::{Dense, Experts};
+    let every = |step: usize, dense: &[usize]| FeedForward::every(step.into(), 4.into(), dense);
+    assert_eq!(every(1, &[]), [Experts; 4]);
+    assert_eq!(every(2, &[3]), [Dense, Experts, Dense, Dense]);
 }

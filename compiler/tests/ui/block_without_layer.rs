@@ -1,0 +1,8 @@
+use kiln_compiler::dsl::*;
+
+#[block]
+fn square(width: Dim) -> Dim {
+    width * width
+}
+
+fn main() {}
