@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::{Toy, VOCAB, reference};
 use kiln_bundle::TextFiles;
+use serde_json::json;
 
 /// A user's words come after w1, the assistant's after w2.
 const TEMPLATE: &str = "{% for message in messages %}{{ 'w1' if message.role == 'user' else 'w2' }} \
@@ -32,6 +33,85 @@ fn toy() -> Toy {
     std::fs::write(toy.file("chat_template.jinja"), TEMPLATE).unwrap();
     toy
 }
+
+/// A toy that says what it is told to, token by token in each answer, with a tokenizer that has harmony's marks.
+struct Scripted {
+    toy: Toy,
+}
+
+const HARMONY_WORDS: [&str; VOCAB as usize] = [
+    "w0",
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|constrain|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "assistant",
+    "analysis",
+    "final",
+    "commentary",
+    "user",
+    "hello",
+    "hm",
+    "high",
+    "to=f",
+];
+
+const HARMONY_TEMPLATE: &str = "{% if reasoning_effort is defined %}{{ reasoning_effort }} {% endif %}\
+    {% for message in messages %}<|start|> {{ message.role }} \
+    {% if message.role == 'assistant' %}<|channel|> final {% endif %}<|message|> {{ message.content }} <|end|> {% endfor %}\
+    {% if add_generation_prompt %}<|start|> assistant{% if extra %} {{ extra }}{% endif %}{% endif %}";
+
+fn harmony_ids(text: &str) -> Vec<u32> {
+    let id = |word| HARMONY_WORDS.iter().position(|known| *known == word).unwrap() as u32;
+    text.split_whitespace().map(id).collect()
+}
+
+impl Scripted {
+    fn new(script: &str) -> Self {
+        let script = harmony_ids(script);
+        let mut toy = toy();
+        let kernel = std::fs::read_to_string(toy.file("kernels/pick.wgsl")).unwrap();
+        let list: Vec<String> = script.iter().map(|id| format!("{id}u")).collect();
+        let count = script.len();
+        let say = format!("var script = array<u32, {count}>({});", list.join(", "));
+        let next = format!(
+            "{say} best = script[min(step[3], {}u)]; output[step[3] % 8u] = best;",
+            count - 1
+        );
+        toy.set_kernel("pick", &kernel.replace("output[step[3] % 8u] = best;", &next));
+        // What ends generation stands in generation_config.json: not the end of every message.
+        toy.manifest.model.eos_token_ids = vec![6, 7];
+        toy.save();
+        let words = (0..).zip(HARMONY_WORDS);
+        let vocab: serde_json::Map<String, serde_json::Value> =
+            words.clone().map(|(id, word)| (word.to_string(), json!(id))).collect();
+        let marks: Vec<serde_json::Value> = words
+            .filter(|(_, word)| word.starts_with('<'))
+            .map(|(id, word)| {
+                json!({"id": id, "content": word, "special": true, "normalized": false,
+                    "lstrip": false, "rstrip": false, "single_word": false})
+            })
+            .collect();
+        let tokenizer = json!({"version": "1.0", "added_tokens": marks, "normalizer": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null, "truncation": null,
+            "padding": null, "model": {"type": "WordLevel", "unk_token": "w0", "vocab": vocab}});
+        std::fs::write(toy.file("tokenizer.json"), tokenizer.to_string()).unwrap();
+        std::fs::write(toy.file("chat_template.jinja"), HARMONY_TEMPLATE).unwrap();
+        Self { toy }
+    }
+
+    fn run(&self, command: &str, arguments: &[&str], input: &str) -> String {
+        stdout(&self.toy, command, arguments, input)
+    }
+}
+
+const THOUGHT: &str = "<|channel|> analysis <|message|> hm hm <|end|> <|start|> assistant \
+                       <|channel|> final <|message|> hello <|return|>";
+const CALL: &str = "<|channel|> analysis <|message|> hm <|end|> <|start|> assistant \
+                    <|channel|> commentary to=f <|constrain|> w0 <|message|> hello hm <|call|>";
 
 fn words(ids: &[u32]) -> String {
     let words: Vec<String> = ids.iter().map(|id| format!("w{id}")).collect();
@@ -123,4 +203,157 @@ fn ctrl_c_ends_a_generation_with_what_it_has() {
     let text = String::from_utf8(output.stdout).unwrap();
     let ids: Vec<u32> = text.trim().split(',').map(|id| id.parse().unwrap()).collect();
     assert_eq!(ids, reference::generate(&[1, 2], ids.len()));
+}
+
+#[test]
+fn chat_tells_channels_apart() {
+    let model = Scripted::new(THOUGHT);
+    assert_eq!(
+        model.run("chat", &[], "hello\nhm\n"),
+        "[analysis] hm hm\nhello\n".repeat(2)
+    );
+    assert_eq!(model.run("chat", &["--hide-reasoning"], "hello\n"), "hello\n");
+    assert_eq!(
+        model.run("generate", &["--prompt", "hello"], ""),
+        "[analysis] hm hm\nhello\n"
+    );
+    let raw = model.run("generate", &["--prompt", "hello", "--raw"], "");
+    assert_eq!(raw, "analysis hm hm assistant final hello\n");
+    assert_eq!(model.run("chat", &["--stop", "hello"], "hello\n"), "[analysis] hm hm\n");
+
+    let json = model.run("chat", &["--json"], "hello\nhm\n");
+    let turns: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let channels = json!([
+        {"kind": "reasoning", "channel": "analysis", "recipient": null, "text": "hm hm"},
+        {"kind": "answer", "channel": "final", "recipient": null, "text": "hello"},
+    ]);
+    for turn in &turns {
+        assert_eq!((&turn["text"], &turn["channels"]), (&"hello".into(), &channels));
+        // `<|end|>` ends a message, `<|return|>` the answer.
+        assert_eq!(
+            (&turn["stop"], &turn["ids"]),
+            (&"end_of_text".into(), &json!(harmony_ids(THOUGHT)))
+        );
+    }
+    // What was thought is left out of the second prompt, and what comes before it not computed again, though the ring
+    // has gone around since.
+    assert_eq!(turns[1]["prompt_tokens"], 5 + 7 + 5 + 2);
+    assert_eq!(turns[1]["reused_tokens"], 5);
+
+    let calls = Scripted::new(CALL);
+    assert_eq!(calls.run("chat", &[], "hello\n"), "[analysis] hm\n[call f] hello hm\n");
+}
+
+#[test]
+fn the_history_is_as_the_template_has_it() {
+    let model = Scripted::new(THOUGHT);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("session");
+    let arguments = ["--session", file.to_str().unwrap(), "--reasoning", "high"];
+    model.run("chat", &arguments, "hello\nhm\n");
+    let saved = kiln_runtime::SavedSession::read_file(&file).unwrap();
+    let prompt = "high <|start|> user <|message|> hello <|end|> <|start|> assistant <|channel|> final <|message|> hello <|end|> \
+                  <|start|> user <|message|> hm <|end|> <|start|> assistant";
+    let mut expected = [harmony_ids(prompt), harmony_ids(THOUGHT)].concat();
+    // The end token is not in the state.
+    expected.pop();
+    assert_eq!(saved.tokens(), expected);
+    assert_eq!(saved.note()["messages"][1]["reasoning"], "hm hm");
+}
+
+#[test]
+fn template_arguments_reach_the_template() {
+    let model = Scripted::new("hello <|return|>");
+    let ids = |arguments: &[&str]| {
+        let arguments = [&["--prompt", "hm", "--json"], arguments].concat();
+        let json: serde_json::Value = serde_json::from_str(&model.run("generate", &arguments, "")).unwrap();
+        json["prompt_ids"].clone()
+    };
+    let plain = "<|start|> user <|message|> hm <|end|> <|start|> assistant";
+    assert_eq!(ids(&[]), json!(harmony_ids(plain)));
+    assert_eq!(
+        ids(&["--reasoning", "high"]),
+        json!(harmony_ids(&format!("high {plain}")))
+    );
+    assert_eq!(
+        ids(&["--template-arg", "extra=hello"]),
+        json!(harmony_ids(&format!("{plain} hello")))
+    );
+    // JSON where it is JSON.
+    assert_eq!(ids(&["--template-arg", "extra=false"]), json!(harmony_ids(plain)));
+    for wrong in [
+        ["--reasoning", "much"],
+        ["--template-arg", "extra"],
+        ["--template-arg", "=1"],
+    ] {
+        let arguments = [&["--prompt", "hm"], &wrong[..]].concat();
+        assert_eq!(
+            run_model(&model.toy, "generate", &arguments, "").status.code(),
+            Some(2),
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_from_its_file() {
+    let toy = toy();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.session");
+    let arguments = ["--max-tokens", "5", "--session", file.to_str().unwrap()];
+    let whole = stdout(&toy, "chat", &["--max-tokens", "5"], "w5 w6\nw9\nw3\n");
+    let parts = [
+        stdout(&toy, "chat", &arguments, "w5 w6\n"),
+        stdout(&toy, "chat", &arguments, "w9\nw3\n"),
+    ];
+    assert_eq!(parts.concat(), whole);
+    let reset = stdout(&toy, "chat", &arguments, "/reset\nw9\n");
+    assert_eq!(reset.trim(), words(&reference::generate(&[1, 9, 2], 5)));
+    let other = run_model(&toy, "chat", &[&arguments[..], &["--system", "w8"]].concat(), "w9\n");
+    assert!(String::from_utf8_lossy(&other.stderr).contains("--system"));
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+fn a_prompt_computes_only_what_its_file_has_not() {
+    let toy = toy();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("session");
+    let run = |ids: &[u32]| {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let ids = ids.join(",");
+        let file = file.to_str().unwrap();
+        let arguments = ["--ids", &ids, "--max-tokens", "4", "--json", "--session", file];
+        let json = stdout(&toy, "generate", &arguments, "");
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()
+    };
+    let first = [3, 1, 4, 1, 5, 9];
+    let answer = reference::generate(&first, 4);
+    assert_eq!(run(&first)["reused_tokens"], 0);
+    let second = [&first[..], &answer, &[7, 7]].concat();
+    let json = run(&second);
+    // The last token of the answer is not in the state.
+    assert_eq!(json["reused_tokens"], 9);
+    assert_eq!(json["ids"], json!(reference::generate(&second, 4)));
+    // A shorter prompt than the file's still fits.
+    let json = run(&first);
+    assert_eq!(json["ids"], json!(answer));
+
+    let other = Toy::with(|manifest| manifest.model.name = "other".to_string());
+    let arguments = ["--ids", "1", "--session", file.to_str().unwrap()];
+    let error = run_model(&other, "generate", &arguments, "");
+    let text = String::from_utf8_lossy(&error.stderr).into_owned();
+    assert!(
+        error.status.code() == Some(1) && text.contains("with another model"),
+        "{text}"
+    );
+    std::fs::write(&file, "no session").unwrap();
+    let error = run_model(&toy, "generate", &arguments, "");
+    let text = String::from_utf8_lossy(&error.stderr).into_owned();
+    assert!(
+        error.status.code() == Some(1) && text.contains("is not a saved session"),
+        "{text}"
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "no session");
 }

@@ -22,7 +22,8 @@ pub(super) enum Command {
     /// Chat with the model: type, press Enter; /reset starts anew, /exit or Ctrl-D leaves
     ///
     /// The model's state is kept between turns, so only what is new is computed. Ctrl-C ends an answer.
-    /// Without a terminal, each line of standard input is one message.
+    /// What the model thinks before it answers is dimmed. Without a terminal, each line of standard input is one message,
+    /// and names like [analysis] stand before what is not the answer.
     Chat(ChatArgs),
     /// Answer one prompt, or continue token ids
     ///
@@ -98,14 +99,35 @@ pub(super) struct SamplingArgs {
 }
 
 #[derive(Args)]
+pub(super) struct TextArgs {
+    /// How much the model thinks first, for models that can be told (template variable reasoning_effort)
+    #[arg(long, value_name = "EFFORT", value_parser = ["low", "medium", "high"])]
+    pub(super) reasoning: Option<String>,
+    /// Variable for the chat template, e.g. enable_thinking=false; JSON, or else a text (may be repeated)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = template_argument)]
+    pub(super) template_arg: Vec<(String, serde_json::Value)>,
+    /// Show the answer only, not what the model thinks before it
+    #[arg(long)]
+    pub(super) hide_reasoning: bool,
+}
+
+#[derive(Args)]
 pub(super) struct ChatArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
     #[command(flatten)]
     pub(super) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(super) text: TextArgs,
     /// What the model is told first
     #[arg(long, value_name = "TEXT")]
     pub(super) system: Option<String>,
+    /// Go on with the conversation in this file, if there is one, and save it there at the end
+    #[arg(long, value_name = "FILE")]
+    pub(super) session: Option<PathBuf>,
+    /// Print each answer as one line of JSON: its text, and all channels
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args)]
@@ -121,9 +143,15 @@ pub(super) struct GenerateArgs {
     pub(super) ids: Option<Vec<u32>>,
     #[command(flatten)]
     pub(super) sampling: SamplingArgs,
-    /// Take the prompt as it is, without chat template
+    #[command(flatten)]
+    pub(super) text: TextArgs,
+    /// Take the prompt as it is, without chat template, and show the answer as it is, without telling channels apart
     #[arg(long)]
     pub(super) raw: bool,
+    /// Compute only what follows the tokens that this file's session has in common with the prompt (if there is one),
+    /// and save the session there at the end
+    #[arg(long, value_name = "FILE")]
+    pub(super) session: Option<PathBuf>,
     /// Go on after the model's end token
     #[arg(long)]
     pub(super) ignore_eos: bool,
@@ -211,4 +239,13 @@ fn probability(text: &str) -> Result<f32, String> {
     let good = value > 0.0 && value <= 1.0;
     good.then_some(value)
         .ok_or_else(|| "must be above 0 and at most 1".to_string())
+}
+
+fn template_argument(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("must be NAME=VALUE".to_string());
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_string(), value))
 }

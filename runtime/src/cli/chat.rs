@@ -1,19 +1,22 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use serde_json::json;
 
+use super::answer::{Answer, Display, answer};
 use super::args::ChatArgs;
-use super::{generate, open};
-use crate::text::{Message, TextModel};
-use crate::{CancelToken, Error, Session, StopReason};
+use super::{open, session_file};
+use crate::text::{ChannelKind, ChannelStream, Message, TextModel};
+use crate::{CancelToken, Error, SavedSession, Session, StopReason};
 
 pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<ExitCode> {
     let bundle = open::bundle(&args.model.bundle).await?;
-    let text = open::text(&bundle).await?;
+    let text = open::text(&bundle, &args.text).await?;
     let text = text.context("the bundle has no tokenizer; use run-model generate with --ids")?;
+    let saved = session_file::read(args.session.as_deref())?;
     let model = open::model(&bundle, &args.model, open::Purpose::Run, cancel).await?;
     let mut input = Input::new()?;
     if input.is_terminal() {
@@ -23,6 +26,9 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     let mut session = Session::new(model, args.sampling.context).await?;
     session.set_cancel_token(cancel.clone());
     let mut chat = Chat::new(&args, &text);
+    if let Some(saved) = saved {
+        chat.resume(&mut session, &saved).await?;
+    }
     while let Some(line) = input.line()? {
         cancel.clear();
         match line.trim() {
@@ -39,6 +45,8 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
             }
         }
     }
+    let note = json!({ "messages": chat.messages });
+    session_file::write(args.session.as_deref(), &session, note).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -71,13 +79,28 @@ impl<'a> Chat<'a> {
         }
     }
 
+    /// Goes on with the conversation of a session file.
+    async fn resume(&mut self, session: &mut Session, saved: &SavedSession) -> anyhow::Result<()> {
+        let messages = saved.note().get("messages");
+        let messages = messages.context("the session was not saved by run-model chat; give another --session")?;
+        let messages: Vec<Message> = serde_json::from_value(messages.clone())?;
+        if self.args.system.is_some() && !messages.starts_with(&self.messages) {
+            bail!(
+                "the conversation of the session began with another --system; leave it out, or give another --session"
+            );
+        }
+        session.restore(saved).await?;
+        eprintln!("(going on after {} messages; /reset starts anew)", messages.len());
+        self.messages = messages;
+        Ok(())
+    }
+
     /// One message and its answer. On an error the message is as if never said.
     async fn turn(&mut self, session: &mut Session, message: &str) -> anyhow::Result<()> {
         let before = self.messages.len();
         self.messages.push(Message::new("user", message));
-        let answer = self.answer(session).await;
-        match answer {
-            Ok(text) => self.messages.push(Message::new("assistant", text)),
+        match self.answer(session).await {
+            Ok(answer) => self.messages.push(answer),
             Err(error) => {
                 self.messages.truncate(before);
                 return Err(error);
@@ -86,26 +109,46 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    async fn answer(&self, session: &mut Session) -> anyhow::Result<String> {
-        let ids = self.text.encode_chat(&self.messages, true)?;
-        let kept = session.keep_prefix(&ids)?;
-        open::feed(session, &ids[kept..]).await?;
+    async fn answer(&self, session: &mut Session) -> anyhow::Result<Message> {
+        let prompt = open::prompt(self.text, &self.messages)?;
+        let kept = session.keep_prefix(&prompt.ids)?;
+        let (mut rest, opening) = (&prompt.ids[kept..], &prompt.ids[prompt.opening..]);
+        if self.text.has_channels() && session.needs_marks() && rest.len() > opening.len() {
+            // The next turn leaves out what was thought, perhaps with what opened it: this is how far it comes back.
+            let (closed, open) = rest.split_at(rest.len() - opening.len());
+            open::feed(session, closed).await?;
+            session.mark().await?;
+            rest = open;
+        }
+        open::feed(session, rest).await?;
         let model = session.model().clone();
         let temperature = model.manifest().model.sampling.temperature.unwrap_or(0.0);
         let options = open::generate_options(&model, &self.args.sampling, temperature);
-        let mut out = std::io::stdout();
-        let mut show = |piece: &str| {
-            out.write_all(piece.as_bytes())?;
-            out.flush()
-        };
-        let stops = self.args.sampling.stop.clone();
-        let answer = generate::answer(session, options, Some(self.text), stops, &mut show).await?;
-        writeln!(std::io::stdout())?;
+        let stream = ChannelStream::new(self.text, opening, self.args.sampling.stop.clone())?;
+        let mut display = Display::new(self.args.json, self.args.text.hide_reasoning);
+        let answer = answer(session, options, Some(stream), &mut display).await?;
+        if self.args.json {
+            print_json(&answer, prompt.ids.len(), kept)?;
+        } else {
+            writeln!(std::io::stdout())?;
+        }
         if answer.report.stop == StopReason::ContextFull {
             eprintln!("(the context is full; /reset starts a new conversation)");
         }
-        Ok(answer.text.unwrap_or_default())
+        Ok(answer.transcript.message())
     }
+}
+
+fn print_json(answer: &Answer, prompt: usize, reused: usize) -> std::io::Result<()> {
+    let object = json!({
+        "text": answer.transcript.text_of(ChannelKind::Answer).unwrap_or_default(),
+        "channels": answer.transcript,
+        "ids": answer.ids,
+        "stop": answer.report.stop,
+        "prompt_tokens": prompt,
+        "reused_tokens": reused,
+    });
+    writeln!(std::io::stdout(), "{object}")
 }
 
 /// An editor on a terminal, plain lines otherwise.

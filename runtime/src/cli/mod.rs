@@ -1,5 +1,6 @@
 //! The `run-model` program.
 
+mod answer;
 mod args;
 mod bench;
 mod chat;
@@ -9,6 +10,7 @@ mod inspect;
 mod logits;
 mod open;
 mod process;
+mod session_file;
 mod verify;
 
 use std::process::ExitCode;

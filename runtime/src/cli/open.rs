@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::{ModelArgs, SamplingArgs};
-use crate::text::TextModel;
+use super::args::{ModelArgs, SamplingArgs, TextArgs};
+use crate::text::{Message, TextError, TextModel};
 use crate::{
     Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
     Session,
@@ -99,7 +99,7 @@ pub(super) fn bar(total: u64, template: &str) -> ProgressBar {
 }
 
 /// Tokenizer and chat template of the bundle; `None` for one without.
-pub(super) async fn text(bundle: &FolderBundle) -> anyhow::Result<Option<TextModel>> {
+pub(super) async fn text(bundle: &FolderBundle, args: &TextArgs) -> anyhow::Result<Option<TextModel>> {
     let Some(files) = &bundle.manifest().text else {
         return Ok(None);
     };
@@ -107,8 +107,28 @@ pub(super) async fn text(bundle: &FolderBundle) -> anyhow::Result<Option<TextMod
     let config = optional_text(bundle, files.tokenizer_config.as_deref()).await?;
     let template = optional_text(bundle, files.chat_template.as_deref()).await?;
     let text = TextModel::load(&tokenizer, config.as_deref(), template.as_deref());
-    text.map(Some)
-        .with_context(|| format!("cannot read {}", files.tokenizer))
+    let mut text = text.with_context(|| format!("cannot read {}", files.tokenizer))?;
+    if let Some(effort) = &args.reasoning {
+        text.set_template_argument("reasoning_effort", effort.as_str().into());
+    }
+    for (name, value) in &args.template_arg {
+        text.set_template_argument(name, value.clone());
+    }
+    Ok(Some(text))
+}
+
+/// A conversation as a prompt.
+pub(super) struct Prompt {
+    pub(super) ids: Vec<u32>,
+    /// Where what the template adds for the model's turn begins: what comes before it stays as it is in the next turns.
+    pub(super) opening: usize,
+}
+
+pub(super) fn prompt(text: &TextModel, messages: &[Message]) -> Result<Prompt, TextError> {
+    let ids = text.encode_chat(messages, true)?;
+    let closed = text.encode_chat(messages, false)?;
+    let opening = ids.iter().zip(&closed).take_while(|(a, b)| a == b).count();
+    Ok(Prompt { ids, opening })
 }
 
 async fn optional_text(bundle: &FolderBundle, file: Option<&str>) -> anyhow::Result<Option<String>> {

@@ -178,10 +178,15 @@ impl Session {
     /// # Errors
     /// A lost device, or an operation that it refused.
     pub async fn mark(&mut self) -> Result<(), Error> {
-        if !self.replay.states.can_lose_the_past() {
+        if !self.needs_marks() {
             return Ok(());
         }
         self.replay.states.take_snapshot(&self.model.device, false).await
+    }
+
+    /// Whether going back may need marks: see [`Session::mark`].
+    pub fn needs_marks(&self) -> bool {
+        self.replay.states.can_lose_the_past()
     }
 
     /// Takes the states back, forgets the tokens since, and returns the position.
