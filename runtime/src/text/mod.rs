@@ -13,8 +13,10 @@ mod model;
 mod python;
 mod stop;
 mod stream;
+mod transcript;
 
-pub use channels::{Channel, ChannelEvent, ChannelKind, ChannelStream, ChannelText, Transcript};
+pub use channels::{Channel, ChannelEvent, ChannelKind, ChannelStream};
 pub use error::TextError;
 pub use model::{Message, TextModel};
 pub use stream::{Pushed, TokenStream};
+pub use transcript::{ChannelText, Transcript};
