@@ -108,7 +108,7 @@ fn memory(out: &mut impl Write, manifest: &Manifest, variant: &Variant) -> std::
         }
     }
     writeln!(out, "  memory for {context} positions:")?;
-    let row = |out: &mut dyn Write, what: &str, bytes: u64| writeln!(out, "    {what:<68} {:>12}", size(bytes));
+    let row = |out: &mut dyn Write, what: &str, bytes: u64| writeln!(out, "    {what:<88} {:>12}", size(bytes));
     for (kind, name, count) in states {
         let bytes = crate::model::buffer_bytes(manifest, kind, context).unwrap_or(u64::MAX);
         let what = match *kind {
