@@ -93,7 +93,7 @@ impl WeightLayout {
         progress: &dyn Progress,
     ) -> Result<Vec<kiln_bundle::Shard>, EmitError> {
         /// Tensors packed ahead of the writer.
-        const AHEAD: usize = 4;
+        const AHEAD: usize = 2;
         progress.begin("Packing weights", self.bytes());
         let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(AHEAD);
         let mut writer = ShardWriter::new(staging.folder().to_path_buf(), &self.layout);

@@ -6,9 +6,10 @@ use crate::checkpoint::{CheckpointError, TensorSource};
 use crate::graph::ModelGraph;
 use crate::plan::{PackedPart, PackedWeight, Tensors};
 use crate::rewrite::Arrangement;
-use crate::weights::{PackError, PackedMatrix, WeightFormat, pack};
+use crate::weights::{PackError, PackedMatrix, WeightFormat, pack, pack_rows};
 
-/// Packs weights one after the other. A matrix split into parts is packed once.
+/// Packs weights one after the other. Of stacked matrices and banks, whose tensors are asked for one by one, the last one
+/// is kept.
 pub struct Packer<'a> {
     graph: &'a ModelGraph,
     source: &'a dyn TensorSource,
@@ -52,12 +53,17 @@ impl<'a> Packer<'a> {
                 tensors,
                 ..
             } => {
-                let whole = self.whole(sources, *arrangement, *format)?;
                 let rows = rows.start as usize..rows.end as usize;
-                let part = if rows == (0..whole.rows) && *tensors == Tensors::All {
-                    whole
-                } else {
-                    self.keep(sources, *arrangement, whole).rows(rows)?
+                let part = match (&sources[..], tensors) {
+                    // Part by part: an embedding may be a large share of the model.
+                    ([source], Tensors::All) => pack_rows(self.source, source, *format, rows)?,
+                    _ => {
+                        let whole = self.whole(sources, *arrangement, *format)?;
+                        match rows == (0..whole.rows) && *tensors == Tensors::All {
+                            true => whole,
+                            false => self.keep(sources, *arrangement, whole).rows(rows)?,
+                        }
+                    }
                 };
                 let (data, scales) = part.into_tensors();
                 Ok(match tensors {

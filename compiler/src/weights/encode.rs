@@ -46,12 +46,28 @@ pub(super) fn encode_row(
             })
         }
         (SourceType::Mxfp4, WeightFormat::Mxfp4) => repack_mxfp4(from, data, scales),
+        (SourceType::Bf16, WeightFormat::Bf16) => copy_halves(from, data, 0x7f80),
+        (SourceType::F16, WeightFormat::F16) => copy_halves(from, data, 0x7c00),
         _ => {
             scratch.clear();
             decode(source, from, scratch);
             encode_values(scratch, format, data, scales)
         }
     }
+}
+
+/// Copies 16-bit floats whose exponent has these bits.
+fn copy_halves(from: &[u8], data: &mut [u8], exponent: u16) -> Result<(), BadValue> {
+    let halves = from.as_chunks::<2>().0.iter();
+    // Without a branch for each.
+    let special = halves.fold(false, |special, half| {
+        special | (u16::from_le_bytes(*half) & exponent == exponent)
+    });
+    if special {
+        return Err(BadValue::NotFinite);
+    }
+    data[..from.len()].copy_from_slice(from);
+    Ok(())
 }
 
 /// Blocks as [`SourceType::Mxfp4`] has them into those of [`WeightFormat::Mxfp4`].

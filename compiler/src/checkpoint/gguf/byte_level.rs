@@ -13,20 +13,21 @@ pub(super) fn translate<'a>(
     vocabulary: &'a Vocabulary<'a>,
 ) -> Result<Pipeline<'a>, CheckpointError> {
     let pre = metadata.text("tokenizer.ggml.pre")?.unwrap_or("default");
-    let llama3 = matches!(pre, "llama-bpe" | "llama3" | "llama-v3");
+    let llama3 = matches!(pre, "llama-bpe" | "llama3" | "llama-v3" | "lfm2");
     let (normalizer, pre_tokenizer) = match pre {
-        "gpt-2" => (Value::Null, bytes(true)),
+        "gpt-2" | "olmo" => (Value::Null, bytes(true)),
         "smollm" => {
             let digits = json!({ "type": "Digits", "individual_digits": true });
             let both = json!({ "type": "Sequence", "pretokenizers": [digits, bytes(true)] });
             (Value::Null, both)
         }
-        "qwen2" => (json!({ "type": "NFC" }), split(r"\p{N}")),
-        _ if llama3 => (Value::Null, split(r"\p{N}{1,3}")),
+        "qwen2" => (json!({ "type": "NFC" }), split(&words(r"\p{N}"))),
+        "gpt-4o" => (Value::Null, split(O200K)),
+        _ if llama3 => (Value::Null, split(&words(r"\p{N}{1,3}"))),
         other => {
             let what = format!(
-                "pre-tokenizer {other:?} cannot be translated, only gpt-2, smollm, llama-bpe and \
-                 qwen2; use the model's Hugging Face directory"
+                "pre-tokenizer {other:?} cannot be translated, only gpt-2, olmo, smollm, llama-bpe, \
+                 lfm2, qwen2 and gpt-4o; use the model's Hugging Face directory"
             );
             return Err(metadata.unsupported(what));
         }
@@ -66,11 +67,22 @@ pub(super) fn translate<'a>(
     })
 }
 
-/// One regular expression for both families, but for the digits in a token.
-fn split(digits: &str) -> Value {
-    let pattern = format!(
+/// One regular expression for Llama 3 and Qwen, but for the digits in a token.
+fn words(digits: &str) -> String {
+    format!(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    );
+    )
+}
+
+/// GPT-4o's and GPT-OSS's: `o200k_base` in
+/// <https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py>.
+const O200K: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+fn split(pattern: &str) -> Value {
     let split = json!({
         "type": "Split",
         "pattern": { "Regex": pattern },

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
 use super::parse::Header;
-use super::{Family, cursor, rope};
+use super::{Family, cursor, mixtures, rope};
 use crate::checkpoint::CheckpointError;
 
 /// Base of the rotary embedding where a file names none, as in llama.cpp.
@@ -29,7 +29,7 @@ pub(super) fn translate(
         let tensor = header.tensors.iter().find(|tensor| tensor.name == name);
         tensor.map(|tensor| tensor.shape.as_slice())
     };
-    if metadata.size(&key("expert_count"))?.unwrap_or(0) > 0 {
+    if !family.has_experts() && metadata.size(&key("expert_count"))?.unwrap_or(0) > 0 {
         let what = format!("{architecture} with experts cannot be translated from GGUF");
         return Err(metadata.unsupported(what));
     }
@@ -39,7 +39,10 @@ pub(super) fn translate(
         return Err(metadata.damaged(format!("it has no tensors for {layers} layers")));
     }
     let heads = size("attention.head_count")?;
-    let kv_heads = metadata.size(&key("attention.head_count_kv"))?.unwrap_or(heads);
+    let kv_heads = match family.is_lfm2() {
+        true => mixtures::lfm2_key_heads(metadata, architecture, layers)?,
+        false => metadata.size(&key("attention.head_count_kv"))?.unwrap_or(heads),
+    };
     let even = hidden.checked_div(heads).unwrap_or(0);
     let head_dim = metadata.size(&key("attention.key_length"))?.unwrap_or(even);
     for name in ["attention.value_length", "rope.dimension_count"] {
@@ -61,11 +64,7 @@ pub(super) fn translate(
 
     let mut config = Map::new();
     let mut set = |name: &str, value: Value| drop(config.insert(name.to_string(), value));
-    let (class, model_type) = match family {
-        Family::Llama => ("LlamaForCausalLM", "llama"),
-        Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
-        Family::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
-    };
+    let (class, model_type) = family.hugging_face_names();
     set("architectures", json!([class]));
     set("model_type", json!(model_type));
     set("vocab_size", json!(vocabulary));
@@ -96,6 +95,18 @@ pub(super) fn translate(
             set("hidden_act", json!("silu"));
             set("use_sliding_window", json!(false));
             set("rope_parameters", scaled);
+        }
+        Family::GptOss | Family::Qwen3Moe | Family::Olmoe => {
+            set("hidden_act", json!("silu"));
+            set("rope_parameters", scaled);
+            let experts = mixtures::experts(family, metadata, architecture, layers)?;
+            experts.into_iter().for_each(|(name, value)| set(name, value));
+        }
+        Family::Lfm2 | Family::Lfm2Moe => {
+            set("rope_parameters", scaled);
+            set("norm_eps", json!(epsilon));
+            let rest = mixtures::lfm2(family, metadata, architecture, layers)?;
+            rest.into_iter().for_each(|(name, value)| set(name, value));
         }
         Family::Gemma3 => {
             set("hidden_activation", json!("gelu_pytorch_tanh"));

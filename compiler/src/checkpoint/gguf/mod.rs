@@ -7,6 +7,7 @@ mod byte_level;
 mod config;
 mod cursor;
 mod metadata;
+mod mixtures;
 mod names;
 mod parse;
 mod rope;
@@ -26,6 +27,11 @@ enum Family {
     Llama,
     Qwen3,
     Gemma3,
+    GptOss,
+    Qwen3Moe,
+    Olmoe,
+    Lfm2,
+    Lfm2Moe,
 }
 
 impl Family {
@@ -34,11 +40,41 @@ impl Family {
             "llama" => Ok(Family::Llama),
             "qwen3" => Ok(Family::Qwen3),
             "gemma3" => Ok(Family::Gemma3),
+            "gpt-oss" => Ok(Family::GptOss),
+            "qwen3moe" => Ok(Family::Qwen3Moe),
+            "olmoe" => Ok(Family::Olmoe),
+            "lfm2" => Ok(Family::Lfm2),
+            "lfm2moe" => Ok(Family::Lfm2Moe),
             other => Err(metadata.unsupported(format!(
-                "Kiln cannot translate GGUF architecture {other:?}, only llama, qwen3 and gemma3; \
-                 use the Hugging Face directory of the model"
+                "Kiln cannot translate GGUF architecture {other:?}, only llama, qwen3, gemma3, gpt-oss, qwen3moe, \
+                 olmoe, lfm2 and lfm2moe; use the Hugging Face directory of the model"
             ))),
         }
+    }
+
+    /// Name of the class and `model_type` in a config.json.
+    fn hugging_face_names(self) -> (&'static str, &'static str) {
+        match self {
+            Family::Llama => ("LlamaForCausalLM", "llama"),
+            Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+            Family::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
+            Family::GptOss => ("GptOssForCausalLM", "gpt_oss"),
+            Family::Qwen3Moe => ("Qwen3MoeForCausalLM", "qwen3_moe"),
+            Family::Olmoe => ("OlmoeForCausalLM", "olmoe"),
+            Family::Lfm2 => ("Lfm2ForCausalLM", "lfm2"),
+            Family::Lfm2Moe => ("Lfm2MoeForCausalLM", "lfm2_moe"),
+        }
+    }
+
+    fn is_lfm2(self) -> bool {
+        matches!(self, Family::Lfm2 | Family::Lfm2Moe)
+    }
+
+    fn has_experts(self) -> bool {
+        matches!(
+            self,
+            Family::GptOss | Family::Qwen3Moe | Family::Olmoe | Family::Lfm2Moe
+        )
     }
 }
 
@@ -60,7 +96,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         };
         let stored = names::stored(family, &metadata, tensor)?;
         let info = TensorInfo {
-            shape: tensor.shape.clone(),
+            shape: names::shape(tensor),
             source: tensor.source,
             bytes: tensor.bytes.len() as u64,
             file: file.name.clone(),

@@ -35,6 +35,18 @@ pub(super) fn parameters(
             let factor = metadata.require_number(&key("factor"))?;
             Ok(json!({ "rope_type": "linear", "rope_theta": theta, "factor": factor }))
         }
+        "yarn" => {
+            let factor = metadata.require_number(&key("factor"))?;
+            let original = metadata.require_size(&key("original_context_length"))?;
+            Ok(json!({
+                "rope_type": "yarn",
+                "rope_theta": theta,
+                "factor": factor,
+                "original_max_position_embeddings": original,
+                // Not in the file; GPT-OSS's own, which differ from llama.cpp's by fractions of a frequency.
+                "truncate": architecture != "gpt-oss",
+            }))
+        }
         other => Err(metadata.unsupported(format!(
             "{} {other:?} cannot be translated; use the model's Hugging Face directory",
             key("type")

@@ -14,7 +14,14 @@ use super::{Family, byte_level, sentencepiece};
 use crate::checkpoint::{CheckpointError, TextAssets};
 
 /// Ends of a turn by name: a chat stops there even where the file names only an end of text.
-const TURN_ENDS: &[&str] = &["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>"];
+const TURN_ENDS: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|return|>",
+    "<|call|>",
+];
 
 /// `llama_token_type` in llama.cpp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,7 +41,9 @@ impl<'a> View<'a> {
     /// [`CheckpointError::Tensors`] with every tensor that is missing, misshapen, surplus or of a type that cannot be
     /// read, in terms of the checkpoint's own tensors.
     pub fn new(source: &'a dyn TensorSource, declared: &[DeclaredWeight]) -> Result<Self, CheckpointError> {
-        let places: Vec<Place> = declared.iter().map(|weight| Place::find(source, weight)).collect();
+        let count = source.names().len();
+        let find = |weight| Place::find(source, count, weight);
+        let places: Vec<Place> = declared.iter().map(find).collect();
         let expected: Vec<ExpectedTensor> = places.iter().flat_map(|place| place.expected(source)).collect();
         let mut problems = tensor_problems(source, &expected);
         let mut weights = BTreeMap::new();
@@ -50,11 +52,14 @@ impl<'a> View<'a> {
                 continue;
             };
             problems.extend(unreadable_parts(source, &place, first));
-            let elements = weight.shape.iter().product();
+            let elements = weight
+                .shape
+                .iter()
+                .try_fold(1, |elements: usize, &dim| elements.checked_mul(dim));
             let info = TensorInfo {
                 shape: weight.shape.clone(),
                 source: first.source,
-                bytes: first.source.bytes(elements).unwrap_or(0) as u64,
+                bytes: elements.and_then(|elements| first.source.bytes(elements)).unwrap_or(0) as u64,
                 file: first.file.clone(),
             };
             weights.insert(weight.name.clone(), Seen { info, place });

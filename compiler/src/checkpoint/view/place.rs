@@ -41,8 +41,9 @@ pub(super) enum Unit {
 }
 
 impl Place {
-    /// The first way to store the weight whose tensors `source` has; the first of all if it has none.
-    pub fn find(source: &dyn TensorSource, weight: &DeclaredWeight) -> Self {
+    /// The first way to store the weight whose tensors `source`, which holds `count`, has; the first of all if it has
+    /// none.
+    pub fn find(source: &dyn TensorSource, count: usize, weight: &DeclaredWeight) -> Self {
         let ways = match &weight.stored {
             Stored::OneOf(ways) => ways.as_slice(),
             way => std::slice::from_ref(way),
@@ -58,7 +59,11 @@ impl Place {
                 tensor,
                 rows,
                 transposed,
-            } => Place::Within(Within::find(source, weight, tensor, rows, *transposed)),
+            } => {
+                // One more than there can be, should the config ask for billions.
+                let tensors = Tensors::find(source, tensor, experts(weight).min(count + 1));
+                Place::Within(Within::find(source, weight, tensors, rows, *transposed))
+            }
         });
         let there = |place: &Place| place.tensors().iter().any(|name| source.info(name).is_some());
         let found = places.clone().find(there);
@@ -112,14 +117,12 @@ impl Within {
     fn find(
         source: &dyn TensorSource,
         weight: &DeclaredWeight,
-        tensor: &str,
+        tensors: Tensors,
         rows: &[RowBlocks],
         transposed: bool,
     ) -> Self {
-        let unit_dims = if weight.role == WeightRole::Vector { 1 } else { 2 };
-        let (experts, unit) = weight.shape.split_at(weight.shape.len().saturating_sub(unit_dims));
+        let (experts, unit) = split(weight);
         let map = RowMap::new(unit.first().copied().unwrap_or(1), rows);
-        let tensors = Tensors::find(source, tensor, experts.iter().product());
         let experts = match &tensors {
             Tensors::One(_) => experts,
             Tensors::ByExpert { .. } => &[],
@@ -146,6 +149,19 @@ impl Within {
             map,
         }
     }
+}
+
+/// The dimensions of a bank's experts, and those of the matrix or vector of each.
+fn split(weight: &DeclaredWeight) -> (&[usize], &[usize]) {
+    let unit = if weight.role == WeightRole::Vector { 1 } else { 2 };
+    weight.shape.split_at(weight.shape.len().saturating_sub(unit))
+}
+
+fn experts(weight: &DeclaredWeight) -> usize {
+    split(weight)
+        .0
+        .iter()
+        .fold(1, |experts, &dim| experts.saturating_mul(dim))
 }
 
 impl Tensors {

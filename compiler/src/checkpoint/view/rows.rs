@@ -19,12 +19,15 @@ impl RowMap {
     pub fn new(rows: usize, blocks: &[RowBlocks]) -> Self {
         // Of every `group` rows of the tensor, `taken` are rows of the weight.
         let group = blocks.iter().fold(1, |group, block| lcm(group, block.group.max(1)));
-        let taken = blocks.iter().map(|block| group / block.group.max(1) * block.len).sum();
+        let taken = blocks
+            .iter()
+            .map(|block| (group / block.group.max(1)).saturating_mul(block.len));
+        let taken = taken.fold(0usize, usize::saturating_add);
         RowMap {
             rows,
             stored: match blocks {
                 [] => rows,
-                _ => (rows * group).checked_div(taken).unwrap_or(0),
+                _ => rows.saturating_mul(group).checked_div(taken).unwrap_or(0),
             },
             blocks: blocks.to_vec(),
         }
@@ -62,5 +65,5 @@ fn lcm(a: usize, b: usize) -> usize {
     while y != 0 {
         (x, y) = (y, x % y);
     }
-    a / x * b
+    (a / x).saturating_mul(b)
 }

@@ -242,6 +242,9 @@ fn the_first_way_that_the_checkpoint_has_is_taken() {
             .to_string()
     };
     assert!(missing(&Memory::default()).contains("tensor e.{0..2}.up.weight: expected [2, 3], found none"));
+    let mut many = bank.clone();
+    many.shape[0] = usize::MAX;
+    assert!(View::new(&by_expert, &[many]).is_err());
     let half = Memory::default().with("e.1.up.weight", &[2, 3], 6);
     assert!(missing(&half).contains("(1 tensor)") && missing(&half).contains("tensor e.0.up.weight: "));
 }
