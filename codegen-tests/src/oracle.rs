@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 
-/// All cases of text decoders, as folder names.
-pub const CASES: [&str; 8] = [
+/// Cases of text decoders that are dense and keep keys and values, as folder names.
+pub const CASES: [&str; 12] = [
     "llama-A-bf16",
     "llama-A-f16",
     "llama-A-f32",
@@ -16,6 +16,10 @@ pub const CASES: [&str; 8] = [
     "qwen3-B-bf16",
     "gemma3-A-bf16",
     "gemma3-B-bf16",
+    "granite-A-bf16",
+    "granite-B-bf16",
+    "mistral-A-bf16",
+    "mistral-B-bf16",
 ];
 
 /// Mixtures of experts, and models that keep other states than keys and values.

@@ -93,10 +93,12 @@ impl Default for Registry {
             architectures: vec![
                 gemma3(),
                 gpt_oss(),
+                granite(),
                 granitemoe(),
                 lfm2(),
                 lfm2_moe(),
                 llama(),
+                mistral(),
                 olmoe(),
                 qwen3(),
                 qwen3_5(),
@@ -137,9 +139,9 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unknown architecture `LLamaForCausalLm` (did you mean `LlamaForCausalLM`?); \
-             known are Gemma3ForCausalLM, GptOssForCausalLM, GraniteMoeForCausalLM, Lfm2ForCausalLM, \
-             Lfm2MoeForCausalLM, LlamaForCausalLM, OlmoeForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, \
-             Qwen3NextForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM"
+             known are Gemma3ForCausalLM, GptOssForCausalLM, GraniteForCausalLM, GraniteMoeForCausalLM, \
+             Lfm2ForCausalLM, Lfm2MoeForCausalLM, LlamaForCausalLM, MistralForCausalLM, OlmoeForCausalLM, \
+             Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen3NextForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM"
         );
         assert_eq!(
             registry.lookup("Qwen2ForCausalLM").unwrap_err().nearest.as_deref(),

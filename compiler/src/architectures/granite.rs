@@ -1,0 +1,68 @@
+use crate::dsl::*;
+
+#[derive(Config)]
+pub struct GraniteConfig {
+    pub vocab_size: Dim,
+    pub hidden_size: Dim,
+    pub intermediate_size: Dim,
+    pub num_hidden_layers: Dim,
+    pub num_attention_heads: Dim,
+    #[config(default = num_attention_heads)]
+    pub num_key_value_heads: Dim,
+    #[config(default = hidden_size / num_attention_heads)]
+    pub head_dim: Dim,
+    pub hidden_act: Activation,
+    pub rms_norm_eps: f32,
+    #[config(rename = "rope_parameters")]
+    pub rope: Rope,
+    #[config(default = false)]
+    pub attention_bias: bool,
+    #[config(default = false)]
+    pub mlp_bias: bool,
+    #[config(default = false)]
+    pub tie_word_embeddings: bool,
+    #[config(default = 1.0)]
+    pub embedding_multiplier: f32,
+    #[config(default = 1.0)]
+    pub attention_multiplier: f32,
+    /// Of what each branch adds.
+    #[config(default = 1.0)]
+    pub residual_multiplier: f32,
+    /// Logits are divided by it.
+    #[config(default = 1.0)]
+    pub logits_scaling: f32,
+}
+
+/// Granite 3: Llama with factors of its own for embeddings, attention, branches and logits.
+#[architecture("GraniteForCausalLM")]
+pub fn granite(c: &GraniteConfig, w: Weights, tokens: Tokens) -> Logits {
+    let queries = c.num_attention_heads * c.head_dim;
+    let keys = c.num_key_value_heads * c.head_dim;
+    let embedding = w.matrix("model.embed_tokens", c.vocab_size, c.hidden_size);
+    let mut x = gather(embedding, tokens) * c.embedding_multiplier;
+    for layer in w.layers("model.layers", c.num_hidden_layers) {
+        let attend = |name, rows, columns| layer.matrix(name, rows, columns).biased(c.attention_bias);
+        let feed = |name, rows, columns| layer.matrix(name, rows, columns).biased(c.mlp_bias);
+        let norm = |x, name| rms_norm(x, layer.vector(name, c.hidden_size), c.rms_norm_eps);
+
+        let h = norm(x, "input_layernorm");
+        let q = linear(h, attend("self_attn.q_proj", queries, c.hidden_size));
+        let q = q.heads(c.num_attention_heads, c.head_dim).rope(&c.rope);
+        let k = linear(h, attend("self_attn.k_proj", keys, c.hidden_size));
+        let k = k.heads(c.num_key_value_heads, c.head_dim).rope(&c.rope);
+        let v = linear(h, attend("self_attn.v_proj", keys, c.hidden_size));
+        let v = v.heads(c.num_key_value_heads, c.head_dim);
+        let how = Attention::causal().scale(c.attention_multiplier);
+        let attended = attention(q, layer.cache(k, v), how);
+        x += linear(attended, attend("self_attn.o_proj", c.hidden_size, queries)) * c.residual_multiplier;
+
+        let h = norm(x, "post_attention_layernorm");
+        let gate = linear(h, feed("mlp.gate_proj", c.intermediate_size, c.hidden_size));
+        let up = linear(h, feed("mlp.up_proj", c.intermediate_size, c.hidden_size));
+        let product = activate(c.hidden_act, gate) * up;
+        let down = linear(product, feed("mlp.down_proj", c.hidden_size, c.intermediate_size));
+        x += down * c.residual_multiplier;
+    }
+    let h = rms_norm(x, w.vector("model.norm", c.hidden_size), c.rms_norm_eps);
+    linear(h, w.tied_or("lm_head", embedding, c.tie_word_embeddings)) * (1.0 / c.logits_scaling)
+}
