@@ -96,7 +96,8 @@ fn body(b: &Builder, spec: &DenseDownSpec) {
                 .map(|Products { row, products }| ((first_row + row).named("row"), products[0]))
                 .collect();
             let biases = bias.map(|bias| {
-                let rows: Vec<U32> = outputs.iter().map(|(row, _)| row.min(rows - 1)).collect();
+                let there = |row: U32<'_>| if whole { row } else { row.min(rows - 1) };
+                let rows: Vec<U32> = outputs.iter().map(|&(row, _)| there(row)).collect();
                 choices.biases(&bank, token, bias, spec.bank.rows, &rows)
             });
             for (i, (row, product)) in outputs.into_iter().enumerate() {
