@@ -6,6 +6,7 @@ mod gather;
 mod gemm;
 mod group;
 mod grouped;
+mod grouped_text;
 mod matrix;
 mod matvec;
 mod norm;

@@ -8,7 +8,7 @@ use kiln_compiler::kernels::{
 };
 use kiln_compiler::weights::WeightFormat;
 
-fn snapshot(name: &str, spec: KernelSpec, variant: Variant) {
+pub fn snapshot(name: &str, spec: KernelSpec, variant: Variant) {
     let kernel = build(&spec, variant).unwrap_or_else(|error| panic!("{error}"));
     insta::assert_snapshot!(name, kernel.wgsl, &kernel.name);
 }

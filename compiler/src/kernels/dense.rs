@@ -96,7 +96,11 @@ fn body(b: &Builder, spec: &DenseDownSpec) {
                 .map(|Products { row, products }| ((first_row + row).named("row"), products[0]))
                 .collect();
             let biases = bias.map(|bias| {
-                let rows: Vec<U32> = outputs.iter().map(|(row, _)| row.min(rows - 1)).collect();
+                // Biases of rows beyond the last are not used.
+                let rows: Vec<U32> = match whole {
+                    true => outputs.iter().map(|&(row, _)| row).collect(),
+                    false => outputs.iter().map(|&(row, _)| row.min(rows - 1)).collect(),
+                };
                 choices.biases(&bank, token, bias, spec.bank.rows, &rows)
             });
             for (i, (row, product)) in outputs.into_iter().enumerate() {

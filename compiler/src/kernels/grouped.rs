@@ -54,12 +54,8 @@ impl Half<'_> {
             Some(gate) => format!("up_{}", gate_name(gate)),
             None => "down".to_string(),
         };
-        let (format, bias) = (self.bank.format, flag(self.bias, "_bias"));
-        format!(
-            "grouped_{half}_{format}{bias}_{}_{}",
-            self.bank.name(),
-            self.group.name()
-        )
+        let bias = flag(self.bias, "_bias");
+        format!("grouped_{half}{bias}_{}_{}", self.bank.name(), self.group.name())
     }
 
     fn rows_per_output(&self) -> u32 {

@@ -1,9 +1,11 @@
-//! Times matvec and GEMM kernels on the GPU over shapes and settings, to choose the settings by, and what Qwen3.5-4B
-//! has in the place of attention:
-//! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm|mixers] [ROWSxCOLS ..]`
+//! Times matvec and GEMM kernels on the GPU over shapes and settings, to choose the settings by, the experts of
+//! mixtures for chunks of tokens, and what Qwen3.5-4B has in the place of attention:
+//! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm|grouped|mixers] [ROWSxCOLS ..]`
 //!
 //! Each dispatch waits for the one before, as in a model, and finds its weights in memory, not in a cache: a ring of
 //! copies larger than any cache takes turns.
+
+mod grouped;
 
 use std::time::Instant;
 
@@ -51,7 +53,7 @@ fn main() {
         shapes = SHAPES.to_vec();
     }
     let named = |name: &str| arguments.iter().any(|a| a == name);
-    let wanted = |name: &str| named(name) || !["matvec", "gemm", "mixers"].into_iter().any(named);
+    let wanted = |name: &str| named(name) || !["matvec", "gemm", "grouped", "mixers"].into_iter().any(named);
     if wanted("mixers") {
         time_mixers(&gpu);
     }
@@ -63,6 +65,9 @@ fn main() {
             if wanted("gemm") && rows < 40_000 {
                 time_gemm(&gpu, format, rows, cols);
             }
+        }
+        if wanted("grouped") {
+            grouped::time_all(&gpu, format);
         }
     }
 }
@@ -239,9 +244,13 @@ fn zeros(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
 }
 
 fn step(gpu: &Gpu, tokens: u32) -> wgpu::Buffer {
+    filled(gpu, &[0, tokens, 0, 0, 0, 0, 0, 0])
+}
+
+fn filled(gpu: &Gpu, words: &[u32]) -> wgpu::Buffer {
     gpu.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
         label: None,
-        contents: bytemuck::cast_slice(&[0, tokens, 0, 0, 0, 0, 0, 0]),
+        contents: bytemuck::cast_slice(words),
         usage: wgpu::BufferUsages::STORAGE,
     })
 }
