@@ -158,6 +158,6 @@ fn a_mixture_sums_up_the_experts_of_each_token() {
 #[test]
 fn an_error_of_the_weights_is_handed_on() {
     let routing = [vec![Choice { expert: 3, weight: 1.0 }]];
-    let found = experts(&[1.0], 1, &routing, Gate::Activated(Unary::Silu), |expert| Err(expert));
+    let found = experts(&[1.0], 1, &routing, Gate::Activated(Unary::Silu), Err);
     assert_eq!(found, Err(3));
 }
