@@ -26,7 +26,11 @@ pub(super) enum Tensors {
     /// The experts' one after the other, if the weight has experts.
     One(String),
     /// One for each expert.
-    ByExpert { pattern: String, names: Vec<String> },
+    ByExpert {
+        /// The name of them all, for messages.
+        all: String,
+        names: Vec<String>,
+    },
 }
 
 /// What the rows of a weight are in the tensor.
@@ -60,8 +64,7 @@ impl Place {
                 rows,
                 transposed,
             } => {
-                // One more than there can be, should the config ask for billions.
-                let tensors = Tensors::find(source, tensor, experts(weight).min(count + 1));
+                let tensors = Tensors::find(source, count, tensor, experts(weight));
                 Place::Within(Within::find(source, weight, tensors, rows, *transposed))
             }
         });
@@ -89,9 +92,8 @@ impl Place {
         };
         match tensors {
             // Where all experts are missing, that is one problem and not a hundred.
-            Tensors::ByExpert { pattern, names } if !names.iter().any(|name| source.info(name).is_some()) => {
-                let all = format!("{{0..{}}}", names.len());
-                vec![expected(&pattern.replacen("{expert}", &all, 1))]
+            Tensors::ByExpert { all, names } if !names.iter().any(|name| source.info(name).is_some()) => {
+                vec![expected(all)]
             }
             tensors => tensors.names().iter().map(expected).collect(),
         }
@@ -165,15 +167,17 @@ fn experts(weight: &DeclaredWeight) -> usize {
 }
 
 impl Tensors {
-    fn find(source: &dyn TensorSource, tensor: &str, experts: usize) -> Self {
+    fn find(source: &dyn TensorSource, count: usize, tensor: &str, experts: usize) -> Self {
         let stacked = tensor.replacen(".{expert}", "", 1);
         if stacked == tensor || source.info(&stacked).is_some() {
             return Tensors::One(stacked);
         }
-        let name = |expert: usize| tensor.replacen("{expert}", &expert.to_string(), 1);
+        let name = |expert: &str| tensor.replacen("{expert}", expert, 1);
+        // A config may ask for billions; one more than there can be is enough to find that one is missing.
+        let looked_for = 0..experts.min(count + 1);
         Tensors::ByExpert {
-            pattern: tensor.to_string(),
-            names: (0..experts).map(name).collect(),
+            all: name(&format!("{{0..{experts}}}")),
+            names: looked_for.map(|expert| name(&expert.to_string())).collect(),
         }
     }
 
