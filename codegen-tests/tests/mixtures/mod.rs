@@ -170,7 +170,7 @@ under_each_plan! {
     the_first_of_equal_experts_by_softmax_over_all: FULL,
     one_token: FULL,
     banks_over_the_binding_limit: BOTH,
-    quantized_banks_over_the_binding_limit: BOTH,
+    quantized_banks_over_the_binding_limit: FULL,
 }
 
 fn experts_in_some_layers() -> Mixture {
@@ -248,7 +248,7 @@ fn one_token() -> Mixture {
 }
 
 fn banks_over_the_binding_limit() -> Mixture {
-    let fields = json!({"num_local_experts": 24, "num_experts_per_tok": 4});
+    let fields = json!({"num_local_experts": 15, "num_experts_per_tok": 4});
     Mixture {
         // Two experts of gate and up.
         binding_limit: Some(70_000),
@@ -257,7 +257,7 @@ fn banks_over_the_binding_limit() -> Mixture {
 }
 
 fn quantized_banks_over_the_binding_limit() -> Mixture {
-    let fields = json!({"num_experts": 70, "num_experts_per_tok": 5});
+    let fields = json!({"num_experts": 20, "num_experts_per_tok": 5});
     Mixture {
         // Three experts of gate and up.
         binding_limit: Some(24_000),
