@@ -1,5 +1,6 @@
 //! What must hold for every model, on a GPU (real or software).
 
+mod hybrids;
 mod mixtures;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 const SAME: f64 = 1e-4;
 
 /// A case in full optimization with steps of at most 8 tokens, so that its prompts need several; and its longest
-/// prompt, of 44 ids. Gemma's sliding window is 8 tokens, so its ring is written over many times.
+/// prompt, of 44 ids or more. Gemma's sliding window is 8 tokens, so its ring is written over many times.
 fn small_steps(name: &'static str) -> (Arc<Model>, Vec<u32>) {
     let mut case = Case::load(name);
     let checkpoint = case.checkpoint(Spelling::V5);
@@ -29,7 +30,14 @@ fn small_steps(name: &'static str) -> (Arc<Model>, Vec<u32>) {
     (model, case.prompts.remove(2).ids)
 }
 
-const FAMILIES: [&str; 3] = ["llama-A-bf16", "qwen3-A-bf16", "gemma3-A-bf16"];
+const FAMILIES: [&str; 6] = [
+    "llama-A-bf16",
+    "qwen3-A-bf16",
+    "gemma3-A-bf16",
+    "gpt_oss-A-mxfp4",
+    "lfm2_moe-A-bf16",
+    "qwen3_next-A-bf16",
+];
 
 #[test]
 fn any_chunking_of_the_prompt_gives_the_same_logits() {

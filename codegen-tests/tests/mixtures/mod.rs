@@ -6,6 +6,7 @@ use kiln_compiler::reference::Evaluator;
 use kiln_compiler::rewrite::{MoePlan, OptLevel};
 use serde_json::{Value, json};
 
+use super::hybrids::{delta, lfm2};
 use super::{check_compiled, config, qwen3};
 
 /// Between the score of the last expert that is chosen and of the first that is not. Variants in f16 compute scores
@@ -62,19 +63,30 @@ impl Mixture {
     }
 }
 
-/// The smallest difference between the last chosen score and the next, of all tokens and layers.
+/// The smallest difference between what the last expert is chosen by and the next, of all tokens and layers.
 fn smallest_gap(model: &RandomModel, ids: &[u32]) -> f32 {
     let k = experts_per_token(&model.graph);
     let mut smallest = f32::INFINITY;
     Evaluator::new(&model.graph, &model.weights)
         .feed_traced(ids, &mut |traced| {
-            if traced.node.name.as_deref() == Some("scores") {
-                for scores in traced.values.chunks(traced.values.len() / ids.len()) {
-                    let mut scores = scores.to_vec();
-                    scores.sort_by(|a, b| b.total_cmp(a));
-                    if let Some(next) = scores.get(k) {
-                        smallest = smallest.min(scores[k - 1] - next);
-                    }
+            let Some(layer) = traced.layer.filter(|_| traced.node.name.as_deref() == Some("scores")) else {
+                return;
+            };
+            let bias = format!(
+                "model.layers.{}.feed_forward.expert_bias",
+                model.graph.layers[layer].index
+            );
+            for scores in traced.values.chunks(traced.values.len() / ids.len()) {
+                let mut chosen_by = match model.weights.get(&bias) {
+                    // Sigmoids are at most a quarter as steep as scores.
+                    Some(bias) => (scores.iter().zip(bias))
+                        .map(|(score, bias)| 4.0 * (1.0 / (1.0 + (-score).exp()) + bias))
+                        .collect(),
+                    None => scores.to_vec(),
+                };
+                chosen_by.sort_by(|a, b| b.total_cmp(a));
+                if let Some(next) = chosen_by.get(k) {
+                    smallest = smallest.min(chosen_by[k - 1] - next);
                 }
             }
         })
@@ -123,6 +135,26 @@ fn gpt_oss(fields: Value) -> Value {
     )
 }
 
+/// Gated delta rule and attention, each with routed experts and a shared one.
+fn qwen3_next(fields: Value) -> Value {
+    let moe = json!({
+        "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next",
+        "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 36, "norm_topk_prob": true,
+        "shared_expert_intermediate_size": 44,
+    });
+    delta(config(moe, fields))
+}
+
+/// Scores through a sigmoid, with a bias on the choice; the first layer is dense.
+fn lfm2_moe(fields: Value) -> Value {
+    let moe = json!({
+        "architectures": ["Lfm2MoeForCausalLM"], "model_type": "lfm2_moe",
+        "num_dense_layers": 1, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 36,
+        "norm_topk_prob": true, "use_expert_bias": true, "routed_scaling_factor": 1.5,
+    });
+    lfm2(config(moe, fields))
+}
+
 fn is_router(name: &str) -> bool {
     name.ends_with("mlp.gate.weight") || name.ends_with("mlp.router.weight")
 }
@@ -169,6 +201,8 @@ under_each_plan! {
     the_first_of_equal_experts: BOTH,
     the_first_of_equal_experts_by_softmax_over_all: FULL,
     one_token: FULL,
+    experts_beside_a_shared_one: FULL,
+    experts_chosen_with_a_bias: BOTH,
     banks_over_the_binding_limit: BOTH,
     quantized_banks_over_the_binding_limit: FULL,
 }
@@ -245,6 +279,14 @@ fn the_first_of_equal_experts_by_softmax_over_all() -> Mixture {
 
 fn one_token() -> Mixture {
     Mixture::new(gpt_oss(json!({})), Grid::F32, 1)
+}
+
+fn experts_beside_a_shared_one() -> Mixture {
+    Mixture::new(qwen3_next(json!({})), Grid::F32, 37)
+}
+
+fn experts_chosen_with_a_bias() -> Mixture {
+    Mixture::new(lfm2_moe(json!({})), Grid::F32, 36)
 }
 
 fn banks_over_the_binding_limit() -> Mixture {
