@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use kiln_compiler::architectures::Registry;
-use kiln_compiler::graph::{ModelGraph, WeightDecl, WeightRole};
+use kiln_compiler::graph::{ModelGraph, Op, WeightDecl, WeightId, WeightRole};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -33,6 +33,11 @@ pub struct RandomModel {
 impl RandomModel {
     /// A checkpoint for this `config.json`.
     pub fn new(config: &Value, grid: Grid, seed: u64) -> Self {
+        Self::changed(config, grid, seed, |_, _| ())
+    }
+
+    /// As [`new`](Self::new), but `change` may overwrite the values of a tensor, whose name it is given.
+    pub fn changed(config: &Value, grid: Grid, seed: u64, change: impl Fn(&str, &mut [f32])) -> Self {
         let registry = Registry::default();
         let architecture = registry.for_config(config).unwrap_or_else(|error| panic!("{error}"));
         let graph = architecture.build(config).unwrap_or_else(|error| panic!("{error}"));
@@ -40,11 +45,12 @@ impl RandomModel {
 
         let mut random = Random(seed);
         let mut tensors = BTreeMap::new();
-        for decl in &graph.weights {
-            let in_layers = decl.name.contains("{}");
-            for index in 0..if in_layers { graph.layers.len() } else { 1 } {
-                let values = values(decl, grid, norms_add_one, &mut random);
-                tensors.insert(decl.name_in(index), (decl, values));
+        for (id, decl) in graph.weights.iter().enumerate() {
+            for index in layers_of(&graph, WeightId(id)) {
+                let mut values = values(decl, grid, norms_add_one, &mut random);
+                let name = decl.name_in(index);
+                change(&name, &mut values);
+                tensors.insert(name, (decl, values));
             }
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -54,6 +60,19 @@ impl RandomModel {
         let weights = tensors.into_iter().map(|(name, (_, values))| (name, values)).collect();
         RandomModel { folder, graph, weights }
     }
+}
+
+/// The numbers of the layers that have a weight; 0 for one of no layer.
+fn layers_of(graph: &ModelGraph, id: WeightId) -> Vec<usize> {
+    if !graph.weights[id.0].name.contains("{}") {
+        return vec![0];
+    }
+    let uses = |template: usize| {
+        let mut nodes = graph.templates[template].section.nodes.node_weights();
+        nodes.any(|node| node.op == Op::Weight(id))
+    };
+    let layers = graph.layers.iter().filter(|layer| uses(layer.template));
+    layers.map(|layer| layer.index).collect()
 }
 
 /// Scaled so that activations neither vanish nor grow, and logits spread.
@@ -76,6 +95,8 @@ fn values(decl: &WeightDecl, grid: Grid, norms_add_one: bool, random: &mut Rando
             let mut rows: Vec<Vec<f32>> = (0..count / columns).map(row).collect();
             for block in rows.iter_mut().flat_map(|row| row.chunks_mut(32)) {
                 match grid {
+                    // A router is never quantized, so it need not survive that.
+                    _ if decl.role == WeightRole::Exact => {}
                     Grid::F32 => {}
                     Grid::Q8 => snap(block, -126.0..=126.0, 127.0, random),
                     Grid::Q4 => snap(block, -7.0..=7.0, -8.0, random),

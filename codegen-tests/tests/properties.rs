@@ -1,5 +1,8 @@
 //! What must hold for every model, on a GPU (real or software).
 
+mod hybrids;
+mod mixtures;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +10,7 @@ use std::sync::Arc;
 use kiln_codegen_tests::oracle::{Case, Spelling, worst_relative_error};
 use kiln_codegen_tests::pipeline::{Compiled, VARIANTS, feed, greedy, session, tolerance};
 use kiln_codegen_tests::random_model::{Grid, Random, RandomModel};
+use kiln_compiler::compile::CompileOptions;
 use kiln_compiler::reference::Evaluator;
 use kiln_compiler::rewrite::OptLevel;
 use kiln_compiler::weights::Quant;
@@ -17,7 +21,7 @@ use serde_json::{Value, json};
 const SAME: f64 = 1e-4;
 
 /// A case in full optimization with steps of at most 8 tokens, so that its prompts need several; and its longest
-/// prompt, of 44 ids. Gemma's sliding window is 8 tokens, so its ring is written over many times.
+/// prompt, of 44 ids or more. Gemma's sliding window is 8 tokens, so its ring is written over many times.
 fn small_steps(name: &'static str) -> (Arc<Model>, Vec<u32>) {
     let mut case = Case::load(name);
     let checkpoint = case.checkpoint(Spelling::V5);
@@ -26,7 +30,14 @@ fn small_steps(name: &'static str) -> (Arc<Model>, Vec<u32>) {
     (model, case.prompts.remove(2).ids)
 }
 
-const FAMILIES: [&str; 3] = ["llama-A-bf16", "qwen3-A-bf16", "gemma3-A-bf16"];
+const FAMILIES: [&str; 6] = [
+    "llama-A-bf16",
+    "qwen3-A-bf16",
+    "gemma3-A-bf16",
+    "gpt_oss-A-mxfp4",
+    "lfm2_moe-A-bf16",
+    "qwen3_next-A-bf16",
+];
 
 #[test]
 fn any_chunking_of_the_prompt_gives_the_same_logits() {
@@ -130,45 +141,46 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Compiles random weights for a config, and compares every position's logits, at both levels and in every
 /// variant, with the CPU evaluator's, and the levels with each other.
 fn check_random(config: Value, grid: Grid, tokens: usize, seed: u64) {
-    let random_model = RandomModel::new(&config, grid, seed);
-    let vocab = config["vocab_size"].as_u64().expect("a vocabulary") as usize;
-    let ids = Random(seed).ids(tokens, vocab);
-    let expected = Evaluator::new(&random_model.graph, &random_model.weights)
-        .feed(&ids)
-        .expect("logits");
-    let quant = match grid {
-        Grid::F32 => Quant::Keep,
-        Grid::Q8 => Quant::Q8,
-        Grid::Q4 => Quant::Q4,
-    };
-    let mut by_level = Vec::new();
-    for level in [OptLevel::None, OptLevel::Full] {
-        let compiled = Compiled::new(random_model.folder.path(), |options| {
-            options.level = level;
-            options.quant = quant;
-            options.chunk = Some(16);
-        });
-        for variant in VARIANTS {
-            let Some(model) = compiled.load(variant) else { continue };
-            let mut session = session(&model);
-            // Prefill, the last three tokens by decode.
-            let mut logits = feed(&mut session, &ids[..tokens - 3]);
-            for id in &ids[tokens - 3..] {
-                logits.extend(feed(&mut session, &[*id]));
-            }
-            let error = worst_relative_error(&logits, &expected);
-            println!("{level:?} {variant}: {error:.1e}");
-            assert!(
-                error < tolerance(variant),
-                "{level:?} {variant}: {error:.1e}, config {config}"
-            );
-            if variant == "base" {
-                by_level.push(logits);
-            }
+    let model = RandomModel::new(&config, grid, seed);
+    let ids = Random(seed).ids(tokens, config["vocab_size"].as_u64().expect("a vocabulary") as usize);
+    let levels = [OptLevel::None, OptLevel::Full].map(|level| check_compiled(&model, grid, &ids, &|o| o.level = level));
+    let error = worst_relative_error(&levels[0], &levels[1]);
+    assert!(error < SAME, "level 0 against full: {error:.1e}, config {config}");
+}
+
+/// Compiles a random model with the options that `set` sets, and compares every position's logits, in every variant,
+/// with the CPU evaluator's. Gives those of `base`.
+fn check_compiled(model: &RandomModel, grid: Grid, ids: &[u32], set: &dyn Fn(&mut CompileOptions)) -> Vec<Vec<f32>> {
+    let expected = Evaluator::new(&model.graph, &model.weights).feed(ids).expect("logits");
+    let mut what = String::new();
+    let compiled = Compiled::new(model.folder.path(), |options| {
+        options.quant = match grid {
+            Grid::F32 => Quant::Keep,
+            Grid::Q8 => Quant::Q8,
+            Grid::Q4 => Quant::Q4,
+        };
+        options.chunk = Some(16);
+        set(options);
+        what = format!("{:?} {:?}", options.level, options.moe_plan);
+    });
+    let mut of_base = Vec::new();
+    for variant in VARIANTS {
+        let Some(model) = compiled.load(variant) else { continue };
+        let mut session = session(&model);
+        // Prefill, the last three tokens by decode.
+        let (prompt, rest) = ids.split_at(ids.len().saturating_sub(3));
+        let mut logits = feed(&mut session, prompt);
+        for id in rest {
+            logits.extend(feed(&mut session, &[*id]));
+        }
+        let error = worst_relative_error(&logits, &expected);
+        println!("{what} {variant}: {error:.1e}");
+        assert!(error < tolerance(variant), "{what} {variant}: {error:.1e}");
+        if variant == "base" {
+            of_base = logits;
         }
     }
-    let error = worst_relative_error(&by_level[0], &by_level[1]);
-    assert!(error < SAME, "level 0 against full: {error:.1e}, config {config}");
+    of_base
 }
 
 /// A config.json with these fields, over a llama of odd sizes.
@@ -279,6 +291,21 @@ fn qwen3_with_many_narrow_heads() {
         "intermediate_size": 31, "vocab_size": 65,
     });
     check_random(qwen3(fields), Grid::F32, 23, 5);
+}
+
+#[test]
+fn matrices_over_the_binding_limit() {
+    let config = llama(json!({"vocab_size": 333, "num_hidden_layers": 2}));
+    for (grid, limit) in [(Grid::F32, 30_000), (Grid::Q4, 5_000)] {
+        let model = RandomModel::new(&config, grid, 8);
+        let ids = Random(8).ids(20, 333);
+        for level in [OptLevel::None, OptLevel::Full] {
+            check_compiled(&model, grid, &ids, &|options| {
+                options.level = level;
+                options.binding_limit = limit;
+            });
+        }
+    }
 }
 
 #[test]

@@ -71,8 +71,6 @@ struct Arguments {
 pub fn run(registry: &Registry) -> ExitCode {
     let arguments = Arguments::parse();
     let options = CompileOptions {
-        source: arguments.source,
-        output: arguments.output,
         quant: arguments.quant,
         profile: arguments.profile,
         level: if arguments.opt_level == 0 {
@@ -86,6 +84,7 @@ pub fn run(registry: &Registry) -> ExitCode {
         random_weights: arguments.random_weights,
         no_weights: arguments.no_weights,
         no_self_test: arguments.no_self_test,
+        ..CompileOptions::new(arguments.source, arguments.output)
     };
     let bars = Bars::default();
     let interrupted = Arc::clone(&bars.interrupted);

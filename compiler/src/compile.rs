@@ -25,7 +25,7 @@ use crate::rewrite::{Explanation, MoePlan, OptLevel};
 use crate::weights::{PackError, Quant, WeightFormat, check_exact, format_for};
 
 /// Bytes of a storage binding that every browser grants.
-const BINDING_LIMIT: u64 = 128 << 20;
+pub const BINDING_LIMIT: u64 = 128 << 20;
 /// Context of a session when neither the user nor the model says less.
 const DEFAULT_CONTEXT: usize = 4096;
 /// Most tokens of a prefill step unless told otherwise.
@@ -50,6 +50,8 @@ pub struct CompileOptions {
     pub context: Option<u32>,
     /// Most tokens of a prefill step.
     pub chunk: Option<u32>,
+    /// Most bytes of one storage binding: [`BINDING_LIMIT`], or less to see how larger weights are split.
+    pub binding_limit: u64,
     /// Invent weights from this seed instead of reading any.
     pub random_weights: Option<u64>,
     /// Write kernels and manifest only.
@@ -70,6 +72,7 @@ impl CompileOptions {
             moe_plan: None,
             context: None,
             chunk: None,
+            binding_limit: BINDING_LIMIT,
             random_weights: None,
             no_weights: false,
             no_self_test: false,
@@ -249,7 +252,7 @@ fn plan_options(options: &CompileOptions, facts: &ModelFacts, name: &str) -> Res
         profile: Profile::named(&options.profile)?,
         chunk,
         context,
-        binding_limit: BINDING_LIMIT,
+        binding_limit: options.binding_limit,
     })
 }
 

@@ -1,0 +1,100 @@
+//! Layers with states that sum up what came before: convolutions and the gated delta rule, in odd sizes.
+
+use kiln_codegen_tests::random_model::Grid;
+use serde_json::{Value, json};
+
+use super::{check_random, config};
+
+pub fn lfm2(fields: Value) -> Value {
+    config(
+        json!({
+            "architectures": ["Lfm2ForCausalLM"],
+            "model_type": "lfm2",
+            "hidden_size": 72,
+            "intermediate_size": 100,
+            "block_auto_adjust_ff_dim": false,
+            "num_hidden_layers": 3,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "conv_L_cache": 3,
+            "conv_bias": false,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "tie_word_embeddings": true,
+        }),
+        fields,
+    )
+}
+
+/// Of Qwen3-Next and Qwen3.5, but for the feed-forward network.
+pub fn delta(fields: Value) -> Value {
+    config(
+        json!({
+            "hidden_size": 72,
+            "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            "linear_conv_kernel_dim": 4,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 6,
+            "linear_key_head_dim": 24,
+            "linear_value_head_dim": 20,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "partial_rotary_factor": 0.25,
+            "rope_theta": 10000.0,
+            "hidden_act": "silu",
+            "tie_word_embeddings": false,
+        }),
+        fields,
+    )
+}
+
+fn qwen3_5(fields: Value) -> Value {
+    let dense = json!({
+        "architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text", "intermediate_size": 100,
+    });
+    delta(config(dense, fields))
+}
+
+#[test]
+fn convolutions_with_biases() {
+    check_random(lfm2(json!({"conv_bias": true})), Grid::F32, 38, 11);
+}
+
+#[test]
+fn convolutions_of_two_and_of_seven_taps() {
+    check_random(lfm2(json!({"conv_L_cache": 2, "hidden_size": 60})), Grid::F32, 21, 12);
+    let longer = json!({"conv_L_cache": 7, "hidden_size": 96, "norm_eps": 0.01});
+    check_random(lfm2(longer), Grid::Q8, 36, 13);
+}
+
+#[test]
+fn a_prompt_shorter_than_the_convolution() {
+    check_random(lfm2(json!({"conv_L_cache": 8})), Grid::F32, 5, 14);
+}
+
+#[test]
+fn delta_rule_with_three_value_heads_a_key_head() {
+    check_random(qwen3_5(json!({})), Grid::F32, 40, 15);
+}
+
+#[test]
+fn delta_rule_with_wide_heads_in_q8() {
+    let fields = json!({
+        "linear_num_key_heads": 1, "linear_num_value_heads": 1, "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128, "hidden_size": 64, "tie_word_embeddings": true,
+    });
+    check_random(qwen3_5(fields), Grid::Q8, 35, 16);
+}
+
+#[test]
+fn delta_rule_with_values_wider_than_keys() {
+    let fields = json!({
+        "linear_num_key_heads": 3, "linear_num_value_heads": 3, "linear_key_head_dim": 16,
+        "linear_value_head_dim": 72, "linear_conv_kernel_dim": 2, "rms_norm_eps": 0.02,
+        "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    });
+    check_random(qwen3_5(fields), Grid::F32, 22, 17);
+}
