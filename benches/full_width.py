@@ -45,7 +45,7 @@ def checkpoint(config, folder, device):
     generator = torch.Generator(device=device).manual_seed(7)
     torch.set_default_dtype(torch.float32)
     with torch.device(device):
-        model = GptOssForCausalLM._from_config(config, attn_implementation="eager").eval()
+        model = GptOssForCausalLM._from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     tensors = {}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
