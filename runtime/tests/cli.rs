@@ -195,7 +195,7 @@ fn bench_measures() {
     let memory = &json["memory"];
     assert_eq!(memory["context"], 36);
     let planned = serde_json::json!({
-        "weights": 68, "caches": 144, "windows": 32, "recurrent": 0, "arenas": 288, "others": 32 + 16 + 32 + 32 + 68,
+        "weights": 68, "caches": 144, "windows": 32, "recurrent": 0, "copies": 0, "arenas": 288, "others": 32 + 16 + 32 + 32 + 68,
     });
     assert_eq!(memory["planned"], planned);
     assert_eq!(memory["planned_total"], 68 + 144 + 32 + 288 + 180);

@@ -128,6 +128,9 @@ fn memory(out: &mut impl Write, manifest: &Manifest, variant: &Variant) -> std::
     }
     let plan = MemoryPlan::new(manifest, variant, context);
     row(out, "weights", plan.weights)?;
+    if plan.copies > 0 {
+        row(out, "copies of states to go back to, at most", plan.copies)?;
+    }
     row(out, "arenas", plan.arenas)?;
     row(out, "hidden states, logits, tokens", plan.others)?;
     row(out, "all", plan.total())

@@ -4,9 +4,10 @@ use kiln_bundle::{BufferKind, Manifest, Variant};
 
 use super::buffer_bytes;
 use super::weights::used_bytes;
+use crate::session::MAX_SNAPSHOTS;
 
-/// Bytes of device memory that a model with one session needs. Copies of recurrent states that a session makes to go
-/// back to, buffers for reading results, and the driver's own come on top.
+/// Bytes of device memory that a model with one session needs. Buffers for reading results and the driver's own come on
+/// top.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryPlan {
     pub weights: u64,
@@ -16,6 +17,8 @@ pub struct MemoryPlan {
     pub windows: u64,
     /// States that sum up all tokens.
     pub recurrent: u64,
+    /// Copies of recurrent states, and of the windows beside them, that a session keeps to go back to.
+    pub copies: u64,
     /// Activations.
     pub arenas: u64,
     /// Hidden states, logits, tokens.
@@ -29,7 +32,17 @@ impl MemoryPlan {
             weights: used_bytes(manifest, variant),
             ..Self::default()
         };
+        let mut copied = 0u64;
         for buffer in &variant.buffers {
+            copied = copied.saturating_add(match buffer.kind {
+                BufferKind::State {
+                    bytes_per_position,
+                    window: Some(window),
+                    ..
+                } => bytes_per_position.saturating_mul(window),
+                BufferKind::Recurrent { bytes } => bytes,
+                _ => 0,
+            });
             let part = match buffer.kind {
                 // Several buffers may name one weight.
                 BufferKind::Weight { .. } => continue,
@@ -42,6 +55,9 @@ impl MemoryPlan {
             let bytes = buffer_bytes(manifest, &buffer.kind, context).unwrap_or(u64::MAX);
             *part = part.saturating_add(bytes);
         }
+        if plan.recurrent > 0 {
+            plan.copies = copied.saturating_mul(MAX_SNAPSHOTS as u64);
+        }
         plan
     }
 
@@ -52,6 +68,7 @@ impl MemoryPlan {
             self.caches,
             self.windows,
             self.recurrent,
+            self.copies,
             self.arenas,
             self.others,
         ];

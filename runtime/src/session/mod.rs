@@ -19,6 +19,7 @@ pub use generate::{GenerateOptions, Generation, GenerationReport, Sampling, Stop
 pub use profile::KernelTime;
 use replay::{Call, Replay, record};
 pub use saved::{SavedSession, SavedSessionError};
+pub(crate) use states::MAX_SNAPSHOTS;
 use states::WayBack;
 
 /// See the module. Sessions of one model take turns; each keeps its own state.

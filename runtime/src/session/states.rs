@@ -12,7 +12,7 @@ use crate::Error;
 use crate::device::{Device, OwnedBuffer};
 
 /// Snapshots kept at most; each takes as much memory as the recurrent states themselves.
-const MAX_SNAPSHOTS: usize = 3;
+pub(crate) const MAX_SNAPSHOTS: usize = 3;
 
 /// Tokens generated between snapshots: what is fed again at most (but for steps run ahead) after a generation stopped
 /// early.

@@ -176,13 +176,14 @@ impl Memory {
         writeln!(
             out,
             "device memory for {} positions, planned: {:.1} MB (weights {:.1}, caches {:.1}, windows {:.1}, \
-             recurrent states {:.1}, arenas {:.1}, others {:.1})",
+             recurrent states {:.1}, copies of them {:.1}, arenas {:.1}, others {:.1})",
             self.context,
             megabytes(self.planned_total),
             megabytes(plan.weights),
             megabytes(plan.caches),
             megabytes(plan.windows),
             megabytes(plan.recurrent),
+            megabytes(plan.copies),
             megabytes(plan.arenas),
             megabytes(plan.others)
         )?;
