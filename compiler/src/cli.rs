@@ -34,7 +34,7 @@ struct Arguments {
     /// Folder of the bundle; an older bundle there is replaced
     #[arg(short, long, value_name = "BUNDLE")]
     output: PathBuf,
-    /// Store weight matrices as: keep (as in the checkpoint), f32, f16, q8, q4 (blocks of 32)
+    /// Store weight matrices as: keep (as in the checkpoint), f32, f16, q8, q4 (blocks of 32); routers and MXFP4 stay
     #[arg(long, default_value = "keep")]
     quant: Quant,
     /// Device profile that costs are computed for

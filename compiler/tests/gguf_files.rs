@@ -10,11 +10,12 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "types",
     "llama-bpe",
     "qwen2",
     "gpt2",
+    "gpt-4o",
     "sentencepiece",
     "sentencepiece-gemma",
 ];

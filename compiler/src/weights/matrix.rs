@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::format::padded;
 use super::{PackError, WeightFormat};
 
@@ -130,10 +132,15 @@ impl PackedMatrix {
 }
 
 fn interleave_chunks(a: &[u8], b: &[u8], chunk: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(a.len() + b.len());
-    for (a, b) in a.chunks(chunk.max(1)).zip(b.chunks(chunk.max(1))) {
-        bytes.extend_from_slice(a);
-        bytes.extend_from_slice(b);
-    }
+    let chunk = chunk.max(1);
+    let mut bytes = vec![0; a.len() + b.len()];
+    let pairs = bytes.par_chunks_mut(2 * chunk);
+    pairs
+        .zip(a.par_chunks(chunk).zip(b.par_chunks(chunk)))
+        .for_each(|(pair, (a, b))| {
+            let (first, second) = pair.split_at_mut(a.len());
+            first.copy_from_slice(a);
+            second.copy_from_slice(b);
+        });
     bytes
 }
