@@ -26,9 +26,9 @@ impl TileShape {
     /// A tile of 64 tokens.
     pub const LARGE: TileShape = TileShape {
         tokens: 64,
-        threads: 128,
+        threads: 64,
         thread_rows: 8,
-        thread_tokens: 4,
+        thread_tokens: 8,
     };
     const MEDIUM: TileShape = TileShape {
         tokens: 32,
