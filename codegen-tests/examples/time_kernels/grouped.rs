@@ -8,30 +8,32 @@ use kiln_compiler::weights::WeightFormat;
 use crate::{Gpu, TOKENS, filled, step, time_dispatches, zeros};
 
 /// A layer of experts: their number, how many a token goes to, hidden size and width.
-struct Mixture {
-    name: &'static str,
-    experts: u32,
-    k: u32,
-    hidden: u32,
-    width: u32,
+pub struct Mixture {
+    pub name: &'static str,
+    pub experts: u32,
+    pub k: u32,
+    pub hidden: u32,
+    pub width: u32,
 }
 
-const MIXTURES: [Mixture; 2] = [
-    Mixture {
+impl Mixture {
+    pub const GPT_OSS: Mixture = Mixture {
         name: "GPT-OSS-20B",
         experts: 32,
         k: 4,
         hidden: 2880,
         width: 2880,
-    },
-    Mixture {
+    };
+    pub const QWEN3: Mixture = Mixture {
         name: "Qwen3-30B-A3B",
         experts: 128,
         k: 8,
         hidden: 2048,
         width: 768,
-    },
-];
+    };
+}
+
+const MIXTURES: [Mixture; 2] = [Mixture::GPT_OSS, Mixture::QWEN3];
 
 /// Times all mixtures.
 pub fn time_all(gpu: &Gpu, format: WeightFormat) {

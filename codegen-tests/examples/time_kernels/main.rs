@@ -1,10 +1,11 @@
 //! Times matvec and GEMM kernels on the GPU over shapes and settings, to choose the settings by, the experts of
-//! mixtures for chunks of tokens, and what Qwen3.5-4B has in the place of attention:
-//! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm|grouped|mixers] [ROWSxCOLS ..]`
+//! mixtures for one token (`experts`) and for chunks of tokens (`grouped`), and what Qwen3.5-4B has in the place of attention:
+//! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm|experts|grouped|mixers] [ROWSxCOLS ..]`
 //!
 //! Each dispatch waits for the one before, as in a model, and finds its weights in memory, not in a cache: a ring of
 //! copies larger than any cache takes turns.
 
+mod experts;
 mod grouped;
 
 use std::time::Instant;
@@ -53,9 +54,17 @@ fn main() {
         shapes = SHAPES.to_vec();
     }
     let named = |name: &str| arguments.iter().any(|a| a == name);
-    let wanted = |name: &str| named(name) || !["matvec", "gemm", "grouped", "mixers"].into_iter().any(named);
+    let wanted = |name: &str| {
+        named(name)
+            || !["matvec", "gemm", "experts", "grouped", "mixers"]
+                .into_iter()
+                .any(named)
+    };
     if wanted("mixers") {
         time_mixers(&gpu);
+    }
+    if wanted("experts") {
+        experts::time_all(&gpu);
     }
     for format in [WeightFormat::Q4 { min: false }, WeightFormat::Q8 { block: 32 }] {
         for &(rows, cols) in &shapes {
@@ -105,36 +114,49 @@ async fn open() -> Gpu {
 
 fn time_matvec(gpu: &Gpu, format: WeightFormat, rows: u32, cols: u32) {
     let bytes = weight_bytes(format, rows, cols);
+    let results = settings(|[workgroup, rows_per_workgroup, lane_words]| {
+        let spec = KernelSpec::Matvec(MatvecSpec {
+            rows,
+            cols,
+            format,
+            prologue: Prologue::Norm {
+                eps: 1e-5,
+                unit_offset: false,
+            },
+            epilogue: vec![],
+            row_from_step: false,
+            out_offset: 0,
+            workgroup,
+            rows_per_workgroup,
+            lane_words,
+        });
+        time(gpu, &spec, format, rows, cols, 1)
+    });
+    print_sorted(&format!("matvec {format} {rows}x{cols}"), bytes, results);
+}
+
+/// Seconds with each setting: threads, rows of a workgroup, words of a lane.
+fn settings(time: impl Fn([u32; 3]) -> f64) -> Vec<(f64, [u32; 3])> {
     let mut results = Vec::new();
     for workgroup in [32, 64, 128, 256] {
-        for rows_per_workgroup in [2, 4, 8] {
-            for lane_words in [1, 2, 4] {
-                let spec = KernelSpec::Matvec(MatvecSpec {
-                    rows,
-                    cols,
-                    format,
-                    prologue: Prologue::Norm {
-                        eps: 1e-5,
-                        unit_offset: false,
-                    },
-                    epilogue: vec![],
-                    row_from_step: false,
-                    out_offset: 0,
-                    workgroup,
-                    rows_per_workgroup,
-                    lane_words,
-                });
-                let seconds = time(gpu, &spec, format, rows, cols, 1);
-                results.push((seconds, workgroup, rows_per_workgroup, lane_words));
+        for rows in [2, 4, 8] {
+            for words in [1, 2, 4] {
+                let setting = [workgroup, rows, words];
+                results.push((time(setting), setting));
             }
         }
     }
+    results
+}
+
+/// Prints the best settings for a kernel that reads `bytes` of weights, and the worst.
+fn print_sorted(title: &str, bytes: u64, mut results: Vec<(f64, [u32; 3])>) {
     results.sort_by(|a, b| a.0.total_cmp(&b.0));
     println!(
-        "matvec {format} {rows}x{cols}, {:.1} MB; µs, GB/s (threads, rows, words):",
+        "{title}, {:.1} MB; µs, GB/s (threads, rows, words):",
         bytes as f64 / 1e6
     );
-    let show = |&(seconds, threads, rows, words): &(f64, u32, u32, u32)| {
+    let show = |&(seconds, [threads, rows, words]): &(f64, [u32; 3])| {
         println!(
             "  {:7.2} {:6.0}  ({threads}, {rows}, {words})",
             seconds * 1e6,

@@ -96,6 +96,9 @@ fn router_of_odd_sizes() {
         (130, 33, 2),
         (256, 96, 8),
         (512, 64, 10),
+        // More columns than fit in workgroup memory.
+        (8, 4999, 2),
+        (60, 8192, 4),
     ] {
         case(spec(experts, cols, k));
     }

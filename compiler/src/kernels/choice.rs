@@ -63,6 +63,32 @@ pub fn name(experts: u32, route: &RouteSpec, selection_bias: bool) -> String {
     )
 }
 
+/// Bytes of workgroup memory that [`choose`] takes, in workgroups of `workgroup` threads.
+pub fn workgroup_bytes(experts: u32, route: &RouteSpec, workgroup: u32) -> u32 {
+    let joined = if needs_all(route) { 2 * workgroup } else { 0 };
+    4 * (experts + experts.next_multiple_of(RIVALS) + 2 * route.experts_per_token + joined)
+}
+
+/// A number of each expert in a binding. Those of a thread's own expert are loaded when this is made, long before they
+/// are needed, where a thread has one expert only.
+#[derive(Clone, Copy)]
+pub struct PerExpert<'b> {
+    numbers: Array<'b, f32>,
+    own: Option<F32<'b>>,
+}
+
+impl<'b> PerExpert<'b> {
+    pub fn new(b: &'b Builder, numbers: Array<'b, f32>, experts: u32, name: &str) -> Self {
+        let own = (experts <= b.workgroup()).then(|| numbers.load(b.thread().min(experts - 1)).named(name));
+        PerExpert { numbers, own }
+    }
+
+    /// The number of an expert that this thread is asked for by [`choose`].
+    pub fn load(self, expert: U32<'b>) -> F32<'b> {
+        self.own.unwrap_or_else(|| self.numbers.load(expert))
+    }
+}
+
 /// Chooses experts of one token and writes them as its assignments, from `first` on. `score` is asked once for each
 /// expert. Has barriers: uniform control flow only. The workgroup has at least as many threads as a token experts.
 pub fn choose<'b>(
@@ -70,7 +96,7 @@ pub fn choose<'b>(
     route: &RouteSpec,
     experts: u32,
     score: impl FnOnce(U32<'b>) -> F32<'b>,
-    selection_bias: Option<Array<'b, f32>>,
+    selection_bias: Option<PerExpert<'b>>,
     routing: Array<'b, [u32; 2]>,
     first: U32<'b>,
 ) {

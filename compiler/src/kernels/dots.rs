@@ -38,6 +38,17 @@ impl<'b> Input<'b> {
         }
     }
 
+    /// Columns `4 quad .. 4 quad + 4` of `row`: as they are, and as they go into products. Zeros beyond the last
+    /// column, which are only looked for if `guarded`.
+    pub fn quad(&self, row: u32, quad: U32<'b>, guarded: bool) -> (Vec4<'b>, Vec4<'b>) {
+        let x = self.x.load(row, quad, guarded).named("x_quad");
+        let weighted = match self.norm_weight {
+            Some(weight) => x * norm_factor(self.b, &self.prologue, weight, quad, guarded),
+            None => x,
+        };
+        (x, weighted.named("weighted"))
+    }
+
     /// The norm's factor for the whole row, from the sum of its squares; `None` without a norm.
     pub fn scale(&self, squares: impl FnOnce() -> F32<'b>) -> Option<F32<'b>> {
         match self.prologue {

@@ -3,7 +3,7 @@
 use kiln_bundle::Access;
 
 use super::builder::{Builder, KernelError, KernelSource};
-use super::choice::{self, choose};
+use super::choice::{self, PerExpert, choose};
 use super::names::strided;
 use super::{RouteKernelSpec, Variant};
 
@@ -21,6 +21,7 @@ fn body(b: &Builder, spec: &RouteKernelSpec) {
     let selection_bias = spec
         .selection_bias
         .then(|| b.storage::<f32>("selection_bias", Access::Read));
+    let selection_bias = selection_bias.map(|bias| PerExpert::new(b, bias, spec.experts, "own_selection_bias"));
     b.storage::<u32>("step_buffer", Access::Read);
     let routing = b.storage::<[u32; 2]>("routing", Access::ReadWrite);
 

@@ -1,24 +1,26 @@
 //! The router of one token: scores of all experts and the choice, in one workgroup.
 //!
-//! Reading the weights at the pace of one workgroup is what takes time, so each thread has up to eight rows in flight.
-//! The threads form teams: those of a team walk the columns of the same rows, and every team walks the whole input, so
-//! that nothing waits for another team before the sums are joined.
+//! Reading the weights at the pace of one workgroup is what takes time, so they must be on their way always: the threads
+//! form teams, each with up to eight rows, and load their next chunks before they multiply those that they have. The
+//! input, with its norm weight, goes to workgroup memory first, as every team needs all of it. The loop is short on
+//! purpose: one workgroup alone waits for its instructions too.
 
 use kiln_bundle::Access;
 
-use super::builder::{Array, Builder, F32, KernelError, KernelSource, Reduction, U32};
-use super::choice::{self, choose};
-use super::dots::{Dots, Input, Walk};
+use super::builder::{Array, Builder, KernelError, KernelSource, MAX_WORKGROUP_BYTES, Place, Reduction, U32, Vec4};
+use super::choice::{self, PerExpert, choose};
+use super::dots::Input;
 use super::epilogue;
-use super::names::flag;
-use super::weight::Weight;
-use super::{RouterSpec, Variant};
+use super::names::{flag, lettered};
+use super::weight::{Chunk, KeptChunk, Weight, offset_sum};
+use super::{Prologue, RouterSpec, Variant};
 
 const WORKGROUP: u32 = 256;
 /// Most rows of a thread, and words of a row that it takes at a time.
 const ROWS: u32 = 8;
 const LANE_WORDS: u32 = 4;
-const WORDS_IN_FLIGHT: u32 = 64;
+/// Chunks of each row that a thread waits for while it multiplies another.
+const AHEAD: u32 = 2;
 /// Most sums that one thread joins in the end.
 const MOST_PARTS: u32 = 16;
 
@@ -54,6 +56,11 @@ impl Teams {
             rows: experts.div_ceil(teams),
         }
     }
+
+    /// Vectors of four that hold a sum for each row of a thread.
+    fn fours(&self) -> u32 {
+        self.rows.div_ceil(4)
+    }
 }
 
 pub fn build(spec: &RouterSpec, variant: Variant) -> Result<KernelSource, KernelError> {
@@ -73,55 +80,55 @@ fn body<'b>(b: &'b Builder, spec: &RouterSpec) {
         .then(|| b.storage::<f32>("selection_bias", Access::Read));
     let routing = b.storage::<[u32; 2]>("routing", Access::ReadWrite);
 
-    let Teams { threads, teams, rows } = Teams::new(spec.experts);
-    let (team, member) = match teams {
-        1 => (b.literal(0), b.thread()),
-        _ => (
-            (b.thread() / threads).named("team"),
-            (b.thread() % threads).named("member"),
-        ),
+    let teams = Teams::new(spec.experts);
+    let slabs = Slabs::new(spec, &weight, &teams);
+    let staged = b.shared::<[f32; 4]>("staged", slabs.quads.max(teams.fours() * WORKGROUP));
+    let squares = (spec.prologue != Prologue::Direct).then(|| b.variable("squares", 0.0));
+    let walk = Walk::new(b, spec, weight, &teams);
+    let add_slab = |first_chunk: U32<'b>| {
+        let quads = slabs.load(b, &input, first_chunk * (weight.chunk / 4));
+        let kept = walk.load_ahead(first_chunk);
+        slabs.stage(b, staged, &quads, squares);
+        b.barrier();
+        let end = match slabs.count {
+            1 => b.literal(walk.chunks),
+            _ => (first_chunk + slabs.chunks).min(walk.chunks).named("end"),
+        };
+        walk.add(&kept, first_chunk, end, staged);
     };
-    let rows: Vec<U32> = (0..rows).map(|i| (team + i * teams).named("row")).collect();
-    // The last row of some teams may be beyond the experts.
-    let exact = spec.experts.is_multiple_of(teams);
-    let read: Vec<U32> = rows
-        .iter()
-        .map(|&row| {
-            if exact {
-                row
-            } else {
-                row.min(spec.experts - 1).named("row_there")
-            }
-        })
-        .collect();
-    let dots = Dots::new(&input, rows.len() as u32);
-    let walk = Walk {
-        first: member,
-        step: threads,
-        words_in_flight: WORDS_IN_FLIGHT,
+    let own = |numbers: Option<Array<'b, f32>>, name: &str| {
+        numbers.map(|numbers| PerExpert::new(b, numbers, spec.experts, name))
     };
-    dots.add(&weight, &read, b.literal(0), walk);
-
-    // [member][expert], so that neighbouring threads that join the sums read neighbouring numbers.
-    let partial = b.shared::<f32>("partial", threads * spec.experts);
-    let first_partial = (member * spec.experts).named("first_partial");
-    for (row, sum) in rows.iter().zip(&dots.sums) {
-        let store = || partial.store(first_partial + *row, sum.load());
-        match exact {
-            true => store(),
-            false => b.if_(row.lt(spec.experts), store),
-        }
+    let bias = own(bias, "own_bias");
+    let selection_bias = own(selection_bias, "own_selection_bias");
+    if slabs.count == 1 {
+        add_slab(b.literal(0));
+    } else {
+        b.range(
+            "first_chunk",
+            0,
+            b.constant("CHUNKS", walk.chunks),
+            slabs.chunks,
+            |first| {
+                add_slab(first);
+                // The next slab takes its place.
+                b.barrier();
+            },
+        );
     }
-    b.barrier();
-    // Every team has summed the squares.
-    let squares = dots.squares();
+
     let scale = input.scale(|| {
-        let squares = squares.expect("summed for the norm");
-        b.reduce_one("squares_parts", Reduction::Sum, squares) * (1.0 / teams as f32)
+        let squares = squares.expect("summed for the norm").load();
+        b.reduce_one("squares_parts", Reduction::Sum, squares)
     });
-    let parts = fold(b, partial, spec.experts, threads);
+    if scale.is_none() {
+        b.barrier();
+    }
+    let parts = walk.join(staged, &teams);
     let score = |expert: U32<'b>| {
-        let mut score = sum_of(partial, expert, parts, threads / parts * spec.experts);
+        let (row, team) = (expert / teams.teams, expert % teams.teams);
+        let first = ((row / 4 * teams.teams + team) * teams.threads).named("first_part");
+        let mut score = sum_of(staged, first, parts, 1).component_at(row % 4);
         if let Some(scale) = scale {
             score = score * scale;
         }
@@ -141,31 +148,202 @@ fn body<'b>(b: &'b Builder, spec: &RouterSpec) {
     );
 }
 
-/// Joins the members' sums of each expert, `[members][experts]`, so that `parts` of them are left, each the first of
-/// those that it joins. The threads share the work; few parts are left for one thread to join.
-fn fold(b: &Builder, partial: Array<'_, f32>, experts: u32, members: u32) -> u32 {
-    let columns = experts.next_power_of_two();
-    let parts = (WORKGROUP / columns).clamp(1, members.min(MOST_PARTS));
-    if parts == 1 || parts == members {
-        return members;
-    }
-    let expert = (b.thread() % columns).named("column");
-    let part = (b.thread() / columns).named("part");
-    let join = || {
-        let first = (part * (members / parts * experts) + expert).named("first_of_part");
-        partial.store(first, sum_of(partial, first, members / parts, experts));
-    };
-    match columns == experts && columns * parts == WORKGROUP {
-        true => join(),
-        false => b.if_(expert.lt(experts) & part.lt(parts), join),
-    }
-    b.barrier();
-    parts
+/// How the columns are divided, so that a slab of the input fits in workgroup memory.
+struct Slabs {
+    count: u32,
+    /// Of the weight, in a slab; the last may have fewer.
+    chunks: u32,
+    /// Of the input, in a slab.
+    quads: u32,
+    /// Quads of the input: beyond, there are zeros.
+    all_quads: u32,
 }
 
-/// The sum of `count` numbers, `stride` apart.
-fn sum_of<'b>(numbers: Array<'b, f32>, first: U32<'b>, count: u32, stride: u32) -> F32<'b> {
-    let loaded: Vec<F32> = (0..count).map(|i| numbers.load(first + i * stride)).collect();
-    let sum = loaded.into_iter().reduce(|sum, number| sum + number);
-    sum.expect("at least one number")
+impl Slabs {
+    fn new(spec: &RouterSpec, weight: &Weight, teams: &Teams) -> Self {
+        let squares = 4 * WORKGROUP;
+        let others = choice::workgroup_bytes(spec.experts, &spec.route, WORKGROUP) + squares;
+        // Room that the sums need in the end anyway.
+        let bytes = (MAX_WORKGROUP_BYTES - others).max(16 * teams.fours() * WORKGROUP);
+        let chunks = weight.chunks(spec.cols);
+        let count = chunks.div_ceil(bytes / (4 * weight.chunk));
+        let chunks = chunks.div_ceil(count);
+        Slabs {
+            count,
+            chunks,
+            quads: chunks * weight.chunk / 4,
+            all_quads: spec.cols / 4,
+        }
+    }
+
+    /// This thread's quads of the slab that begins with quad `first`: their places in it, and what is there.
+    fn load<'b>(&self, b: &'b Builder, input: &Input<'b>, first: U32<'b>) -> Vec<Quad<'b>> {
+        (0..self.quads.div_ceil(WORKGROUP))
+            .map(|i| {
+                let place = (b.thread() + i * WORKGROUP).named("place");
+                let end = (i + 1) * WORKGROUP;
+                let guarded = self.count > 1 || end > self.all_quads;
+                let (x, weighted) = input.quad(0, first + place, guarded);
+                Quad {
+                    place,
+                    inside: end <= self.quads,
+                    x,
+                    weighted,
+                }
+            })
+            .collect()
+    }
+
+    fn stage<'b>(
+        &self,
+        b: &'b Builder,
+        staged: Array<'b, [f32; 4]>,
+        quads: &[Quad<'b>],
+        squares: Option<Place<'b, f32>>,
+    ) {
+        for quad in quads {
+            let store = || {
+                staged.store(quad.place, quad.weighted);
+                if let Some(squares) = squares {
+                    squares.add(quad.x.dot(quad.x));
+                }
+            };
+            match quad.inside {
+                true => store(),
+                false => b.if_(quad.place.lt(self.quads), store),
+            }
+        }
+    }
+}
+
+struct Quad<'b> {
+    place: U32<'b>,
+    /// Whether it is certain that the place is in the slab.
+    inside: bool,
+    x: Vec4<'b>,
+    /// With the norm weight.
+    weighted: Vec4<'b>,
+}
+
+/// One thread's way through its rows.
+struct Walk<'b> {
+    b: &'b Builder,
+    weight: Weight<'b>,
+    member: U32<'b>,
+    step: u32,
+    /// Of a row.
+    chunks: u32,
+    /// Those beyond the experts are the last expert again, whose sums nobody reads.
+    rows: Vec<U32<'b>>,
+    sums: Vec<Place<'b, f32>>,
+}
+
+impl<'b> Walk<'b> {
+    fn new(b: &'b Builder, spec: &RouterSpec, weight: Weight<'b>, teams: &Teams) -> Self {
+        let (team, member) = match teams.teams {
+            1 => (b.literal(0), b.thread()),
+            _ => (
+                (b.thread() / teams.threads).named("team"),
+                (b.thread() % teams.threads).named("member"),
+            ),
+        };
+        let row = |i: u32| {
+            let row = team + i * teams.teams;
+            match (i + 1) * teams.teams <= spec.experts {
+                true => row.named("row"),
+                false => row.min(spec.experts - 1).named("row"),
+            }
+        };
+        Walk {
+            b,
+            weight,
+            member,
+            step: teams.threads,
+            chunks: weight.chunks(spec.cols),
+            rows: (0..teams.rows).map(row).collect(),
+            sums: (0..teams.rows as usize)
+                .map(|i| b.variable(&lettered("sum", i), 0.0))
+                .collect(),
+        }
+    }
+
+    /// One chunk of each row: the last where there are no more.
+    fn load(&self, chunk: U32<'b>) -> Vec<Chunk<'b>> {
+        let chunk = chunk.min(self.chunks - 1).named("nearest");
+        let rows = self.rows.iter().enumerate();
+        rows.map(|(i, &row)| self.weight.load(row, chunk, &lettered("", i)))
+            .collect()
+    }
+
+    /// The first chunks of a slab, nearest first.
+    fn load_ahead(&self, first_chunk: U32<'b>) -> Vec<Vec<KeptChunk<'b>>> {
+        let first = first_chunk + self.member;
+        let loaded: Vec<Vec<Chunk>> = (0..AHEAD).map(|i| self.load(first + i * self.step)).collect();
+        let keep = |chunks: Vec<Chunk<'b>>| {
+            let chunks = chunks.iter().enumerate();
+            chunks.map(|(i, chunk)| chunk.keep(&lettered("", i))).collect()
+        };
+        loaded.into_iter().map(keep).collect()
+    }
+
+    /// Adds the products of the slab up to chunk `end`, whose first chunks are in `kept`.
+    fn add(&self, kept: &[Vec<KeptChunk<'b>>], first_chunk: U32<'b>, end: U32<'b>, staged: Array<'b, [f32; 4]>) {
+        let b = self.b;
+        let quads = self.weight.chunk / 4;
+        b.range("chunk", first_chunk + self.member, end, self.step, |chunk| {
+            let next = self.load(chunk + AHEAD * self.step);
+            let place = ((chunk - first_chunk) * quads).named("first_quad");
+            let x: Vec<Vec4> = (0..quads)
+                .map(|i| staged.load(place + i).named(&lettered("x", i as usize)))
+                .collect();
+            let offset_sum = offset_sum(self.weight.format, &x);
+            for (sum, kept) in self.sums.iter().zip(&kept[0]) {
+                sum.add(kept.load().dot(&x, offset_sum));
+            }
+            for pair in kept.windows(2) {
+                for (place, next) in pair[0].iter().zip(&pair[1]) {
+                    place.store(&next.load());
+                }
+            }
+            for (place, next) in kept.last().expect("some ahead").iter().zip(&next) {
+                place.store(next);
+            }
+        });
+    }
+
+    /// Joins the sums in `staged`, which nobody reads any more, so that a few are left for each row: four rows to a
+    /// vector, `[four][team][part]`, the parts at the beginning of a place for each member. Gives the number of parts.
+    fn join(&self, staged: Array<'b, [f32; 4]>, teams: &Teams) -> u32 {
+        let b = self.b;
+        for (four, sums) in (0..).zip(self.sums.chunks(4)) {
+            let mut sums: Vec<_> = sums.iter().map(|sum| sum.load()).collect();
+            sums.resize(4, b.literal(0.0));
+            staged.store(b.thread() + four * WORKGROUP, b.vector(&sums));
+        }
+        b.barrier();
+        let columns = teams.fours() * teams.teams;
+        let parts = (WORKGROUP / columns).clamp(1, teams.threads.min(MOST_PARTS));
+        if parts == teams.threads {
+            return parts;
+        }
+        let join = || {
+            let (column, part) = (b.thread() / parts, b.thread() % parts);
+            let first = (column * teams.threads + part).named("first_of_part");
+            // No other thread reads this place.
+            staged.store(first, sum_of(staged, first, teams.threads / parts, parts));
+        };
+        match columns * parts == WORKGROUP {
+            true => join(),
+            false => b.if_(b.thread().lt(columns * parts), join),
+        }
+        b.barrier();
+        parts
+    }
+}
+
+/// The sum of `count` vectors, `stride` apart.
+fn sum_of<'b>(vectors: Array<'b, [f32; 4]>, first: U32<'b>, count: u32, stride: u32) -> Vec4<'b> {
+    let loaded: Vec<Vec4> = (0..count).map(|i| vectors.load(first + i * stride)).collect();
+    let sum = loaded.into_iter().reduce(|sum, vector| sum + vector);
+    sum.expect("at least one vector")
 }

@@ -2,7 +2,7 @@
 
 use kiln_bundle::Access;
 
-use super::builder::{Array, Builder, F32, Operand, U32, UVec4, Value, Vec4};
+use super::builder::{Array, Builder, F32, Operand, Place, U32, UVec4, Value, Vec4};
 use super::names::lettered;
 use crate::weights::{WeightFormat, padded};
 
@@ -42,9 +42,27 @@ pub struct Chunk<'b> {
     scale: Option<(U32<'b>, U32<'b>)>,
 }
 
+#[derive(Clone, Copy)]
 enum Raw<'b> {
-    Words(Vec<U32<'b>>),
+    One(U32<'b>),
+    Two(Value<'b, [u32; 2]>),
+    Four(UVec4<'b>),
     Floats(Vec4<'b>),
+}
+
+/// A chunk in variables, for loops that load chunks before they use them.
+pub struct KeptChunk<'b> {
+    b: &'b Builder,
+    format: WeightFormat,
+    raw: KeptRaw<'b>,
+    scale: Option<(Place<'b, u32>, Place<'b, u32>)>,
+}
+
+enum KeptRaw<'b> {
+    One(Place<'b, u32>),
+    Two(Place<'b, [u32; 2]>),
+    Four(Place<'b, [u32; 4]>),
+    Floats(Place<'b, [f32; 4]>),
 }
 
 impl<'b> Weight<'b> {
@@ -116,15 +134,9 @@ impl<'b> Weight<'b> {
         let at = row * self.row_chunks + chunk;
         let packed = format!("packed{label}");
         let raw = match self.words {
-            Words::One(array) => Raw::Words(vec![array.load(at).named(&packed)]),
-            Words::Two(array) => {
-                let pair = array.load(at).named(&packed);
-                Raw::Words(vec![pair.x(), pair.y()])
-            }
-            Words::Four(array) => {
-                let four: UVec4 = array.load(at).named(&packed);
-                Raw::Words((0..4).map(|word| four.component(word)).collect())
-            }
+            Words::One(array) => Raw::One(array.load(at).named(&packed)),
+            Words::Two(array) => Raw::Two(array.load(at).named(&packed)),
+            Words::Four(array) => Raw::Four(array.load(at).named(&packed)),
             Words::Floats(array) => Raw::Floats(array.load(at).named("weights")),
         };
         let scale = self.scales.map(|scales| self.load_scale(scales, row, chunk, label));
@@ -152,6 +164,25 @@ impl<'b> Weight<'b> {
 }
 
 impl<'b> Chunk<'b> {
+    /// Puts the chunk into new variables; `label` ends their names in the text.
+    pub fn keep(&self, label: &str) -> KeptChunk<'b> {
+        let name = format!("kept{label}");
+        KeptChunk {
+            b: self.b,
+            format: self.format,
+            raw: match self.raw {
+                Raw::One(word) => KeptRaw::One(self.b.variable(&name, word)),
+                Raw::Two(pair) => KeptRaw::Two(self.b.variable(&name, pair)),
+                Raw::Four(four) => KeptRaw::Four(self.b.variable(&name, four)),
+                Raw::Floats(four) => KeptRaw::Floats(self.b.variable(&name, four)),
+            },
+            scale: self.scale.map(|(word, bits)| {
+                let word = self.b.variable(&format!("kept_scale{label}"), word);
+                (word, self.b.variable(&format!("kept_scale_bits{label}"), bits))
+            }),
+        }
+    }
+
     /// `Σ w · x` over the chunk; `offset_sum` must be that of [`offset_sum`].
     pub fn dot(&self, x: &[Vec4<'b>], offset_sum: Option<F32<'b>>) -> F32<'b> {
         let terms = self.quants().into_iter().zip(x).map(|(q, &x)| q.dot(x));
@@ -187,9 +218,11 @@ impl<'b> Chunk<'b> {
 
     /// The stored numbers as f32, before scale and minimum.
     fn quants(&self) -> Vec<Vec4<'b>> {
-        let words = match &self.raw {
-            Raw::Floats(four) => return vec![*four],
-            Raw::Words(words) => words,
+        let words: Vec<U32> = match self.raw {
+            Raw::Floats(four) => return vec![four],
+            Raw::One(word) => vec![word],
+            Raw::Two(pair) => vec![pair.x(), pair.y()],
+            Raw::Four(four) => (0..4).map(|word| four.component(word)).collect(),
         };
         match self.format {
             WeightFormat::F32 => unreachable!("f32 weights are bound as vec4<f32>"),
@@ -250,6 +283,38 @@ impl<'b> Chunk<'b> {
             return (Some(exponent.bitcast::<f32>() * 0.5), None);
         }
         (Some((word >> bits).unpack2x16_float().x()), None)
+    }
+}
+
+impl<'b> KeptChunk<'b> {
+    /// The chunk that the variables hold now.
+    pub fn load(&self) -> Chunk<'b> {
+        Chunk {
+            b: self.b,
+            format: self.format,
+            raw: match self.raw {
+                KeptRaw::One(word) => Raw::One(word.load()),
+                KeptRaw::Two(pair) => Raw::Two(pair.load()),
+                KeptRaw::Four(four) => Raw::Four(four.load()),
+                KeptRaw::Floats(four) => Raw::Floats(four.load()),
+            },
+            scale: self.scale.map(|(word, bits)| (word.load(), bits.load())),
+        }
+    }
+
+    /// Sets the variables to another chunk of the same weight.
+    pub fn store(&self, chunk: &Chunk<'b>) {
+        match (&self.raw, chunk.raw) {
+            (KeptRaw::One(place), Raw::One(word)) => place.store(word),
+            (KeptRaw::Two(place), Raw::Two(pair)) => place.store(pair),
+            (KeptRaw::Four(place), Raw::Four(four)) => place.store(four),
+            (KeptRaw::Floats(place), Raw::Floats(four)) => place.store(four),
+            _ => unreachable!("chunks of one weight have one size"),
+        }
+        if let (Some((word_place, bits_place)), Some((word, bits))) = (self.scale, chunk.scale) {
+            word_place.store(word);
+            bits_place.store(bits);
+        }
     }
 }
 

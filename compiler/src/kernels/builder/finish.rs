@@ -43,7 +43,7 @@ pub enum KernelError {
 
 /// What `base` guarantees, and so the most that any kernel uses.
 const MAX_INVOCATIONS: u32 = 256;
-const MAX_WORKGROUP_BYTES: u32 = 16_352;
+pub const MAX_WORKGROUP_BYTES: u32 = 16_352;
 const MAX_STORAGE_BUFFERS: u32 = 8;
 
 impl Builder {

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use kiln_bundle::Access;
 use naga::{Block, Expression, Handle, Literal, Module, Span, Statement, TypeInner};
 
-pub use finish::{KernelError, KernelSource};
+pub use finish::{KernelError, KernelSource, MAX_WORKGROUP_BYTES};
 pub use memory::{Array, AtomicArray, Place};
 pub use reduce::{Reduction, Totals};
 pub use value::{Bool, F32, Float, Integer, Kind, Number, Operand, U32, UVec4, Value, Vec4};
