@@ -1,5 +1,6 @@
 //! Times matvec and GEMM kernels on the GPU over shapes and settings, to choose the settings by, the experts of
-//! mixtures for one token (`experts`) and for chunks of tokens (`grouped`), and what Qwen3.5-4B has in the place of attention:
+//! mixtures for one token (`experts`) and for chunks of tokens (`grouped`), and what Qwen3.5-4B has in the place of
+//! attention (`mixers`):
 //! `cargo run --release -p kiln-codegen-tests --example time_kernels [matvec|gemm|experts|grouped|mixers] [ROWSxCOLS ..]`
 //!
 //! Each dispatch waits for the one before, as in a model, and finds its weights in memory, not in a cache: a ring of

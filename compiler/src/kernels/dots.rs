@@ -72,10 +72,12 @@ pub struct Walk<'b> {
 }
 
 impl Walk<'_> {
-    /// Chunks taken at a time.
+    /// Chunks taken at a time: no more than as many rounds need, as those that are not there take time too.
     fn together(&self, weight: &Weight, rows: usize, chunks: u32) -> u32 {
         let words = weight.chunk_words() * rows as u32;
-        (self.words_in_flight / words).clamp(1, chunks.div_ceil(self.step))
+        let most = (self.words_in_flight / words).max(1);
+        let taken = chunks.div_ceil(self.step);
+        taken.div_ceil(taken.div_ceil(most))
     }
 }
 

@@ -252,19 +252,22 @@ impl<'b> Chunk<'b> {
         [word & low_nibbles, (word >> 4) & low_nibbles].map(|bytes| bytes.unpack4x_u8().cast())
     }
 
-    /// Doubled E2M1 values (0, 1, 2, 3, 4, 6, 8, 12 and their negatives), four at a time in the bytes of a word; placed
-    /// as [`Self::nibbles`].
+    /// Doubled E2M1 values (0, 1, 2, 3, 4, 6, 8, 12 and their negatives), placed as [`Self::nibbles`]. Unpacking these
+    /// is most of the work of a product with them, so all eight are made at once as long as they fit in nibbles.
     fn e2m1(&self, word: U32<'b>) -> [Vec4<'b>; 2] {
-        let ones = self.b.constant("BYTE_ONES", 0x0101_0101);
-        let magnitude_bits = self.b.constant("MAGNITUDE_BITS", 0x0707_0707);
-        [word, word >> 4].map(|codes| {
-            let m = codes & magnitude_bits;
-            // The number itself, plus its lower two bits where bit 2 is set, plus 2 for the last one, 7.
-            let large = (m >> 2) & ones;
-            let doubled = m + (m & (large * 3)) + ((large & (m >> 1) & m) << 1);
+        let b = self.b;
+        let ones = b.constant("NIBBLE_ONES", 0x1111_1111);
+        let m = (word & b.constant("MAGNITUDE_BITS", 0x7777_7777)).named("magnitude_codes");
+        // The number itself, plus its lower two bits where bit 2 is set, plus 2 for the last one, 7.
+        let large = ((m >> 2) & ones).named("large");
+        let doubled = (m + (m & (large * 3)) + ((large & (m >> 1) & m) << 1)).named("magnitudes");
+        let low_nibbles = b.constant("LOW_NIBBLES", 0x0f0f_0f0f);
+        let byte_ones = b.constant("BYTE_ONES", 0x0101_0101);
+        let halves = [(doubled, word >> 3), (doubled >> 4, word >> 7)];
+        halves.map(|(magnitudes, signs)| {
             // Two's complement; nothing carries into the next byte, because there is no minus zero.
-            let negative = (codes >> 3) & ones;
-            let signed = (doubled ^ (negative * 0xff)) + negative;
+            let negative = (signs & byte_ones).named("negative");
+            let signed = ((magnitudes & low_nibbles) ^ (negative * 0xff)) + negative;
             signed.unpack4x_i8().cast()
         })
     }
