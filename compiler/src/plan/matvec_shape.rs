@@ -19,7 +19,7 @@ pub struct MatvecShape {
 /// there are many workgroups left.
 pub fn matvec_shape(profile: &Profile, rows: u32, cols: u32, format: WeightFormat) -> MatvecShape {
     let lane_words = match format {
-        WeightFormat::Q4 { .. } => 1,
+        WeightFormat::Q4 { .. } | WeightFormat::Mxfp4 => 1,
         _ => 2,
     };
     let loads = cols.div_ceil(format.elements_per_vec4() / 4 * lane_words);
