@@ -27,6 +27,9 @@ pub struct DeviceOptions {
     pub precise: bool,
     /// Ask for timestamp queries where the adapter has them (needed to time kernels).
     pub timestamps: bool,
+    /// Features that the host has seen itself and asks for when it opens the device. wgpu sees no `subgroups` in a
+    /// browser.
+    pub host_features: Vec<Feature>,
 }
 
 /// A device opened with exactly what one variant needs.
@@ -54,12 +57,13 @@ impl Device {
             Some(part) => name.to_lowercase().contains(&part.to_lowercase()),
             None => true,
         };
+        let host = needs::flags(&options.host_features);
         let mut refused = None;
         for (adapter, name) in all.iter().zip(&names).filter(|(_, name)| matches(name)) {
             let mut missing = Vec::new();
             for &index in &candidates {
                 let variant = &manifest.variants[index];
-                let lacks = needs::missing(variant, adapter.features(), &adapter.limits());
+                let lacks = needs::missing(variant, adapter.features() | host, &adapter.limits());
                 if lacks.is_empty() {
                     return Self::request(adapter, name, variant, index, options.timestamps).await;
                 }
@@ -83,7 +87,7 @@ impl Device {
         index: usize,
         timestamps: bool,
     ) -> Result<Self, Error> {
-        let mut required_features = needs::features(variant);
+        let mut required_features = needs::flags(&variant.features);
         if timestamps {
             required_features |= adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         }

@@ -1,0 +1,137 @@
+import { isKilnError, KilnError, throwIfAborted } from './errors.js';
+import { Generation, type StopReason } from './generation.js';
+import type { Model } from './model.js';
+import type { GenerateOptions, Prompt } from './options.js';
+import { settle, type WasmSession } from './wasm.js';
+
+/** One conversation's state on the device. Calls wait for those before them. */
+export class Session {
+  #wasm: WasmSession | undefined;
+  /** The load of the model that the state belongs to. */
+  #epoch = -1;
+  /** The tokens that the state stands for; they outlive the device. */
+  #tokens: number[] = [];
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** Made by `model.session()`. */
+  constructor(
+    private model: Model,
+    readonly context: number | undefined,
+  ) {}
+
+  /** The tokens in the state. */
+  get tokens(): readonly number[] {
+    return this.#tokens;
+  }
+
+  /** Answers a prompt. What the state has of it already is not computed again. */
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    const stops = typeof options.stop === 'string' ? [options.stop] : (options.stop ?? []);
+    const generation = new Generation(this.model.text?.stream(stops));
+    void this.#exclusive(() => this.#run(generation, prompt, options)).catch((error) => generation.fail(error));
+    return generation;
+  }
+
+  /** Appends tokens to the state, e.g. a prompt that will be needed soon. */
+  feed(prompt: Prompt, options: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.#exclusive(async () => {
+      const ids = this.model.encode(prompt);
+      await this.#with(options.signal, (wasm, cancel) => settle(wasm.feed(Uint32Array.from(ids), cancel)));
+    });
+  }
+
+  /** Forgets everything. */
+  reset(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#tokens = [];
+      if (this.#epoch === this.model.epoch) this.#wasm?.reset();
+    });
+  }
+
+  /** Frees the state's memory. */
+  dispose(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#wasm?.free();
+      this.#wasm = undefined;
+      this.#tokens = [];
+    });
+  }
+
+  async #run(generation: Generation, prompt: Prompt, options: GenerateOptions): Promise<void> {
+    const started = performance.now();
+    const { signal } = options;
+    const ids = this.model.encode(prompt, options);
+    if (ids.length === 0) throw new KilnError('usage', 'the prompt is empty; give at least one token');
+    let left = false;
+    const end = new AbortController();
+    generation.onReturn = () => {
+      left = true;
+      end.abort();
+    };
+    const ended = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
+    let firstTokenMs = 0;
+    const onToken = (id: number) => {
+      firstTokenMs ||= performance.now() - started;
+      if (left || !generation.add(id)) return false;
+      return this.model.pacer.wait(ended);
+    };
+    let usage = { promptTokens: ids.length, cachedTokens: 0 };
+    const report = await this.#with(ended, async (wasm, cancel) => {
+      const fed = await settle(wasm.feedOnlyNew(Uint32Array.from(ids), cancel));
+      usage = { promptTokens: ids.length, cachedTokens: ids.length - fed };
+      return settle(wasm.generate(this.model.wasmOptions(options), cancel, onToken));
+    }).catch((error) => {
+      // The consumer left while the prompt was fed.
+      if (left) return undefined;
+      throw error;
+    });
+    if (report?.stop === 'canceled' || !report) throwIfAborted(signal);
+    const { totalMs = 0, firstTokenMs: first = 0, encodingMs = 0, stop = 'dropped' } = report ?? {};
+    const following = generation.ids.length - 1;
+    generation.complete(stop as StopReason, usage, {
+      firstTokenMs,
+      totalMs: performance.now() - started,
+      tokensPerSecond: following > 0 ? (following * 1000) / (totalMs - first) : undefined,
+      encodingMs,
+    });
+  }
+
+  /** Runs with a live state, and notes what the state holds afterwards. */
+  async #with<T>(signal: AbortSignal | undefined, run: (wasm: WasmSession, cancel: InstanceType<Model['module']['Cancel']>) => Promise<T>): Promise<T> {
+    throwIfAborted(signal);
+    const wasm = await this.#open();
+    const cancel = new this.model.module.Cancel();
+    const stop = () => cancel.cancel();
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      const result = await run(wasm, cancel);
+      this.#tokens = [...wasm.tokens];
+      return result;
+    } catch (error) {
+      throwIfAborted(signal);
+      if (isKilnError(error, 'device-lost') || isKilnError(error, 'internal')) this.model.markLost();
+      else this.#tokens = [...wasm.tokens];
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  /** The state, made anew on a device that was lost and loaded again. */
+  async #open(): Promise<WasmSession> {
+    const loaded = await this.model.ready();
+    if (this.#wasm && this.#epoch === this.model.epoch) return this.#wasm;
+    this.#wasm = await settle(loaded.wasm.session(this.context));
+    this.#epoch = this.model.epoch;
+    if (this.#tokens.length > 0) {
+      await settle(this.#wasm.feed(Uint32Array.from(this.#tokens), new this.model.module.Cancel()));
+    }
+    return this.#wasm;
+  }
+
+  #exclusive<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(run);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+}
