@@ -151,6 +151,17 @@ export class BundleReader {
     private files: Map<string, Uint8Array>,
   ) {}
 
+  /** The text of a kernel. */
+  text(file: string): string {
+    return new TextDecoder().decode(this.files.get(file));
+  }
+
+  /** Begins with the weights before they are asked for, and waits for the first of them. */
+  async prefetch(): Promise<void> {
+    const shard = this.bundle.manifest.shards[0];
+    if (shard) await this.read(shard.file, 0, Math.min(4, shard.bytes));
+  }
+
   async size(file: string): Promise<number> {
     return this.files.get(file)?.byteLength ?? this.bundle.manifest.shards.find((shard) => shard.file === file)?.bytes ?? 0;
   }

@@ -1,5 +1,5 @@
 import type { Cache } from './cache.js';
-import { KilnError } from './errors.js';
+import { KilnError, throwIfAborted } from './errors.js';
 import type { Shard } from './manifest.js';
 import type { ProgressMeter } from './progress.js';
 import { ATTEMPTS, type Transport } from './transport.js';
@@ -63,7 +63,7 @@ async function* download(source: ShardSource, shard: Shard, offset: number): Asy
     try {
       const { total, chunks } = await source.transport.from(url, began);
       if (total !== undefined && total !== shard.bytes) throw wrongSize(shard, total);
-      for await (let chunk of chunks) {
+      for await (let chunk of untilBroken(chunks)) {
         while (chunk.byteLength > 0) {
           if (offset === shard.bytes) throw wrongSize(shard, shard.bytes + chunk.byteLength);
           const taken = chunk.subarray(0, piece.byteLength - filled);
@@ -84,6 +84,7 @@ async function* download(source: ShardSource, shard: Shard, offset: number): Asy
       const loaded = offset + filled;
       failures = loaded > began ? 0 : failures + 1;
       if (error instanceof EndedEarly && failures > ATTEMPTS) {
+        throwIfAborted(source.signal);
         throw new KilnError('truncated', `${url} ends after ${loaded} bytes, the manifest says ${shard.bytes}; upload the file again, or try later`, { url, expected: shard.bytes, found: loaded });
       }
       await source.transport.beforeRetry(url, error, failures, loaded);
@@ -94,6 +95,15 @@ async function* download(source: ShardSource, shard: Shard, offset: number): Asy
 /** The body was shorter than the file. */
 class EndedEarly extends Error {
   override message = 'the connection ended early';
+}
+
+/** A connection that breaks within a body ends it early. */
+async function* untilBroken(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks;
+  } catch (cause) {
+    throw new EndedEarly(undefined, { cause });
+  }
 }
 
 function wrongSize(shard: Shard, found: number): KilnError {

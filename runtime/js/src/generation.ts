@@ -1,4 +1,3 @@
-import type { TokenStream } from './text.js';
 import { Stream } from './stream.js';
 
 /** One token of an answer. */
@@ -42,10 +41,8 @@ export class Generation extends Stream<Token> {
   readonly result: Promise<Result>;
   #resolve!: (result: Result) => void;
   #reject!: (error: unknown) => void;
-  #text = '';
-  #ids: number[] = [];
 
-  constructor(private texts: TokenStream | undefined) {
+  constructor() {
     super();
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -55,33 +52,7 @@ export class Generation extends Stream<Token> {
     this.result.catch(() => {});
   }
 
-  /** Adds a token; false: a stop text is complete. */
-  add(id: number): boolean {
-    const text = this.texts?.push(id) ?? '';
-    this.#ids.push(id);
-    this.#text += text;
-    this.push({ id, text });
-    return !this.texts?.stopped;
-  }
-
-  /** The ids so far. */
-  get ids(): readonly number[] {
-    return this.#ids;
-  }
-
-  complete(stop: StopReason, usage: Omit<Result['usage'], 'completionTokens'>, timings: Timings): void {
-    const stopped = this.texts?.stopped ?? false;
-    const rest = this.texts?.finish() ?? '';
-    this.#text += rest;
-    const last = this.#ids.at(-1);
-    if (rest !== '' && last !== undefined) this.push({ id: last, text: rest });
-    const result = {
-      text: this.#text,
-      ids: this.#ids,
-      stop: stopped ? ('stop-text' as const) : stop,
-      usage: { ...usage, completionTokens: this.#ids.length },
-      timings,
-    };
+  complete(result: Result): void {
     this.#resolve(result);
     this.end();
   }

@@ -111,9 +111,9 @@ let opening: Promise<unknown> = Promise.resolve();
 
 /**
  * Runs `open`, in which the wasm module asks the globals for an adapter and a device, so that it gets the host's.
- * `onDevice` sees the device. The globals are as before when it has it.
+ * `onDevice` sees the device first. The globals are as before once the adapter was asked for.
  */
-export function withHost<T>(host: Host, open: () => Promise<T>, onDevice: (device: GPUDevice) => void): Promise<T> {
+export function withHost<T>(host: Host, open: () => Promise<T>, onDevice: (device: GPUDevice) => Promise<void>): Promise<T> {
   const run = opening.then(() => openWith(host, open, onDevice));
   opening = run.then(
     (opened) => opened.asked,
@@ -122,7 +122,7 @@ export function withHost<T>(host: Host, open: () => Promise<T>, onDevice: (devic
   return run.then((opened) => opened.result);
 }
 
-async function openWith<T>(host: Host, open: () => Promise<T>, onDevice: (device: GPUDevice) => void) {
+async function openWith<T>(host: Host, open: () => Promise<T>, onDevice: (device: GPUDevice) => Promise<void>) {
   const restore: (() => void)[] = [];
   const replace = (target: object, key: string, value: unknown) => {
     const before = Object.getOwnPropertyDescriptor(target, key);
@@ -157,22 +157,18 @@ async function openWith<T>(host: Host, open: () => Promise<T>, onDevice: (device
 }
 
 /** The adapter as wgpu sees it: its device is asked for with what wgpu 30 does not know of. */
-function adapterFor(host: Host, onDevice: (device: GPUDevice) => void): GPUAdapter {
+function adapterFor(host: Host, onDevice: (device: GPUDevice) => Promise<void>): GPUAdapter {
   const { adapter } = host;
-  const requestDevice = GPUAdapterPrototype(adapter).requestDevice;
+  const { requestDevice } = Object.getPrototypeOf(adapter) as GPUAdapter;
   define(adapter, 'requestDevice', async (descriptor: GPUDeviceDescriptor = {}) => {
     const extra = ['subgroups'].filter((name) => adapter.features.has(name) || host.unlistedFeatures.includes(name));
     const features = new Set([...(descriptor.requiredFeatures ?? []), ...extra]);
     const device = await requestDevice.call(adapter, { ...descriptor, requiredFeatures: [...features] as GPUFeatureName[] });
     await mend(device);
-    onDevice(device);
+    await onDevice(device);
     return device;
   });
   return adapter;
-}
-
-function GPUAdapterPrototype(adapter: GPUAdapter): GPUAdapter {
-  return Object.getPrototypeOf(adapter);
 }
 
 /** What hosts and wgpu disagree on. */

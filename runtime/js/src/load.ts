@@ -3,6 +3,7 @@ import { isKilnError, KilnError, throwIfAborted } from './errors.js';
 import { type Host, openHost, withHost } from './hosts.js';
 import type { Manifest, Variant } from './manifest.js';
 import type { LoadOptions } from './options.js';
+import { preparePipelines } from './pipelines.js';
 import { describeMissing, fit, type Requirements, requirements } from './requirements.js';
 import { loadWasm, settle, type WasmModel } from './wasm.js';
 
@@ -45,7 +46,7 @@ export async function load(source: string | URL, options: LoadOptions): Promise<
   for (const shard of bundle.manifest.shards) progress.expect(shard.file, shard.bytes);
   for (const [index, variant] of candidates.entries()) {
     try {
-      const { wasm, device } = await loadVariant(bundle, host, variant, options);
+      const { wasm, device, pipelinesMs } = await loadVariant(bundle, host, variant, options);
       progress.finish();
       const report: LoadReport = {
         model: bundle.manifest.model.name,
@@ -57,6 +58,7 @@ export async function load(source: string | URL, options: LoadOptions): Promise<
         requirements: requirements(bundle.manifest, variant, options.context),
         cachedBytes: progress.cachedBytes,
         ...wasm.report,
+        pipelinesMs: pipelinesMs + wasm.report.pipelinesMs,
         totalMs: performance.now() - started,
       };
       return { wasm, manifest: bundle.manifest, bundle, device, report };
@@ -99,16 +101,23 @@ async function loadVariant(bundle: Bundle, host: Host, variant: Variant, options
     const stop = () => cancel.cancel();
     options.signal?.addEventListener('abort', stop, { once: true });
     let device: GPUDevice | undefined;
+    let pipelinesMs = 0;
     try {
       throwIfAborted(options.signal);
       const open = () => settle(module.WebModel.load(reader, variant.name, verify, cancel));
-      const wasm = await withHost(host, open, (opened) => (device = opened));
+      const wasm = await withHost(host, open, async (opened) => {
+        device = opened;
+        const began = performance.now();
+        const pipelines = preparePipelines(opened, variant, (file) => reader.text(file)).then(() => (pipelinesMs = performance.now() - began));
+        // Whichever fails ends the load at once.
+        await Promise.all([pipelines, reader.prefetch()]);
+      });
       if (verify) await bundle.setVerified();
-      return { wasm, device: device! };
+      return { wasm, device: device!, pipelinesMs };
     } catch (error) {
       device?.destroy();
       throwIfAborted(options.signal);
-      if ((error as { code?: string })?.code === 'read' && reader.error) throw reader.error;
+      if (reader.error) throw reader.error;
       if (!isKilnError(error, 'checksum')) throw error;
       // What is damaged must not stay. If it came from the cache, the server may have it right.
       const shards = bundle.manifest.shards.filter((shard) => shard.file === error.details.file);

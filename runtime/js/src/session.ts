@@ -1,5 +1,5 @@
 import { isKilnError, KilnError, throwIfAborted } from './errors.js';
-import { Generation, type StopReason } from './generation.js';
+import { Generation, type Result, type StopReason } from './generation.js';
 import type { Model } from './model.js';
 import type { GenerateOptions, Prompt } from './options.js';
 import { settle, type WasmSession } from './wasm.js';
@@ -26,9 +26,11 @@ export class Session {
 
   /** Answers a prompt. What the state has of it already is not computed again. */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
-    const stops = typeof options.stop === 'string' ? [options.stop] : (options.stop ?? []);
-    const generation = new Generation(this.model.text?.stream(stops));
-    void this.#exclusive(() => this.#run(generation, prompt, options)).catch((error) => generation.fail(error));
+    const generation = new Generation();
+    this.#exclusive(() => this.#run(generation, prompt, options)).then(
+      (result) => generation.complete(result),
+      (error) => generation.fail(error),
+    );
     return generation;
   }
 
@@ -57,43 +59,56 @@ export class Session {
     });
   }
 
-  async #run(generation: Generation, prompt: Prompt, options: GenerateOptions): Promise<void> {
+  async #run(generation: Generation, prompt: Prompt, options: GenerateOptions): Promise<Result> {
     const started = performance.now();
     const { signal } = options;
-    const ids = this.model.encode(prompt, options);
-    if (ids.length === 0) throw new KilnError('usage', 'the prompt is empty; give at least one token');
-    let left = false;
-    const end = new AbortController();
-    generation.onReturn = () => {
-      left = true;
-      end.abort();
-    };
-    const ended = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
+    const prompted = this.model.encode(prompt, options);
+    if (prompted.length === 0) throw new KilnError('usage', 'the prompt is empty; give at least one token');
+    // The consumer may leave its loop, which ends the generation without an error.
+    const left = new AbortController();
+    generation.onReturn = () => left.abort();
+    const ended = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
+    const texts = this.model.text?.stream(typeof options.stop === 'string' ? [options.stop] : options.stop);
+    const ids: number[] = [];
+    let text = '';
     let firstTokenMs = 0;
+    const give = (id: number, piece: string) => {
+      text += piece;
+      generation.push({ id, text: piece });
+    };
     const onToken = (id: number) => {
       firstTokenMs ||= performance.now() - started;
-      if (left || !generation.add(id)) return false;
-      return this.model.pacer.wait(ended);
+      if (ended.aborted) return false;
+      ids.push(id);
+      give(id, texts?.push(id) ?? '');
+      return texts?.stopped ? false : this.model.pacer.wait(ended);
     };
-    let usage = { promptTokens: ids.length, cachedTokens: 0 };
-    const report = await this.#with(ended, async (wasm, cancel) => {
-      const fed = await settle(wasm.feedOnlyNew(Uint32Array.from(ids), cancel));
-      usage = { promptTokens: ids.length, cachedTokens: ids.length - fed };
+    let cachedTokens = 0;
+    const run = this.#with(ended, async (wasm, cancel) => {
+      cachedTokens = prompted.length - (await settle(wasm.feedOnlyNew(Uint32Array.from(prompted), cancel)));
       return settle(wasm.generate(this.model.wasmOptions(options), cancel, onToken));
-    }).catch((error) => {
-      // The consumer left while the prompt was fed.
-      if (left) return undefined;
+    });
+    const report = await run.catch((error) => {
+      if (error === left.signal.reason) return undefined;
       throw error;
     });
-    if (report?.stop === 'canceled' || !report) throwIfAborted(signal);
-    const { totalMs = 0, firstTokenMs: first = 0, encodingMs = 0, stop = 'dropped' } = report ?? {};
-    const following = generation.ids.length - 1;
-    generation.complete(stop as StopReason, usage, {
-      firstTokenMs,
-      totalMs: performance.now() - started,
-      tokensPerSecond: following > 0 ? (following * 1000) / (totalMs - first) : undefined,
-      encodingMs,
-    });
+    throwIfAborted(signal);
+    const stop: StopReason = texts?.stopped ? 'stop-text' : (report?.stop ?? 'dropped');
+    const rest = texts?.finish();
+    if (rest) give(ids.at(-1)!, rest);
+    const { totalMs = 0, firstTokenMs: first = 0, encodingMs = 0 } = report ?? {};
+    return {
+      text,
+      ids,
+      stop,
+      usage: { promptTokens: prompted.length, cachedTokens, completionTokens: ids.length },
+      timings: {
+        firstTokenMs,
+        totalMs: performance.now() - started,
+        tokensPerSecond: ids.length > 1 ? ((ids.length - 1) * 1000) / (totalMs - first) : undefined,
+        encodingMs,
+      },
+    };
   }
 
   /** Runs with a live state, and notes what the state holds afterwards. */
