@@ -83,7 +83,7 @@ async function* download(source: ShardSource, shard: Shard, offset: number): Asy
     } catch (error) {
       const loaded = offset + filled;
       failures = loaded > began ? 0 : failures + 1;
-      if (error instanceof EndedEarly && failures > ATTEMPTS) {
+      if (error instanceof EndedEarly && failures >= ATTEMPTS) {
         throwIfAborted(source.signal);
         throw new KilnError('truncated', `${url} ends after ${loaded} bytes, the manifest says ${shard.bytes}; upload the file again, or try later`, { url, expected: shard.bytes, found: loaded });
       }

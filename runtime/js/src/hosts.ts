@@ -164,7 +164,7 @@ function adapterFor(host: Host, onDevice: (device: GPUDevice) => Promise<void>):
     const extra = ['subgroups'].filter((name) => adapter.features.has(name) || host.unlistedFeatures.includes(name));
     const features = new Set([...(descriptor.requiredFeatures ?? []), ...extra]);
     const device = await requestDevice.call(adapter, { ...descriptor, requiredFeatures: [...features] as GPUFeatureName[] });
-    await mend(device);
+    await mend(device, host);
     await onDevice(device);
     return device;
   });
@@ -172,13 +172,29 @@ function adapterFor(host: Host, onDevice: (device: GPUDevice) => Promise<void>):
 }
 
 /** What hosts and wgpu disagree on. */
-async function mend(device: GPUDevice): Promise<void> {
+async function mend(device: GPUDevice, host: Host): Promise<void> {
   // Chromium's compiler demands this line, and naga (Deno, Firefox) refuses it.
   if (device.features.has('subgroups') && !(await compiles(device, 'enable subgroups;'))) {
     const create = device.createShaderModule;
     define(device, 'createShaderModule', (descriptor: GPUShaderModuleDescriptor) =>
       create.call(device, { ...descriptor, code: descriptor.code.replace(/^enable subgroups;$/m, '') }),
     );
+  }
+  // Deno throws where a buffer of a lost device is unmapped, which the standard allows.
+  if (host.name === 'deno' && host.implementation === 'own') {
+    const create = device.createBuffer;
+    define(device, 'createBuffer', (descriptor: GPUBufferDescriptor) => {
+      const buffer = create.call(device, descriptor);
+      const unmap = buffer.unmap;
+      define(buffer, 'unmap', () => {
+        try {
+          unmap.call(buffer);
+        } catch {
+          // The loss is reported by `device.lost`.
+        }
+      });
+      return buffer;
+    });
   }
   // wgpu panics on an internal error, which a driver's compiler may give.
   const pop = device.popErrorScope;

@@ -7,6 +7,7 @@ import type { GenerateOptions, LoadOptions, Prompt } from './options.js';
 import { Pacer } from './pace.js';
 import { Session } from './session.js';
 import type { TextModel } from './text.js';
+import { sleep } from './transport.js';
 import { loadWasm } from './wasm.js';
 
 /** The module `kiln-runtime/text`. */
@@ -104,6 +105,11 @@ export class Model {
   /** The device is gone. */
   markLost(): void {
     this.#lost = true;
+  }
+
+  /** Whether it is gone, when the device refuses something: hosts tell of the loss a little later. */
+  isLost(): Promise<boolean> {
+    return Promise.race([this.#current.device.lost.then(() => true), sleep(200).then(() => this.#lost)]);
   }
 
   #watch(loaded: Loaded): void {

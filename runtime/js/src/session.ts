@@ -124,8 +124,11 @@ export class Session {
       return result;
     } catch (error) {
       throwIfAborted(signal);
-      if (isKilnError(error, 'device-lost') || isKilnError(error, 'internal')) this.model.markLost();
-      else this.#tokens = [...wasm.tokens];
+      if (isKilnError(error, 'device-lost') || (isKilnError(error, 'internal') && (await this.model.isLost()))) {
+        this.model.markLost();
+        throw new KilnError('device-lost', 'the device was lost; call again to load the model again, the conversation is kept', {}, { cause: error });
+      }
+      this.#tokens = [...wasm.tokens];
       throw error;
     } finally {
       signal?.removeEventListener('abort', stop);
