@@ -10,7 +10,6 @@ import type { Pace } from './pace.js';
 import type { Progress } from './progress.js';
 import { type Answers, type Event, fromPlain, type LoadedInfo, type Request, type WorkerLoadOptions } from './protocol.js';
 
-export { serve, type ServeOptions } from './serve.js';
 export type { WorkerLoadOptions } from './protocol.js';
 
 export interface WorkerOptions extends WorkerLoadOptions {

@@ -54,7 +54,7 @@ impl Device {
         let all = adapters::enumerate().await;
         let names: Vec<String> = all.iter().map(|a| adapters::name(&a.get_info())).collect();
         let matches = |name: &String| match &options.device {
-            Some(part) => name.to_lowercase().contains(&part.to_lowercase()),
+            Some(part) => name.to_ascii_lowercase().contains(&part.to_ascii_lowercase()),
             None => true,
         };
         let host = needs::flags(&options.host_features);
@@ -227,14 +227,13 @@ impl Drop for OwnedBuffer {
 fn wanted_variants(manifest: &Manifest, options: &DeviceOptions) -> Result<Vec<usize>, Error> {
     let name = options.variant.as_deref();
     let variants = manifest.variants.iter().enumerate();
-    let mut wanted: Vec<usize> = variants
+    let wanted = variants
         .filter(|(_, variant)| name.is_none_or(|name| variant.name == name))
-        .map(|(index, _)| index)
-        .collect();
-    if options.precise {
-        // A stable sort: among the precise ones the manifest's order still holds.
-        wanted.sort_by_key(|&index| manifest.variants[index].features.contains(&Feature::ShaderF16));
-    }
+        .map(|(index, _)| index);
+    // Among the precise ones, and among the others, the manifest's order holds.
+    let short = |index: &usize| options.precise && manifest.variants[*index].features.contains(&Feature::ShaderF16);
+    let (last, mut wanted): (Vec<usize>, Vec<usize>) = wanted.partition(short);
+    wanted.extend(last);
     match name {
         Some(name) if wanted.is_empty() => Err(Error::UnknownVariant {
             name: name.to_string(),
