@@ -1,5 +1,5 @@
 // A static server for the tests, which can also misbehave.
-//   /dist/... /test/... /examples/...   the package, the tests, built examples
+//   /runtime/js/... /examples/...       files of the repository: the package, the tests, built examples
 //   /bundles/NAME/FILE                  a bundle, with ranges
 //   /FAULT/NAME/FILE                    a bundle, with what FAULTS says
 // Requests are counted by path; POST /control resets counts and tells what they are.
