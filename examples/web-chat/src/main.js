@@ -135,7 +135,8 @@ async function begin() {
   for (const id of ['conversation', 'composer', 'new']) show(id);
   $('device').textContent = `${model.report.adapter}, ${model.report.variant}`;
   await showMemory();
-  note(`${model.manifest.model.name} is ready, after ${(model.report.totalMs / 1000).toFixed(1)} s.`);
+  const ready = `${model.manifest.model.name} is ready, after ${(model.report.totalMs / 1000).toFixed(1)} s.`;
+  $('log').append(Object.assign(document.createElement('p'), { className: 'hint', textContent: `${ready} Write something below. Small models are often wrong: check what matters.` }));
   $('input').focus();
 }
 
