@@ -2,8 +2,8 @@
 # Tests the JavaScript package in headless Chromium, Node, Deno and Bun on software devices: SwiftShader (no f16) and, where
 # it can be had, Mesa's lavapipe (f16). Builds the package, makes a toy bundle and asks the native runtime for its tokens.
 # Usage: scripts/test-web.sh [--quick]     --quick: lavapipe only, in Node and Chromium
-# What a machine lacks is skipped, loudly. On an idle machine with two cores it takes 5 to 10 minutes, most of them for the
-# software devices' compilers, so scripts/test.sh runs it with --quick.
+# What a machine lacks is skipped, loudly. scripts/test.sh does not run it: it installs a browser and three JavaScript hosts,
+# and software devices take minutes to compile the kernels the first time.
 . "$(dirname "$0")/common.sh"
 quick=${1:-}
 skip() {
