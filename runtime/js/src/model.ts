@@ -3,7 +3,7 @@ import { KilnError } from './errors.js';
 import type { Generation } from './generation.js';
 import { load, type Loaded, type LoadReport } from './load.js';
 import type { Manifest } from './manifest.js';
-import type { GenerateOptions, LoadOptions, Prompt } from './options.js';
+import type { GenerateOptions, LoadOptions, Message, Prompt } from './options.js';
 import { Pacer } from './pace.js';
 import { Session } from './session.js';
 import type { TextModel } from './text.js';
@@ -121,12 +121,12 @@ export class Model {
   }
 
   /** Token ids of a prompt. */
-  encode(prompt: Prompt, { raw = false }: { raw?: boolean } = {}): number[] {
+  encode(prompt: Prompt, { raw = false, templateArguments }: Pick<GenerateOptions, 'raw' | 'templateArguments'> = {}): number[] {
     if (typeof prompt !== 'string' && (prompt.length === 0 || typeof prompt[0] === 'number')) return Array.from(prompt as number[]);
     const { text } = this;
     if (!text) throw new KilnError('no-text', 'the bundle has no tokenizer; pass token ids');
-    if (typeof prompt !== 'string') return text.encodeChat(prompt as Exclude<Prompt, string | number[] | Uint32Array>);
-    return raw || !text.hasChatTemplate ? text.encode(prompt, true) : text.encodeChat([{ role: 'user', content: prompt }]);
+    if (typeof prompt !== 'string') return text.encodeChat(prompt as Message[], templateArguments);
+    return raw || !text.hasChatTemplate ? text.encode(prompt, true) : text.encodeChat([{ role: 'user', content: prompt }], templateArguments);
   }
 
   /** Options as the wasm module takes them. */

@@ -44,6 +44,8 @@ export interface GenerateOptions extends Sampling {
   signal?: AbortSignal;
   /** A prompt that is text is encoded as it is, without the chat template. */
   raw?: boolean;
+  /** Variables for the chat template: `reasoning_effort`, `enable_thinking` and the like. */
+  templateArguments?: Record<string, unknown>;
   /** Steps given to the device ahead of the one that is waited for. */
   stepsInFlight?: number;
 }
@@ -53,6 +55,8 @@ export interface Message {
   /** `system`, `user` or `assistant`; a template may know others. */
   role: string;
   content: string;
+  /** What the assistant thought before. Templates know it as `thinking` or as `reasoning_content`. */
+  reasoning?: string;
 }
 
 /** A conversation, a text, or token ids. */

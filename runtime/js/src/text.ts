@@ -63,7 +63,7 @@ export class TextModel {
   }
 
   /** The conversation as the text that the model was trained on. */
-  renderChat(messages: readonly Message[], addGenerationPrompt = true): string {
+  renderChat(messages: readonly Message[], addGenerationPrompt = true, templateArguments: Record<string, unknown> = {}): string {
     if (!this.#template) {
       const fault = this.#templateFault as Error | undefined;
       throw fault
@@ -71,20 +71,32 @@ export class TextModel {
         : new KilnError('no-text', 'the model has no chat template; pass the prompt as text');
     }
     try {
-      return this.#template.render({ ...this.#specialTokens, messages, add_generation_prompt: addGenerationPrompt, tools: null, documents: null });
+      return this.#template.render({
+        ...this.#specialTokens,
+        messages: messages.map(templateMessage),
+        add_generation_prompt: addGenerationPrompt,
+        tools: null,
+        documents: null,
+        ...templateArguments,
+      });
     } catch (cause) {
       throw new KilnError('template', `the chat template refuses these messages: ${(cause as Error).message}`, {}, { cause });
     }
   }
 
-  encodeChat(messages: readonly Message[], addGenerationPrompt = true): number[] {
-    return this.encode(this.renderChat(messages, addGenerationPrompt), false);
+  encodeChat(messages: readonly Message[], templateArguments?: Record<string, unknown>): number[] {
+    return this.encode(this.renderChat(messages, true, templateArguments), false);
   }
 
   /** Text from ids as they come; `stops` end it. */
   stream(stops: readonly string[] = []): TokenStream {
     return new TokenStream(this, stops);
   }
+}
+
+/** A message as templates know it. */
+function templateMessage({ reasoning, ...message }: Message): Record<string, unknown> {
+  return reasoning === undefined ? message : { ...message, thinking: reasoning, reasoning_content: reasoning };
 }
 
 /** Turns token ids into text. No piece ends within a character or shows the beginning of a stop text. */
