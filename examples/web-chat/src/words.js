@@ -27,9 +27,12 @@ export function lacks({ variants, missing }) {
 /** What went wrong and what to do. */
 export function trouble(error) {
   if (error?.code === 'no-webgpu') return `This cannot run here: ${error.message}.`;
+  if (error?.code === 'no-adapter') return 'This browser could run a model, but it finds no graphics device that it may use. Turn on hardware acceleration in its settings, and update the graphics driver.';
+  if (error?.code === 'not-found' || error?.code === 'html') return `There is no model at this address: ${error.details?.url ?? 'look at it again'}`;
+  if (error?.code === 'quota') return 'The browser has no more room for models. Remove one that is not needed, or free some space.';
   if (error?.code === 'device-lost') return 'The graphics device was reset. Send the message again: the model is loaded anew and the conversation is kept.';
   if (error?.code === 'context-overflow') return 'The conversation is longer than the model can follow. Begin a new one.';
   if (error?.code === 'network') return 'The model could not be downloaded. Check the connection; what is here already is kept, and the download goes on from there.';
   const text = String(error?.message ?? error);
-  return `${text[0].toUpperCase()}${text.slice(1)}.`.replace(/\.\.$/, '.');
+  return `${text.startsWith('http') ? text : text[0].toUpperCase() + text.slice(1)}.`.replace(/\.\.$/, '.');
 }
