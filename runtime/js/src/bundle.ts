@@ -183,6 +183,9 @@ export class BundleReader {
       this.#shard = { shard, pieces: pieces(this.bundle, shard), piece: new Uint8Array(), start: 0 };
     }
     const at = this.#shard!;
+    // Mostly the range lies within a piece: a copy would only be garbage.
+    const start = offset - at.start;
+    if (start + length <= at.piece.byteLength) return at.piece.subarray(start, start + length);
     const out = new Uint8Array(length);
     let filled = 0;
     while (filled < length) {
@@ -196,6 +199,7 @@ export class BundleReader {
       const next = await at.pieces.next();
       if (next.done) throw new KilnError('internal', `${file}: read past its end; please report this`);
       at.start += at.piece.byteLength;
+      if (this.bundle.cache.fresh) free(at.piece);
       at.piece = next.value;
     }
     return out;
@@ -206,6 +210,11 @@ export class BundleReader {
     await this.#shard?.pieces.return(undefined);
     this.#shard = undefined;
   }
+}
+
+/** Gives memory back where the host can: a collector would let many pieces pile up. */
+function free(bytes: Uint8Array): void {
+  (bytes.buffer as ArrayBuffer & { transfer?(length: number): ArrayBuffer }).transfer?.(0);
 }
 
 /** Lower-case hexadecimal SHA-256. */

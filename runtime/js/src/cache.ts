@@ -6,6 +6,8 @@ import { hostName } from './hosts.js';
  * most 4 MiB, but for text files.
  */
 export interface Cache {
+  /** The bytes that `get` gives and `put` took are nobody's afterwards: they are freed at once, which no collector does. */
+  readonly fresh?: boolean;
   get(key: string): Promise<Uint8Array | undefined>;
   has(key: string): Promise<boolean>;
   /** All of it or nothing, also when the page is closed meanwhile. */
@@ -33,6 +35,7 @@ export function openCache(choice?: CacheChoice): Cache {
 }
 
 class NoCache implements Cache {
+  readonly fresh = true;
   async get() {
     return undefined;
   }
@@ -45,6 +48,7 @@ class NoCache implements Cache {
 
 /** One entry a piece, under addresses that no server has. */
 class CacheApi implements Cache {
+  readonly fresh = true;
   #cache: Promise<globalThis.Cache> | undefined;
 
   #open() {
@@ -74,6 +78,8 @@ class CacheApi implements Cache {
 
 /** The origin private file system, a file for each piece. */
 class Opfs implements Cache {
+  readonly fresh = true;
+
   async #file(key: string, create: boolean) {
     const parts = ['kiln', ...key.split('/')];
     const name = parts.pop()!;
