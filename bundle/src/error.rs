@@ -4,12 +4,8 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum BundleError {
     /// The text is no manifest.
-    #[error("{file}: not a Kiln manifest: {source}")]
-    Syntax {
-        file: String,
-        #[source]
-        source: serde_json::Error,
-    },
+    #[error("{file}: not a Kiln manifest: {what}")]
+    Syntax { file: String, what: String },
     /// Written by another version of the format.
     #[error(
         "{file}: bundle format {found}, this program reads {supported}; {}",

@@ -5,7 +5,9 @@
 //! Everything here is plain data: nothing in it knows about architectures.
 
 mod error;
+mod json;
 mod manifest;
+mod read;
 mod step;
 
 pub use error::BundleError;

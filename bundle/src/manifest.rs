@@ -271,15 +271,12 @@ impl Manifest {
     /// # Errors
     /// Not JSON of this shape, another format version, or an index out of bounds.
     pub fn from_json(text: &[u8], file: &str) -> Result<Self, BundleError> {
-        #[derive(Deserialize)]
-        struct Version {
-            format_version: u32,
-        }
-        let syntax = |source| BundleError::Syntax {
+        let syntax = |fault: crate::json::Fault| BundleError::Syntax {
             file: file.to_string(),
-            source,
+            what: fault.to_string(),
         };
-        let Version { format_version } = serde_json::from_slice(text).map_err(syntax)?;
+        let json = crate::json::parse(text).map_err(syntax)?;
+        let format_version = json.field("format_version").map_err(syntax)?;
         if format_version != FORMAT_VERSION {
             return Err(BundleError::Version {
                 file: file.to_string(),
@@ -287,7 +284,7 @@ impl Manifest {
                 supported: FORMAT_VERSION,
             });
         }
-        let manifest: Manifest = serde_json::from_slice(text).map_err(syntax)?;
+        let manifest = <Manifest as crate::json::FromJson>::from_json(&json).map_err(syntax)?;
         manifest.check().map_err(|what| BundleError::Inconsistent {
             file: file.to_string(),
             what,

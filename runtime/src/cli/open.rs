@@ -43,6 +43,7 @@ pub(super) async fn model(
         variant: args.variant.clone(),
         precise: purpose == Purpose::Compare,
         timestamps: purpose == Purpose::Measure,
+        ..DeviceOptions::default()
     };
     let device = Device::open(bundle.manifest(), &options).await?;
     load(bundle, device, !args.no_verify, args.checked, cancel).await

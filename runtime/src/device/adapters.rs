@@ -70,9 +70,9 @@ pub(crate) async fn enumerate() -> Vec<wgpu::Adapter> {
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
     let instance = wgpu::Instance::new(descriptor);
     #[cfg(not(target_arch = "wasm32"))]
-    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    return sorted(instance.enumerate_adapters(wgpu::Backends::all()).await);
     #[cfg(target_arch = "wasm32")]
-    let mut adapters: Vec<_> = instance
+    return instance
         .request_adapter(&wgpu::RequestAdapterOptions {
             power_preference: wgpu::PowerPreference::HighPerformance,
             ..Default::default()
@@ -80,6 +80,10 @@ pub(crate) async fn enumerate() -> Vec<wgpu::Adapter> {
         .await
         .into_iter()
         .collect();
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn sorted(mut adapters: Vec<wgpu::Adapter>) -> Vec<wgpu::Adapter> {
     adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,

@@ -27,6 +27,9 @@ pub struct DeviceOptions {
     pub precise: bool,
     /// Ask for timestamp queries where the adapter has them (needed to time kernels).
     pub timestamps: bool,
+    /// Features that the host has seen itself and asks for when it opens the device. wgpu sees no `subgroups` in a
+    /// browser.
+    pub host_features: Vec<Feature>,
 }
 
 /// A device opened with exactly what one variant needs.
@@ -51,15 +54,16 @@ impl Device {
         let all = adapters::enumerate().await;
         let names: Vec<String> = all.iter().map(|a| adapters::name(&a.get_info())).collect();
         let matches = |name: &String| match &options.device {
-            Some(part) => name.to_lowercase().contains(&part.to_lowercase()),
+            Some(part) => name.to_ascii_lowercase().contains(&part.to_ascii_lowercase()),
             None => true,
         };
+        let host = needs::flags(&options.host_features);
         let mut refused = None;
         for (adapter, name) in all.iter().zip(&names).filter(|(_, name)| matches(name)) {
             let mut missing = Vec::new();
             for &index in &candidates {
                 let variant = &manifest.variants[index];
-                let lacks = needs::missing(variant, adapter.features(), &adapter.limits());
+                let lacks = needs::missing(variant, adapter.features() | host, &adapter.limits());
                 if lacks.is_empty() {
                     return Self::request(adapter, name, variant, index, options.timestamps).await;
                 }
@@ -83,7 +87,7 @@ impl Device {
         index: usize,
         timestamps: bool,
     ) -> Result<Self, Error> {
-        let mut required_features = needs::features(variant);
+        let mut required_features = needs::flags(&variant.features);
         if timestamps {
             required_features |= adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         }
@@ -223,14 +227,13 @@ impl Drop for OwnedBuffer {
 fn wanted_variants(manifest: &Manifest, options: &DeviceOptions) -> Result<Vec<usize>, Error> {
     let name = options.variant.as_deref();
     let variants = manifest.variants.iter().enumerate();
-    let mut wanted: Vec<usize> = variants
+    let wanted = variants
         .filter(|(_, variant)| name.is_none_or(|name| variant.name == name))
-        .map(|(index, _)| index)
-        .collect();
-    if options.precise {
-        // A stable sort: among the precise ones the manifest's order still holds.
-        wanted.sort_by_key(|&index| manifest.variants[index].features.contains(&Feature::ShaderF16));
-    }
+        .map(|(index, _)| index);
+    // Among the precise ones, and among the others, the manifest's order holds.
+    let short = |index: &usize| options.precise && manifest.variants[*index].features.contains(&Feature::ShaderF16);
+    let (last, mut wanted): (Vec<usize>, Vec<usize>) = wanted.partition(short);
+    wanted.extend(last);
     match name {
         Some(name) if wanted.is_empty() => Err(Error::UnknownVariant {
             name: name.to_string(),

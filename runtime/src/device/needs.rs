@@ -34,9 +34,9 @@ pub(crate) fn flag(feature: Feature) -> wgpu::Features {
     }
 }
 
-/// The features of a variant as wgpu's flags.
-pub(crate) fn features(variant: &Variant) -> wgpu::Features {
-    let flags = variant.features.iter().map(|&wanted| flag(wanted));
+/// Features as wgpu's flags.
+pub(crate) fn flags(features: &[Feature]) -> wgpu::Features {
+    let flags = features.iter().map(|&wanted| flag(wanted));
     flags.fold(wgpu::Features::empty(), |all, flag| all | flag)
 }
 

@@ -177,7 +177,12 @@ async fn run_both<S: BundleSource>(
     options: &mut LoadOptions<'_>,
 ) -> (Compiled, Result<Duration, Error>) {
     let compiled = compile.run().await;
-    (compiled, upload.run(options).await)
+    // There, another variant may be tried: nothing is downloaded for one that does not compile.
+    let uploaded = match compiled.0 {
+        Ok(_) => upload.run(options).await,
+        Err(_) => Ok(Duration::ZERO),
+    };
+    (compiled, uploaded)
 }
 
 /// Weights and arenas. A weight that several buffers name is uploaded once.

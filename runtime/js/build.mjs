@@ -1,0 +1,26 @@
+// Bundles src/ into dist/, with type declarations. scripts/build-web.sh runs it after it has made src/wasm/.
+import { execFileSync } from 'node:child_process';
+import { cpSync, existsSync, rmSync } from 'node:fs';
+import { build } from 'esbuild';
+
+process.chdir(import.meta.dirname ?? new URL('.', import.meta.url).pathname);
+if (!existsSync('src/wasm/kiln_web_bg.wasm')) {
+  console.error('error: src/wasm/ is missing; run scripts/build-web.sh');
+  process.exit(1);
+}
+rmSync('dist', { recursive: true, force: true });
+await build({
+  entryPoints: ['src/index.ts', 'src/text.ts', 'src/worker.ts', 'src/worker-main.ts', 'src/serve.ts'],
+  outdir: 'dist',
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  target: 'es2022',
+  platform: 'browser',
+  minify: true,
+  sourcemap: true,
+  legalComments: 'none',
+});
+cpSync('src/wasm/kiln_web_bg.wasm', 'dist/kiln.wasm');
+execFileSync('node_modules/.bin/tsc', ['-p', '.'], { stdio: 'inherit' });
+cpSync('src/wasm/kiln_web.d.ts', 'dist/wasm/kiln_web.d.ts');

@@ -1,0 +1,115 @@
+import type { Cache } from './cache.js';
+import { KilnError, throwIfAborted } from './errors.js';
+import type { Shard } from './manifest.js';
+import type { ProgressMeter } from './progress.js';
+import { ATTEMPTS, type Transport } from './transport.js';
+
+/** A shard is kept in pieces of this size, so that nothing larger is ever in memory, and resuming loses no more. */
+export const PIECE = 4 << 20;
+
+/** Cache keys of a shard: by content, so that revisions and models share what is equal. */
+export const shardKeys = {
+  all: (shard: Shard) => `shards/${shard.sha256}/`,
+  piece: (shard: Shard, index: number) => `shards/${shard.sha256}/${index}`,
+  /** Set when the whole shard was compared with its checksum. */
+  verified: (shard: Shard) => `shards/${shard.sha256}/verified`,
+};
+
+/** How many bytes of a shard are in the cache, from its start on without a gap. */
+export async function cachedBytes(cache: Cache, shard: Shard): Promise<number> {
+  let bytes = 0;
+  for (let index = 0; bytes < shard.bytes; index++) {
+    if (!(await cache.has(shardKeys.piece(shard, index)))) break;
+    bytes = Math.min(bytes + PIECE, shard.bytes);
+  }
+  return bytes;
+}
+
+export interface ShardSource {
+  cache: Cache;
+  transport: Transport;
+  progress: ProgressMeter;
+  /** Never ask the network. */
+  offline: boolean;
+  signal?: AbortSignal;
+  url(file: string): string;
+}
+
+/** A shard's pieces in order: from the cache as far as it goes, then from the network and into the cache. */
+export async function* pieces(source: ShardSource, shard: Shard): AsyncGenerator<Uint8Array> {
+  let offset = 0;
+  for (let index = 0; offset < shard.bytes; index++) {
+    const piece = await source.cache.get(shardKeys.piece(shard, index));
+    if (piece?.byteLength !== Math.min(PIECE, shard.bytes - offset)) break;
+    offset += piece.byteLength;
+    source.progress.set(shard.file, offset, true);
+    yield piece;
+  }
+  if (offset === shard.bytes) return;
+  if (source.offline) {
+    throw new KilnError('not-cached', `${shard.file} is not in the cache, and this is offline mode; load the model once with a connection`, { file: shard.file });
+  }
+  yield* download(source, shard, offset);
+}
+
+/** Downloads from `offset`, a multiple of the piece, and takes up the thread when it breaks. */
+async function* download(source: ShardSource, shard: Shard, offset: number): AsyncGenerator<Uint8Array> {
+  const url = source.url(shard.file);
+  let piece = new Uint8Array(Math.min(PIECE, shard.bytes - offset));
+  let filled = 0;
+  let failures = 0;
+  while (offset < shard.bytes) {
+    const began = offset + filled;
+    try {
+      const { total, chunks } = await source.transport.from(url, began);
+      if (total !== undefined && total !== shard.bytes) throw wrongSize(shard, total);
+      for await (let chunk of untilBroken(chunks)) {
+        while (chunk.byteLength > 0) {
+          if (offset === shard.bytes) throw wrongSize(shard, shard.bytes + chunk.byteLength);
+          const taken = chunk.subarray(0, piece.byteLength - filled);
+          piece.set(taken, filled);
+          filled += taken.byteLength;
+          chunk = chunk.subarray(taken.byteLength);
+          source.progress.set(shard.file, offset + filled);
+          if (filled < piece.byteLength) continue;
+          await source.cache.put(shardKeys.piece(shard, offset / PIECE), piece);
+          yield piece;
+          offset += filled;
+          filled = 0;
+          piece = new Uint8Array(Math.min(PIECE, shard.bytes - offset));
+        }
+      }
+      if (offset < shard.bytes) throw new EndedEarly();
+    } catch (error) {
+      const loaded = offset + filled;
+      failures = loaded > began ? 0 : failures + 1;
+      if (error instanceof EndedEarly && failures >= ATTEMPTS) {
+        throwIfAborted(source.signal);
+        throw new KilnError('truncated', `${url} ends after ${loaded} bytes, the manifest says ${shard.bytes}; upload the file again, or try later`, { url, expected: shard.bytes, found: loaded });
+      }
+      await source.transport.beforeRetry(url, error, failures, loaded);
+    }
+  }
+}
+
+/** The body was shorter than the file. */
+class EndedEarly extends Error {
+  override message = 'the connection ended early';
+}
+
+/** A connection that breaks within a body ends it early. */
+async function* untilBroken(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks;
+  } catch (cause) {
+    throw new EndedEarly(undefined, { cause });
+  }
+}
+
+function wrongSize(shard: Shard, found: number): KilnError {
+  return new KilnError('file-size', `${shard.file} has ${found} bytes on the server, the manifest says ${shard.bytes}; upload the bundle again, all files of it`, {
+    file: shard.file,
+    expected: shard.bytes,
+    found,
+  });
+}

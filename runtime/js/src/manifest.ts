@@ -1,0 +1,75 @@
+import { KilnError } from './errors.js';
+
+/** The parts of a bundle's manifest that this package looks at; docs/bundle-format.md has all of it. */
+export interface Manifest {
+  format_version: number;
+  model: {
+    name: string;
+    architecture: string;
+    layers: number;
+    vocab_size: number;
+    max_context: number;
+    default_context: number;
+    chunk: number;
+    parameters: number;
+    quantization: string;
+    eos_token_ids: number[];
+    bos_token_id: number | null;
+    sampling: { temperature: number | null; top_k: number | null; top_p: number | null };
+  };
+  text: { tokenizer: string; tokenizer_config: string | null; chat_template: string | null } | null;
+  shards: Shard[];
+  weights: { name: string; bytes: number }[];
+  variants: Variant[];
+}
+
+export interface Shard {
+  file: string;
+  bytes: number;
+  sha256: string;
+}
+
+export interface Variant {
+  name: string;
+  features: string[];
+  limits: Record<string, number>;
+  kernels: { name: string; file: string; sha256: string; bindings: ('read' | 'read-write')[] }[];
+  buffers: { name: string; kind: BufferKind }[];
+}
+
+export interface BufferKind {
+  kind: string;
+  weight?: number;
+  bytes?: number;
+  bytes_per_position?: number;
+  positions?: number | null;
+  slots?: number;
+}
+
+export const MANIFEST_FILE = 'manifest.json';
+/** The version of the format that this package reads. */
+export const FORMAT_VERSION = 2;
+
+/** Reads a manifest as far as downloading needs it; the wasm module checks the rest before it runs anything. */
+export function parseManifest(text: string, from: string): Manifest {
+  let manifest: Manifest;
+  try {
+    manifest = JSON.parse(text);
+  } catch (cause) {
+    throw new KilnError('bundle', `${from} is not a Kiln manifest; point at the folder that compile-model wrote`, {}, { cause });
+  }
+  const found = manifest?.format_version;
+  if (typeof found !== 'number' || !Array.isArray(manifest.variants) || !Array.isArray(manifest.shards)) {
+    throw new KilnError('bundle', `${from} is not a Kiln manifest; point at the folder that compile-model wrote`);
+  }
+  if (found !== FORMAT_VERSION) {
+    const advice = found > FORMAT_VERSION ? 'update kiln-runtime' : 'compile the model again';
+    throw new KilnError('bundle-version', `${from}: bundle format ${found}, this package reads ${FORMAT_VERSION}; ${advice}`);
+  }
+  return manifest;
+}
+
+/** The kernel files that a variant needs, each once. */
+export function kernelFiles(variant: Variant): { file: string; sha256: string }[] {
+  return [...new Map(variant.kernels.map((kernel) => [kernel.file, kernel])).values()];
+}

@@ -1,0 +1,63 @@
+import type { BundleOptions } from './bundle.js';
+import type { HostOptions } from './hosts.js';
+import type { Pace } from './pace.js';
+import type { TextModule } from './model.js';
+import type { WasmSource } from './wasm.js';
+
+export interface LoadOptions extends BundleOptions, HostOptions {
+  /** Name of the variant to use; absent: the first that the device runs. */
+  variant?: string;
+  /**
+   * Compare weights with their checksums: `'new'` (the default) those that were never compared, `true` always,
+   * `false` never.
+   */
+  verify?: boolean | 'new';
+  /** Positions of the sessions; absent: the model's default. */
+  context?: number;
+  /** Pause and speed of generations, for batteries and heat. */
+  pace?: Pace;
+  /** The module `kiln-runtime/text`, where it cannot be imported on demand (service workers). */
+  text?: TextModule;
+  /** The wasm module, where it does not lie beside this package's JavaScript. */
+  wasm?: WasmSource;
+}
+
+/** How the next token is picked. Absent: as the model's checkpoint says, else greedy. */
+export interface Sampling {
+  /** 0: always the most likely token. */
+  temperature?: number;
+  /** Keep the k most likely tokens; 0 keeps all. */
+  topK?: number;
+  /** Keep the smallest set of tokens with this probability; 1 keeps all. */
+  topP?: number;
+  /** A whole number; absent: another one each time. */
+  seed?: number;
+}
+
+export interface GenerateOptions extends Sampling {
+  maxTokens?: number;
+  /** Texts that end the answer and are not part of it. */
+  stop?: string | string[];
+  /** Ids that end the answer; absent: the model's. */
+  stopIds?: number[];
+  /** Ends the generation; the iterator throws the signal's reason. */
+  signal?: AbortSignal;
+  /** A prompt that is text is encoded as it is, without the chat template. */
+  raw?: boolean;
+  /** Variables for the chat template: `reasoning_effort`, `enable_thinking` and the like. */
+  templateArguments?: Record<string, unknown>;
+  /** Steps given to the device ahead of the one that is waited for. */
+  stepsInFlight?: number;
+}
+
+/** One turn of a conversation. */
+export interface Message {
+  /** `system`, `user` or `assistant`; a template may know others. */
+  role: string;
+  content: string;
+  /** What the assistant thought before. Templates know it as `thinking` or as `reasoning_content`. */
+  reasoning?: string;
+}
+
+/** A conversation, a text, or token ids. */
+export type Prompt = Message[] | string | Uint32Array | number[];

@@ -1,0 +1,155 @@
+import { isKilnError, KilnError, throwIfAborted } from './errors.js';
+import { Generation, type Result, type StopReason } from './generation.js';
+import type { Model } from './model.js';
+import type { GenerateOptions, Prompt } from './options.js';
+import { settle, type WasmSession } from './wasm.js';
+
+/** One conversation's state on the device. Calls wait for those before them. */
+export class Session {
+  #wasm: WasmSession | undefined;
+  /** The load of the model that the state belongs to. */
+  #epoch = -1;
+  /** The tokens that the state stands for; they outlive the device. */
+  #tokens: number[] = [];
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** Made by `model.session()`. */
+  constructor(
+    private model: Model,
+    readonly context: number | undefined,
+  ) {}
+
+  /** The tokens in the state. */
+  get tokens(): readonly number[] {
+    return this.#tokens;
+  }
+
+  /** Answers a prompt. What the state has of it already is not computed again. */
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    const generation = new Generation();
+    this.#exclusive(() => this.#run(generation, prompt, options)).then(
+      (result) => generation.complete(result),
+      (error) => generation.fail(error),
+    );
+    return generation;
+  }
+
+  /** Appends tokens to the state, e.g. a prompt that will be needed soon. */
+  feed(prompt: Prompt, options: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.#exclusive(async () => {
+      const ids = this.model.encode(prompt);
+      await this.#with(options.signal, (wasm, cancel) => settle(wasm.feed(Uint32Array.from(ids), cancel)));
+    });
+  }
+
+  /** Forgets everything. */
+  reset(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#tokens = [];
+      if (this.#epoch === this.model.epoch) this.#wasm?.reset();
+    });
+  }
+
+  /** Frees the state's memory. */
+  dispose(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#wasm?.free();
+      this.#wasm = undefined;
+      this.#tokens = [];
+    });
+  }
+
+  async #run(generation: Generation, prompt: Prompt, options: GenerateOptions): Promise<Result> {
+    const started = performance.now();
+    const { signal } = options;
+    const prompted = this.model.encode(prompt, options);
+    if (prompted.length === 0) throw new KilnError('usage', 'the prompt is empty; give at least one token');
+    // The consumer may leave its loop, which ends the generation without an error.
+    const left = new AbortController();
+    generation.onReturn = () => left.abort();
+    const ended = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
+    const texts = this.model.text?.stream(typeof options.stop === 'string' ? [options.stop] : options.stop);
+    const ids: number[] = [];
+    let text = '';
+    let firstTokenMs = 0;
+    const give = (id: number, piece: string) => {
+      text += piece;
+      generation.push({ id, text: piece });
+    };
+    const onToken = (id: number) => {
+      firstTokenMs ||= performance.now() - started;
+      if (ended.aborted) return false;
+      ids.push(id);
+      give(id, texts?.push(id) ?? '');
+      return texts?.stopped ? false : this.model.pacer.wait(ended);
+    };
+    let cachedTokens = 0;
+    const run = this.#with(ended, async (wasm, cancel) => {
+      cachedTokens = prompted.length - (await settle(wasm.feedOnlyNew(Uint32Array.from(prompted), cancel)));
+      return settle(wasm.generate(this.model.wasmOptions(options), cancel, onToken));
+    });
+    const report = await run.catch((error) => {
+      if (error === left.signal.reason) return undefined;
+      throw error;
+    });
+    throwIfAborted(signal);
+    const stop: StopReason = texts?.stopped ? 'stop-text' : (report?.stop ?? 'dropped');
+    const rest = texts?.finish();
+    if (rest) give(ids.at(-1)!, rest);
+    const { totalMs = 0, firstTokenMs: first = 0, encodingMs = 0 } = report ?? {};
+    return {
+      text,
+      ids,
+      stop,
+      usage: { promptTokens: prompted.length, cachedTokens, completionTokens: ids.length },
+      timings: {
+        firstTokenMs,
+        totalMs: performance.now() - started,
+        tokensPerSecond: ids.length > 1 ? ((ids.length - 1) * 1000) / (totalMs - first) : undefined,
+        encodingMs,
+      },
+    };
+  }
+
+  /** Runs with a live state, and notes what the state holds afterwards. */
+  async #with<T>(signal: AbortSignal | undefined, run: (wasm: WasmSession, cancel: InstanceType<Model['module']['Cancel']>) => Promise<T>): Promise<T> {
+    throwIfAborted(signal);
+    const wasm = await this.#open();
+    const cancel = new this.model.module.Cancel();
+    const stop = () => cancel.cancel();
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      const result = await run(wasm, cancel);
+      this.#tokens = [...wasm.tokens];
+      return result;
+    } catch (error) {
+      throwIfAborted(signal);
+      if (isKilnError(error, 'device-lost') || (isKilnError(error, 'internal') && (await this.model.isLost()))) {
+        this.model.markLost();
+        throw new KilnError('device-lost', 'the device was lost; call again to load the model again, the conversation is kept', {}, { cause: error });
+      }
+      this.#tokens = [...wasm.tokens];
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  /** The state, made anew on a device that was lost and loaded again. */
+  async #open(): Promise<WasmSession> {
+    const loaded = await this.model.ready();
+    if (this.#wasm && this.#epoch === this.model.epoch) return this.#wasm;
+    this.#wasm = await settle(loaded.wasm.session(this.context));
+    this.#epoch = this.model.epoch;
+    if (this.#tokens.length > 0) {
+      await settle(this.#wasm.feed(Uint32Array.from(this.#tokens), new this.model.module.Cancel()));
+    }
+    return this.#wasm;
+  }
+
+  #exclusive<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(run);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+}

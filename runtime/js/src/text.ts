@@ -1,0 +1,149 @@
+import { Template } from '@huggingface/jinja';
+import { Tokenizer } from '@huggingface/tokenizers';
+import { Detokenizer } from './detokenize.js';
+import { KilnError } from './errors.js';
+import type { Message } from './options.js';
+import { StopFilter } from './stop.js';
+
+/** The files of a checkpoint, as text. */
+export interface TextFiles {
+  tokenizer: string;
+  tokenizerConfig?: string;
+  chatTemplate?: string;
+}
+
+/** Tokenizer and chat template of one model. */
+export class TextModel {
+  readonly tokenizer: Tokenizer;
+  #template: Template | undefined;
+  #templateFault: unknown;
+  #specialTokens: Record<string, string>;
+  #special: Map<number, string>;
+  readonly byteLevel: boolean;
+
+  constructor(files: TextFiles) {
+    let config: Record<string, unknown>;
+    try {
+      const tokenizer = JSON.parse(files.tokenizer);
+      config = files.tokenizerConfig ? JSON.parse(files.tokenizerConfig) : {};
+      this.tokenizer = new Tokenizer(tokenizer, {});
+      this.byteLevel = tokenizer.decoder?.type === 'ByteLevel';
+    } catch (cause) {
+      throw new KilnError('bundle', `the tokenizer cannot be read (${(cause as Error).message}); compile the model again`, {}, { cause });
+    }
+    const added = [...this.tokenizer.get_added_tokens_decoder()];
+    this.#special = new Map(added.filter(([, token]) => token.special).map(([id, token]) => [id, token.content]));
+    this.#specialTokens = specialTokens(config);
+    const template = files.chatTemplate ?? templateInConfig(config);
+    try {
+      if (template !== undefined) this.#template = new Template(template);
+    } catch (fault) {
+      // Reported when somebody asks for a chat: raw prompts work without.
+      this.#templateFault = fault;
+    }
+  }
+
+  /** Token ids. `addSpecial`: with what the tokenizer puts around a prompt, e.g. a first `<bos>`. */
+  encode(text: string, addSpecial: boolean): number[] {
+    return this.tokenizer.encode(text, { add_special_tokens: addSpecial }).ids;
+  }
+
+  decode(ids: readonly number[], skipSpecial: boolean): string {
+    if (ids.length === 0) return '';
+    return this.tokenizer.decode([...ids], { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+  }
+
+  /** The text of a special token; undefined for every other id. */
+  specialToken(id: number): string | undefined {
+    return this.#special.get(id);
+  }
+
+  get hasChatTemplate(): boolean {
+    return this.#template !== undefined;
+  }
+
+  /** The conversation as the text that the model was trained on. */
+  renderChat(messages: readonly Message[], addGenerationPrompt = true, templateArguments: Record<string, unknown> = {}): string {
+    if (!this.#template) {
+      const fault = this.#templateFault as Error | undefined;
+      throw fault
+        ? new KilnError('template', `the chat template cannot be read (${fault.message}); pass the prompt as text`, {}, { cause: fault })
+        : new KilnError('no-text', 'the model has no chat template; pass the prompt as text');
+    }
+    try {
+      return this.#template.render({
+        ...this.#specialTokens,
+        messages: messages.map(templateMessage),
+        add_generation_prompt: addGenerationPrompt,
+        tools: null,
+        documents: null,
+        ...templateArguments,
+      });
+    } catch (cause) {
+      throw new KilnError('template', `the chat template refuses these messages: ${(cause as Error).message}`, {}, { cause });
+    }
+  }
+
+  encodeChat(messages: readonly Message[], templateArguments?: Record<string, unknown>): number[] {
+    return this.encode(this.renderChat(messages, true, templateArguments), false);
+  }
+
+  /** Text from ids as they come; `stops` end it. */
+  stream(stops: readonly string[] = []): TokenStream {
+    return new TokenStream(this, stops);
+  }
+}
+
+/** A message as templates know it. */
+function templateMessage({ reasoning, ...message }: Message): Record<string, unknown> {
+  return reasoning === undefined ? message : { ...message, thinking: reasoning, reasoning_content: reasoning };
+}
+
+/** Turns token ids into text. No piece ends within a character or shows the beginning of a stop text. */
+export class TokenStream {
+  #detokenizer: Detokenizer;
+  #filter: StopFilter;
+
+  constructor(
+    private model: TextModel,
+    stops: readonly string[],
+  ) {
+    this.#detokenizer = new Detokenizer(model);
+    this.#filter = new StopFilter(stops);
+  }
+
+  /** A stop text is complete. */
+  get stopped(): boolean {
+    return this.#filter.stopped;
+  }
+
+  /** The text that becomes certain with this token. */
+  push(id: number): string {
+    const special = this.model.specialToken(id);
+    if (special !== undefined) return this.#filter.stops.includes(special) ? this.finish() : '';
+    return this.stopped ? '' : this.#filter.push(this.#detokenizer.push(id));
+  }
+
+  /** The rest, when no more tokens come. */
+  finish(): string {
+    return this.#filter.push(this.#detokenizer.finish()) + this.#filter.stop();
+  }
+}
+
+/** `bos_token` and its like: each is a string or an object with `content`. */
+function specialTokens(config: Record<string, unknown>): Record<string, string> {
+  const tokens: Record<string, string> = {};
+  for (const [name, value] of Object.entries(config)) {
+    const text = typeof value === 'string' ? value : (value as { content?: unknown } | null)?.content;
+    if (name.endsWith('_token') && typeof text === 'string') tokens[name] = text;
+  }
+  return tokens;
+}
+
+/** `chat_template` of a tokenizer_config.json: a string, or a list of named ones. */
+function templateInConfig(config: Record<string, unknown>): string | undefined {
+  const template = config.chat_template;
+  if (typeof template === 'string') return template;
+  if (!Array.isArray(template)) return undefined;
+  return template.find((entry) => entry?.name === 'default')?.template;
+}

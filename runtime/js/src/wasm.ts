@@ -1,0 +1,55 @@
+import init, { type WebModel as WasmModel } from './wasm/kiln_web.js';
+import * as wasm from './wasm/kiln_web.js';
+import { nodeModule } from './cache.js';
+import { fromWasm, KilnError } from './errors.js';
+
+export type { WasmModel };
+export type WasmSession = wasm.WebSession;
+
+/** What may replace the module beside this file: its address, its bytes, or it compiled. */
+export type WasmSource = string | URL | Response | BufferSource | WebAssembly.Module;
+
+let ready: Promise<typeof wasm> | undefined;
+let panicked: KilnError | undefined;
+const waiting = new Set<(error: KilnError) => void>();
+
+/** The wasm module, loaded once. */
+export function loadWasm(source?: WasmSource): Promise<typeof wasm> {
+  return (ready ??= start(source).catch((error) => {
+    ready = undefined;
+    throw error;
+  }));
+}
+
+async function start(source: WasmSource | undefined): Promise<typeof wasm> {
+  Object.defineProperty(globalThis, '__kilnPanicked', { value: onPanic, configurable: true });
+  const given = source ?? new URL('./kiln.wasm', import.meta.url);
+  const local = given instanceof URL && given.protocol === 'file:';
+  await init({ module_or_path: local ? await readFile(given) : given });
+  return wasm;
+}
+
+async function readFile(url: URL): Promise<BufferSource> {
+  const fs = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('fs/promises'));
+  return fs.readFile(url);
+}
+
+/** A panic leaves promises open that the module gave: they are rejected here. */
+function onPanic(message: string): void {
+  panicked = new KilnError('internal', `the runtime stopped: ${message}; reload, and please report this`);
+  for (const reject of waiting) reject(panicked);
+}
+
+/** Awaits the wasm module, with its errors as ours. */
+export async function settle<T>(promise: Promise<T>): Promise<T> {
+  if (panicked) throw panicked;
+  let reject!: (error: KilnError) => void;
+  const panic = new Promise<never>((_, no) => waiting.add((reject = no)));
+  try {
+    return await Promise.race([promise, panic]);
+  } catch (error) {
+    throw fromWasm(error);
+  } finally {
+    waiting.delete(reject);
+  }
+}

@@ -1,0 +1,293 @@
+// What must hold in every host: run by a page, a worker, Node, Deno and Bun.
+//   kiln      the package
+//   base      the server's address (server.mjs)
+//   expected  greedy ids of the native runtime: { prompt, ids }
+//   cache     a cache for the tests, empty at first
+
+export function assert(condition, what) {
+  if (!condition) throw new Error(what);
+}
+
+export function equal(found, wanted, what = '') {
+  const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
+  if (a !== b) throw new Error(`${what}: ${a} is not ${b}`);
+}
+
+async function refused(promise, code, details = {}) {
+  try {
+    await promise;
+  } catch (error) {
+    equal(error.code, code, `${error.message}`);
+    assert(error.message.length > 20, `no advice in "${error.message}"`);
+    for (const [name, value] of Object.entries(details)) equal(error.details[name], value, name);
+    return error;
+  }
+  throw new Error(`no error, where ${code} was expected`);
+}
+
+const GREEDY = { temperature: 0 };
+
+export function makeCases({ kiln, base, expected, cache, host = {} }) {
+  const { loadModel, Registry } = kiln;
+  const toy = `${base}/bundles/toy/`;
+  const open = (source = toy, options = {}) => loadModel(source, { cache, ...host, ...options });
+  const control = async (change = {}) => (await fetch(`${base}/control`, { method: 'POST', body: JSON.stringify({ counts: {}, ...change }) })).json();
+  const shardRequests = (counts) => Object.entries(counts).filter(([path]) => path.endsWith('.safetensors')).reduce((sum, [, count]) => sum + count, 0);
+  /** One model for the tests that only use it: software devices take seconds to compile kernels. */
+  let shared;
+  const withShared = async (run) => run(await (shared ??= open()));
+  const withModel = async (model, run) => {
+    model = await model;
+    try {
+      return await run(model);
+    } finally {
+      model.dispose();
+    }
+  };
+  const greedy = async (model, options = {}) => (await model.generate(expected.prompt, { ...GREEDY, maxTokens: expected.ids.length, ...options }).result).ids;
+
+  return {
+    'every variant gives the ids of the native runtime': async () => {
+      const { variants } = await new Registry({ cache }).fits(toy);
+      assert(variants.includes('base'), `base does not fit: ${variants}`);
+      for (const variant of variants) {
+        await withModel(open(toy, { variant }), async (model) => {
+          equal(model.report.variant, variant);
+          equal(model.report.failed, []);
+          equal(await greedy(model), expected.ids, variant);
+        });
+      }
+      return variants.join(', ');
+    },
+
+    'memory is what the manifest says': () =>
+      withShared(async (model) => {
+        await greedy(model, { maxTokens: 1 });
+        const { allocated, weights, activations, state } = model.memory;
+        // Beyond the manifest: buffers for reading back, and numbers of rows.
+        assert(allocated >= weights + activations + state && allocated < weights + activations + state + 65536, JSON.stringify(model.memory));
+      }),
+
+    'progress goes from nothing to everything, over all files; the second load asks for no weights': async () => {
+      await new Registry({ cache }).clear(toy);
+      const seen = [];
+      await withModel(open(toy, { progress: (progress) => seen.push(progress) }), () => {});
+      const last = seen.at(-1);
+      equal(last.phase, 'ready');
+      equal(last.totalLoaded, last.totalBytes);
+      assert(last.totalBytes > 1e6 && last.cachedBytes === 0, JSON.stringify(last));
+      assert(seen.every((progress, index) => index === 0 || progress.totalLoaded >= seen[index - 1].totalLoaded), 'progress went back');
+      assert(seen.length > 1 && seen.every(({ files }) => files.length === 1), 'files');
+      await control();
+      await withModel(open(), async (model) => equal(await greedy(model), expected.ids));
+      equal(shardRequests(await control()), 0);
+    },
+
+    'offline mode works from the cache, and says what is missing without it': async () => {
+      if (!(await new Registry({ cache }).isCached(toy))) await withModel(open(), () => {});
+      await control();
+      await withModel(open(toy, { offline: true }), async (model) => equal(await greedy(model), expected.ids));
+      equal(await control(), {});
+      await new Registry({ cache }).clear(toy);
+      await refused(open(toy, { offline: true }), 'not-cached');
+    },
+
+    'the registry knows sizes, needs and what is cached': async () => {
+      const registry = new Registry({ cache });
+      await registry.clear(toy);
+      const files = await registry.files(toy);
+      assert(files.length === 1 && files[0].bytes > 1e6 && files[0].cachedBytes === 0, JSON.stringify(files));
+      equal(await registry.totalSize(toy), files[0].bytes);
+      equal(await registry.isCached(toy), false);
+      const { weights, variants } = await registry.dtypes(toy);
+      assert(weights.includes('f32') && variants.includes('base'), `${weights} ${variants}`);
+      const short = (await registry.requirements(toy, 64)).at(-1);
+      const long = (await registry.requirements(toy, 128)).at(-1);
+      equal(long.memory.state, 2 * short.memory.state, 'state');
+      equal((await registry.fits(toy)).variants.includes('base'), true);
+      const poor = { features: new Set(), limits: {} };
+      const fit = await registry.fits(toy, poor);
+      assert(fit.variants.length === 0 && fit.missing.some(({ name }) => name === 'maxBufferSize'), JSON.stringify(fit));
+      await withModel(open(), () => {});
+      equal(await registry.isCached(toy), true);
+      equal(await registry.isCached(toy, files[0].file), true);
+      await registry.clear(toy);
+      equal(await registry.isCached(toy), false);
+    },
+
+    'an aborted generation throws, and the next one is right': () =>
+      withShared(async (model) => {
+        const abort = new AbortController();
+        const generation = model.generate(expected.prompt, { ...GREEDY, maxTokens: 200, signal: abort.signal });
+        let tokens = 0;
+        let thrown;
+        try {
+          for await (const _ of generation) if (++tokens === 3) abort.abort();
+        } catch (error) {
+          thrown = error;
+        }
+        equal(thrown?.name, 'AbortError');
+        assert(tokens < 20, `${tokens} tokens after the abort`);
+        equal(await generation.result.catch((error) => error.name), 'AbortError');
+        equal(await greedy(model), expected.ids);
+      }),
+
+    'leaving the loop ends the generation': () =>
+      withShared(async (model) => {
+        const generation = model.generate(expected.prompt, { ...GREEDY, maxTokens: 200 });
+        for await (const { id } of generation) if (id === expected.ids[2]) break;
+        const { ids, stop } = await generation.result;
+        assert(ids.length < 20 && stop !== 'max-tokens', `${ids.length} ${stop}`);
+        equal(await greedy(model), expected.ids);
+      }),
+
+    'a session keeps what it has seen, sessions do not disturb each other': () =>
+      withShared(async (model) => {
+        const [one, two] = [model.session(), model.session({ context: 64 })];
+        const first = await one.generate(expected.prompt, { ...GREEDY, maxTokens: 8 }).result;
+        equal(first.ids, expected.ids.slice(0, 8));
+        await two.generate([9, 8, 7], { ...GREEDY, maxTokens: 5 }).result;
+        const prompt = [...expected.prompt, ...first.ids];
+        const second = await one.generate(prompt, { ...GREEDY, maxTokens: 8 }).result;
+        equal(second.ids, expected.ids.slice(8, 16));
+        equal(second.usage, { promptTokens: prompt.length, cachedTokens: prompt.length - 1, completionTokens: 8 });
+        await one.reset();
+        equal(one.tokens, []);
+        // Calls wait for each other.
+        const both = [one, one].map((session) => session.generate(expected.prompt, { ...GREEDY, maxTokens: 4 }).result);
+        for (const { ids } of await Promise.all(both)) equal(ids, expected.ids.slice(0, 4));
+        await one.dispose();
+        await two.dispose();
+      }),
+
+    'sampling follows its seed': () =>
+      withShared(async (model) => {
+        const sample = (seed) => greedy(model, { temperature: 1.5, seed, stopIds: [] });
+        const [a, again, b] = [await sample(1), await sample(1), await sample(2)];
+        equal(a, again);
+        assert(JSON.stringify(a) !== JSON.stringify(b), 'two seeds, one answer');
+      }),
+
+    'the pace is held': () =>
+      withShared(async (model) => {
+        model.pacer.pace = { tokensPerSecond: 20 };
+        const started = performance.now();
+        await greedy(model, { maxTokens: 8 });
+        model.pacer.pace = {};
+        assert(performance.now() - started > 300, `${performance.now() - started} ms`);
+      }),
+
+    'after a lost device the next call loads the model again, the conversation kept': () =>
+      withModel(open(), async (model) => {
+        const session = model.session();
+        await session.generate(expected.prompt, { ...GREEDY, maxTokens: 8 }).result;
+        const before = [...session.tokens];
+        const { device } = await model.ready();
+        const generation = session.generate([...expected.prompt, ...expected.ids.slice(0, 8)], { ...GREEDY, maxTokens: 100, stopIds: [] });
+        let code;
+        try {
+          let tokens = 0;
+          for await (const _ of generation) if (++tokens === 2) device.destroy();
+        } catch (error) {
+          code = error.code;
+        }
+        equal(code, 'device-lost');
+        assert(session.tokens.length >= before.length, 'the conversation is lost');
+        const { ids } = await session.generate([...expected.prompt, ...expected.ids.slice(0, 8)], { ...GREEDY, maxTokens: 8 }).result;
+        equal(ids, expected.ids.slice(8, 16));
+      }),
+
+    'what makes no sense is refused': () =>
+      withModel(open(), async (model) => {
+        const run = (prompt, options) => model.generate(prompt, { ...GREEDY, maxTokens: 2, ...options }).result;
+        await refused(run([]), 'usage');
+        await refused(run([1e6]), 'usage');
+        await refused(run(Array(5000).fill(1)), 'context-overflow');
+        await refused(run('Hello'), 'no-text');
+        await refused(model.session({ context: 1e6 }).generate([1]).result, 'context-length');
+        equal(await greedy(model), expected.ids, 'afterwards');
+        await refused(open(toy, { variant: 'nonsense' }), 'unknown-variant');
+        model.dispose();
+        await refused(run([1]), 'disposed');
+      }),
+
+    'a variant that fails falls back to the next, and is reported': async () => {
+      await withModel(open(`${base}/bad-kernel/toy/`), async (model) => {
+        const { variants } = await new Registry({ cache }).fits(toy);
+        const tried = variants[0] === model.manifest.variants[0].name;
+        equal(model.report.failed.map(({ variant }) => variant), tried ? [variants[0]] : []);
+        equal(await greedy(model), expected.ids);
+      });
+      const first = (await new Registry({ cache }).dtypes(toy)).variants[0];
+      await refused(open(`${base}/bad-kernel/toy/`, { variant: first }), (await new Registry({ cache }).fits(toy)).variants.includes(first) ? 'kernel' : 'unsupported');
+    },
+
+    'servers that misbehave': async () => {
+      const registry = new Registry({ cache });
+      const from = async (fault, options) => {
+        await registry.clear(toy);
+        await control({ healed: false });
+        return open(`${base}/${fault}/toy/`, options);
+      };
+      const works = async (fault, options) => withModel(from(fault, options), async (model) => equal(await greedy(model), expected.ids, fault));
+      await refused(from('html'), 'html');
+      await refused(from('html-manifest'), 'html');
+      await refused(from('missing'), 'not-found', { status: 404 });
+      await refused(open(`${base}/bundles/nothing/`), 'not-found', { status: 404 });
+      await refused(from('private'), 'forbidden', { status: 401 });
+      await works('private', { headers: { Authorization: 'Bearer secret' } });
+      await refused(from('truncated'), 'truncated');
+      await refused(from('wrong-size'), 'file-size');
+      await refused(from('corrupt'), 'checksum');
+      equal(await registry.isCached(toy), false, 'a damaged shard stays cached');
+      await refused(from('other-version'), 'bundle-version');
+      await refused(from('no-manifest'), 'bundle');
+      await refused(from('huge'), 'unsupported');
+      await refused(open('http://127.0.0.1:9/'), 'network');
+      await works('flaky');
+      await works('busy');
+      await works('no-range');
+    },
+
+    'a download that broke off goes on where it was': async () => {
+      const registry = new Registry({ cache });
+      await registry.clear(`${base}/bundles/big/`);
+      await control({ healed: false });
+      await refused(open(`${base}/interrupted/big/`), 'truncated');
+      const [{ bytes, cachedBytes }] = await registry.files(`${base}/bundles/big/`);
+      assert(cachedBytes > bytes * 0.3 && cachedBytes < bytes, `${cachedBytes} of ${bytes} bytes kept`);
+      await control({ healed: true });
+      let fromCache = 0;
+      await withModel(open(`${base}/interrupted/big/`, { progress: (progress) => (fromCache = progress.cachedBytes) }), () => {});
+      equal(fromCache, cachedBytes);
+      await registry.clear(`${base}/bundles/big/`);
+    },
+
+    'loading can be aborted': async () => {
+      await new Registry({ cache }).clear(`${base}/bundles/big/`);
+      const abort = new AbortController();
+      const loading = open(`${base}/slow/big/`, { signal: abort.signal, progress: ({ totalLoaded }) => totalLoaded > 1e5 && abort.abort() });
+      equal(await loading.catch((error) => error.name), 'AbortError');
+    },
+  };
+}
+
+/** Runs all, one after the other; the outcome of each. */
+export async function runCases(cases, only, tell = () => {}) {
+  const results = [];
+  for (const [name, run] of Object.entries(cases)) {
+    if (only && !name.includes(only)) continue;
+    const started = performance.now();
+    let error;
+    let note;
+    try {
+      note = await run();
+    } catch (thrown) {
+      error = `${thrown.code ?? thrown.name}: ${thrown.message}\n${thrown.stack}`;
+    }
+    const result = { name, ms: Math.round(performance.now() - started), error, note };
+    tell(result);
+    results.push(result);
+  }
+  return results;
+}

@@ -1,0 +1,190 @@
+// node chromium.mjs MODE EXPECTED.json TOY BIG [CASES]: the cases in headless Chromium, and what only a browser has; with CASES
+// only those cases whose names contain it.
+// Exit code 1: some failed.
+import { readFileSync } from 'node:fs';
+import { launch } from './browser.mjs';
+import { serve } from './server.mjs';
+
+const [mode, expectedFile, toy, big, only] = process.argv.slice(2);
+const root = new URL('../../../', import.meta.url).pathname;
+const expected = JSON.parse(readFileSync(expectedFile));
+const bundles = { toy, big };
+let server = await serve(root, bundles);
+const browser = await launch(mode);
+const { context } = browser;
+const failures = [];
+
+async function check(name, run) {
+  if (only && name !== 'all cases in a page') return;
+  const started = Date.now();
+  try {
+    const note = await run();
+    console.log(`ok     chromium (${mode}): ${name}${note ? ` [${note}]` : ''} (${Date.now() - started} ms)`);
+  } catch (error) {
+    failures.push(name);
+    console.log(`FAILED chromium (${mode}): ${name} (${Date.now() - started} ms)\n${error.stack}\n${browser.logs.slice(-8).join('\n')}`);
+  }
+}
+
+function equal(found, wanted, what = '') {
+  if (JSON.stringify(found) !== JSON.stringify(wanted)) throw new Error(`${what}: ${JSON.stringify(found)} is not ${JSON.stringify(wanted)}`);
+}
+
+async function open() {
+  const page = await context.newPage();
+  await page.goto(`${server.url}/runtime/js/test/page.html`);
+  await page.waitForFunction(() => globalThis.runAll);
+  return page;
+}
+
+/** Greedy ids of the toy in a page. */
+const greedy = (page, options = {}) =>
+  page.evaluate(
+    async ({ source, expected, options }) => {
+      const model = await kiln.loadModel(source, options);
+      const { ids } = await model.generate(expected.prompt, { temperature: 0, maxTokens: expected.ids.length }).result;
+      const { cachedBytes, weightBytes } = model.report;
+      model.dispose();
+      return { ids, cachedBytes, weightBytes };
+    },
+    { source: `${server.url}/bundles/toy/`, expected, options },
+  );
+
+const control = (change) => fetch(`${server.url}/control`, { method: 'POST', body: JSON.stringify(change) });
+
+// The page, all by itself under `script-src 'self' 'wasm-unsafe-eval'`.
+const page = await open();
+page.on('console', (message) => message.type() === 'log' && !only && console.log(`       ${message.text()}`));
+await check('all cases in a page', async () => {
+  const results = await page.evaluate((options) => runAll(options), { base: server.url, expected, cache: 'cache-api', only });
+  const failed = results.filter(({ error }) => error);
+  if (failed.length > 0) throw new Error(failed.map(({ name, error }) => `${name}: ${error}`).join('\n'));
+  const note = results.map((result) => result.note).filter(Boolean).join('; ');
+  // Chromium falls back to SwiftShader where it does not take lavapipe.
+  if (mode === 'lavapipe' && !note.includes('f16')) throw new Error(`this is not lavapipe: ${note}`);
+  return `${results.length} cases; ${note}`;
+});
+
+await check('the origin private file system as the cache', async () => {
+  equal((await greedy(page, { cache: 'opfs' })).ids, expected.ids);
+  const again = await greedy(page, { cache: 'opfs' });
+  equal(again.ids, expected.ids);
+  if (again.cachedBytes < again.weightBytes) throw new Error(`${again.cachedBytes} of ${again.weightBytes} bytes from the cache`);
+});
+
+await check('a worker: progress, tokens, abort, completions', async () => {
+  const found = await page.evaluate(
+    async ({ source, expected }) => {
+      const seen = [];
+      const model = await kilnWorker.loadModelInWorker(source, { progress: (progress) => seen.push(progress.totalLoaded) });
+      const { ids } = await model.generate(expected.prompt, { temperature: 0, maxTokens: expected.ids.length }).result;
+      const abort = new AbortController();
+      let aborted;
+      let tokens = 0;
+      try {
+        for await (const _ of model.generate(expected.prompt, { temperature: 0, maxTokens: 200, signal: abort.signal })) if (++tokens === 2) abort.abort();
+      } catch (error) {
+        aborted = error.name;
+      }
+      const refused = await model.generate([1e6]).result.catch((error) => error.code);
+      const text = await model.chat.completions.create({ messages: [{ role: 'user', content: 'hi' }] }).catch((error) => error.code);
+      const again = (await model.session({ context: 64 }).generate(expected.prompt, { temperature: 0, maxTokens: 4 }).result).ids;
+      const { allocated } = await model.memory();
+      await model.dispose();
+      const missing = await kilnWorker.loadModelInWorker(new URL('nothing/', source)).catch((error) => error.code);
+      return { ids, aborted, refused, text, again, progress: seen.length > 0, allocated: allocated > 1e6, missing, tokens: tokens < 30 };
+    },
+    { source: `${server.url}/bundles/toy/`, expected },
+  );
+  equal(found, { ids: expected.ids, aborted: 'AbortError', refused: 'usage', text: 'no-text', again: expected.ids.slice(0, 4), progress: true, allocated: true, missing: 'not-found', tokens: true });
+});
+
+await check('two tabs at once', async () => {
+  const other = await open();
+  const both = await Promise.all([greedy(page), greedy(other)]);
+  for (const { ids } of both) equal(ids, expected.ids);
+  await other.close();
+});
+
+await check('a service worker', async () => {
+  const found = await page.evaluate(
+    async ({ source, expected }) => {
+      const registration = await navigator.serviceWorker.register('/runtime/js/test/service-worker.mjs', { type: 'module' });
+      const worker = registration.active ?? registration.installing ?? registration.waiting;
+      await new Promise((resolve) => (worker.state === 'activated' ? resolve() : worker.addEventListener('statechange', () => worker.state === 'activated' && resolve())));
+      const { port1, port2 } = new MessageChannel();
+      const answer = new Promise((resolve) => (port1.onmessage = ({ data }) => resolve(data)));
+      worker.postMessage({ source, prompt: expected.prompt, maxTokens: expected.ids.length }, [port2]);
+      const result = await answer;
+      await registration.unregister();
+      return result;
+    },
+    { source: `${server.url}/bundles/toy/`, expected },
+  );
+  equal(found, { ids: expected.ids });
+});
+
+await check('a download goes on after its page was closed', async () => {
+  const first = await open();
+  await first.evaluate((source) => new kiln.Registry().clear(source), `${server.url}/bundles/big/`);
+  await control({ healed: false });
+  await first.evaluate((source) => void kiln.loadModel(source).catch(() => {}), `${server.url}/slow/big/`);
+  const kept = () => page.evaluate(async (source) => (await new kiln.Registry().files(source))[0].cachedBytes, `${server.url}/bundles/big/`);
+  for (let waited = 0; (await kept()) === 0 && waited < 300; waited++) await new Promise((resolve) => setTimeout(resolve, 100));
+  await first.close();
+  const before = await kept();
+  if (before === 0) throw new Error('nothing was kept');
+  const cached = await page.evaluate(async (source) => {
+    const model = await kiln.loadModel(source);
+    model.dispose();
+    return model.report.cachedBytes;
+  }, `${server.url}/bundles/big/`);
+  equal(cached, before);
+});
+
+await check('a full storage is told as such', async () => {
+  const session = await context.newCDPSession(page);
+  await page.evaluate((source) => new kiln.Registry().clear(source), `${server.url}/bundles/big/`);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: server.url, quotaSize: 2e6 });
+  const code = await page.evaluate((source) => kiln.loadModel(source).then(() => 'loaded', (error) => error.code), `${server.url}/bundles/big/`);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: server.url });
+  equal(code, 'quota');
+});
+
+await check('JavaScript takes little memory while weights stream', async () => {
+  const mebibytes = await page.evaluate(async (source) => {
+    await new kiln.Registry().clear(source);
+    let most = 0;
+    const watch = setInterval(() => (most = Math.max(most, performance.memory.usedJSHeapSize)), 5);
+    const model = await kiln.loadModel(source);
+    clearInterval(watch);
+    model.dispose();
+    return most / 2 ** 20;
+  }, `${server.url}/bundles/big/`);
+  if (mebibytes > 100) throw new Error(`${mebibytes} MiB`);
+  return `${mebibytes.toFixed(0)} MiB of heap at most`;
+});
+
+await check('offline: the server gone', async () => {
+  await greedy(page);
+  // The page itself is not the package's to keep: this one is still open.
+  await server.close();
+  equal((await greedy(page)).ids, expected.ids);
+  server = await serve(root, bundles);
+});
+
+await browser.close();
+
+// A browser without WebGPU says what to do.
+const bare = await launch('none');
+await check('no WebGPU', async () => {
+  const poor = await bare.context.newPage();
+  await poor.goto(`${server.url}/runtime/js/test/page.html`);
+  await poor.waitForFunction(() => globalThis.runAll);
+  const { code, message } = await poor.evaluate((source) => kiln.loadModel(source).catch(({ code, message }) => ({ code, message })), `${server.url}/bundles/toy/`);
+  if (code !== 'no-webgpu' && code !== 'no-adapter') throw new Error(`${code}: ${message}`);
+  return code;
+});
+await bare.close();
+await server.close();
+process.exit(failures.length > 0 ? 1 : 0);

@@ -1,0 +1,158 @@
+// A static server for the tests, which can also misbehave.
+//   /runtime/js/... /examples/...       files of the repository: the package, the tests, built examples
+//   /bundles/NAME/FILE                  a bundle, with ranges
+//   /FAULT/NAME/FILE                    a bundle, with what FAULTS says
+// Requests are counted by path; POST /control resets counts and tells what they are.
+import { createServer } from 'node:http';
+import { createReadStream, readFileSync, statSync } from 'node:fs';
+import { extname, join, normalize } from 'node:path';
+
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm', '.json': 'application/json', '.svg': 'image/svg+xml', '.webmanifest': 'application/manifest+json' };
+/** What a page with the strictest policy that the package works under says. */
+const CSP = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; object-src 'none'; base-uri 'none'";
+
+const isShard = (file) => file.endsWith('.safetensors');
+
+/** Each gets the request, the response, the file's bytes and its name, and answers, or returns false for the usual answer. */
+const FAULTS = {
+  /** No ranges: always the whole file. */
+  'no-range': ({ response, bytes, file }) => isShard(file) && send(response, 200, bytes),
+  /** A web page instead of a shard. */
+  html: ({ response, file }) => isShard(file) && send(response, 200, '<!doctype html><title>Log in</title>', 'text/html'),
+  'html-manifest': ({ response }) => send(response, 200, '<!doctype html>', 'text/html'),
+  missing: ({ response, file }) => isShard(file) && send(response, 404, 'no'),
+  private: ({ request, response }) => request.headers.authorization !== 'Bearer secret' && send(response, 401, 'no'),
+  /** A byte of the middle is another. */
+  corrupt: (at) => isShard(at.file) && sendRange(at, flip(at.bytes)),
+  /** Ends early, however often it is asked. */
+  truncated: (at) => isShard(at.file) && breakOff(at, Math.floor(at.bytes.length * 0.6)),
+  /** Breaks off in the middle, the first time. */
+  flaky: (at) => isShard(at.file) && at.count === 1 && breakOff(at, Math.floor(at.bytes.length * 0.6)),
+  /** Breaks off once there is something, until the test says otherwise. */
+  interrupted: (at) => isShard(at.file) && !state.healed && breakOff(at, Math.floor(at.bytes.length * 0.6)),
+  'wrong-size': ({ response, bytes, file }) => isShard(file) && send(response, 200, bytes.subarray(0, bytes.length - 4)),
+  busy: ({ response, file, count }) => isShard(file) && count <= 2 && send(response, 503, 'later'),
+  'other-version': (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => (manifest.format_version = 99))),
+  'no-manifest': (at) => at.file === 'manifest.json' && send(at.response, 200, '{"hello": 1}'),
+  /** Needs more than any device has. */
+  huge: (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => manifest.variants.forEach((variant) => (variant.limits.maxBufferSize = 2 ** 50)))),
+  /** The most demanding variant has a kernel that no compiler takes. */
+  'bad-kernel': (at) => badKernel(at),
+  /** A few bytes a time. */
+  slow: (at) => isShard(at.file) && trickle(at),
+};
+
+const BAD_KERNEL = 'fn main( {';
+
+function badKernel({ response, bytes, file, kernels }) {
+  if (file === 'manifest.json') return send(response, 200, edit(bytes, (manifest) => Object.assign(manifest.variants[0].kernels[0], { file: 'kernels/bad.wgsl', sha256: kernels.badHash })));
+  return file === 'kernels/bad.wgsl' && send(response, 200, BAD_KERNEL);
+}
+
+const state = { healed: false, counts: {} };
+
+function edit(bytes, change) {
+  const manifest = JSON.parse(bytes);
+  change(manifest);
+  return JSON.stringify(manifest);
+}
+
+function flip(bytes) {
+  const copy = Buffer.from(bytes);
+  copy[copy.length >> 1] ^= 1;
+  return copy;
+}
+
+function send(response, status, body, type = 'application/octet-stream') {
+  response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) }).end(body);
+  return true;
+}
+
+/** The part that the request's range asks for. */
+function sendRange({ request, response, file }, bytes) {
+  const from = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
+  const headers = { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'content-length': bytes.length - from };
+  if (request.headers.range) headers['content-range'] = `bytes ${from}-${bytes.length - 1}/${bytes.length}`;
+  response.writeHead(request.headers.range ? 206 : 200, headers).end(bytes.subarray(from));
+  return true;
+}
+
+function breakOff({ request, response, bytes }, at) {
+  const from = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
+  const headers = { 'content-length': bytes.length - from };
+  if (request.headers.range) headers['content-range'] = `bytes ${from}-${bytes.length - 1}/${bytes.length}`;
+  response.writeHead(request.headers.range ? 206 : 200, headers);
+  response.write(bytes.subarray(from, Math.max(at, from)), () => setTimeout(() => response.destroy(), 50));
+  return true;
+}
+
+function trickle({ response, bytes }) {
+  response.writeHead(200, { 'content-length': bytes.length });
+  let offset = 0;
+  const timer = setInterval(() => {
+    const end = offset + 65536;
+    response.write(bytes.subarray(offset, end));
+    offset = end;
+    if (offset >= bytes.length) {
+      clearInterval(timer);
+      response.end();
+    }
+  }, 50);
+  response.on('close', () => clearInterval(timer));
+  return true;
+}
+
+/** Serves the repository's package and tests, and these bundles (name to folder). */
+export async function serve(root, bundles, { cors = true } = {}) {
+  const { createHash } = await import('node:crypto');
+  const kernels = { badHash: createHash('sha256').update(BAD_KERNEL).digest('hex') };
+  const server = createServer(async (request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url, 'http://x').pathname));
+    if (cors) response.setHeader('access-control-allow-origin', '*').setHeader('access-control-allow-headers', '*').setHeader('access-control-expose-headers', 'content-range');
+    response.setHeader('cache-control', 'no-store');
+    if (request.method === 'OPTIONS') return response.writeHead(204).end();
+    if (path === '/control') {
+      let body = '';
+      for await (const chunk of request) body += chunk;
+      const before = state.counts;
+      Object.assign(state, JSON.parse(body || '{}'));
+      return send(response, 200, JSON.stringify(before), 'application/json');
+    }
+    if (path === '/favicon.ico') return response.writeHead(204).end();
+    const [, first, name, ...rest] = path.split('/');
+    state.counts[path] = (state.counts[path] ?? 0) + 1;
+    try {
+      if (bundles[name] && (first === 'bundles' || FAULTS[first])) {
+        const file = rest.join('/');
+        const full = join(bundles[name], file);
+        const at = { request, response, file, kernels, count: state.counts[path] };
+        if (first === 'bundles') return sendFile(at, full);
+        at.bytes = file === 'kernels/bad.wgsl' ? Buffer.alloc(0) : readFileSync(full);
+        if (!FAULTS[first](at)) sendRange(at, at.bytes);
+        return;
+      }
+      if (path.endsWith('.html') || path.endsWith('/')) response.setHeader('content-security-policy', CSP);
+      sendFile({ request, response, file: path }, join(root, path.endsWith('/') ? `${path}index.html` : path));
+    } catch {
+      send(response, 404, 'not found', 'text/plain');
+    }
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `http://127.0.0.1:${server.address().port}`;
+  return {
+    url,
+    close: () => {
+      server.closeAllConnections();
+      return new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+function sendFile({ request, response, file }, full) {
+  const { size } = statSync(full);
+  const from = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
+  const headers = { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'content-length': size - from };
+  if (request.headers.range) headers['content-range'] = `bytes ${from}-${size - 1}/${size}`;
+  response.writeHead(request.headers.range ? 206 : 200, headers);
+  createReadStream(full, { start: from }).pipe(response);
+}

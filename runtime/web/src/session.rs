@@ -1,0 +1,128 @@
+//! A conversation's state, and generation through a callback.
+
+use js_sys::{Function, Promise};
+use kiln_runtime::{CancelToken, GenerateOptions, GenerationReport, Sampling, Session, StopReason};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+use crate::Cancel;
+use crate::error::to_js;
+use crate::model::milliseconds;
+use crate::object::{get, object};
+
+/// A session. One operation at a time: the host waits for each before it begins the next.
+#[wasm_bindgen]
+pub struct WebSession(Session);
+
+impl WebSession {
+    pub(crate) fn new(session: Session) -> Self {
+        Self(session)
+    }
+}
+
+#[wasm_bindgen]
+impl WebSession {
+    #[wasm_bindgen(getter)]
+    pub fn context(&self) -> u32 {
+        self.0.context()
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn position(&self) -> u32 {
+        self.0.position()
+    }
+
+    /// The tokens in the state.
+    #[wasm_bindgen(getter)]
+    pub fn tokens(&self) -> Vec<u32> {
+        self.0.tokens().to_vec()
+    }
+
+    /// Appends tokens and waits until the device has taken them.
+    pub async fn feed(&mut self, ids: Vec<u32>, cancel: &Cancel) -> Result<(), JsValue> {
+        self.0.set_cancel_token(cancel.0.clone());
+        self.0.feed(&ids).await.map_err(to_js)?;
+        self.0.synchronize().await.map_err(to_js)
+    }
+
+    /// Makes the state that of `ids`, feeding only what it does not hold yet. Returns how many were fed.
+    #[wasm_bindgen(js_name = feedOnlyNew)]
+    pub async fn feed_only_new(&mut self, ids: Vec<u32>, cancel: &Cancel) -> Result<u32, JsValue> {
+        self.0.set_cancel_token(cancel.0.clone());
+        let fed = self.0.feed_only_new(&ids).await.map_err(to_js)?;
+        Ok(fed as u32)
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) -> Result<(), JsValue> {
+        self.0.reset().map_err(to_js)
+    }
+
+    /// Goes back to an earlier position; returns where the session is then.
+    pub fn rewind(&mut self, position: u32) -> Result<u32, JsValue> {
+        self.0.rewind(position).map_err(to_js)
+    }
+
+    /// Continues after the tokens fed, with the fields of [`GenerateOptions`] in JavaScript's spelling. Each id goes to
+    /// `on_token`; a promise that it returns is awaited, and `false` ends the generation.
+    pub async fn generate(
+        &mut self,
+        options: JsValue,
+        cancel: &Cancel,
+        on_token: Function,
+    ) -> Result<JsValue, JsValue> {
+        self.0.set_cancel_token(cancel.0.clone());
+        let mut generation = self.0.generate(read_options(&options)).map_err(to_js)?;
+        let mut stopped = false;
+        while !stopped && let Some(id) = generation.next().await.map_err(to_js)? {
+            let mut answer = on_token.call1(&JsValue::UNDEFINED, &id.into())?;
+            if let Some(promise) = answer.dyn_ref::<Promise>() {
+                answer = JsFuture::from(promise.clone()).await?;
+            }
+            stopped = answer == JsValue::FALSE;
+        }
+        let report = generation.report();
+        drop(generation);
+        self.0.set_cancel_token(CancelToken::new());
+        Ok(describe(report))
+    }
+}
+
+fn read_options(options: &JsValue) -> GenerateOptions {
+    let number = |name: &str| get(options, name).as_f64();
+    let default = GenerateOptions::default();
+    let integer = |name: &str, absent: u32| number(name).map_or(absent, |value| value as u32);
+    let stop_ids = get(options, "stopIds");
+    GenerateOptions {
+        max_tokens: integer("maxTokens", default.max_tokens),
+        sampling: Sampling {
+            temperature: number("temperature").map_or(default.sampling.temperature, |value| value as f32),
+            top_k: integer("topK", default.sampling.top_k),
+            top_p: number("topP").map_or(default.sampling.top_p, |value| value as f32),
+            seed: integer("seed", default.sampling.seed),
+        },
+        stop_ids: stop_ids
+            .dyn_ref::<js_sys::Uint32Array>()
+            .map(js_sys::Uint32Array::to_vec),
+        steps_in_flight: integer("stepsInFlight", default.steps_in_flight),
+    }
+}
+
+fn describe(report: GenerationReport) -> JsValue {
+    let stop = match report.stop {
+        StopReason::EndOfText => "end-of-text",
+        StopReason::MaxTokens => "max-tokens",
+        StopReason::ContextFull => "context-full",
+        StopReason::Canceled => "canceled",
+        StopReason::StopText => "stop-text",
+        StopReason::Dropped => "dropped",
+    };
+    object([
+        ("stop", stop.into()),
+        ("tokens", report.tokens.into()),
+        ("steps", report.steps.into()),
+        ("firstTokenMs", milliseconds(report.first_token)),
+        ("totalMs", milliseconds(report.total)),
+        ("encodingMs", milliseconds(report.encoding)),
+    ])
+}
