@@ -2,8 +2,8 @@
 # Tests the JavaScript package in headless Chromium, Node, Deno and Bun on software devices: SwiftShader (no f16) and, where
 # it can be had, Mesa's lavapipe (f16). Builds the package, makes a toy bundle and asks the native runtime for its tokens.
 # Usage: scripts/test-web.sh [--quick]     --quick: lavapipe only, in Node and Chromium
-# What a machine lacks is skipped, loudly. scripts/test.sh does not run it: it installs a browser and three JavaScript hosts,
-# and software devices take minutes to compile the kernels the first time.
+# What a machine lacks is skipped, loudly. scripts/test.sh runs the quick ones: all of them take 10 minutes on two cores, most of it
+# software devices that compile kernels.
 . "$(dirname "$0")/common.sh"
 quick=${1:-}
 skip() {
