@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Builds the JavaScript package runtime/js: kiln-web to WebAssembly, wasm-bindgen, wasm-opt, esbuild.
 # Usage: scripts/build-web.sh [--install]
-# Uses rustup's wasm32 library where it is installed, else Debian's rustc-web with its library sources (`--install` gets
-# them). Needs node and npm. Exit code 3 where something is missing: nothing was built.
+# --install gets what is missing: rustup's wasm32 library (else Debian's rustc-web with its library sources), and Node 20 or newer.
+# Exit code 3 where something is missing still: nothing was built.
 . "$(dirname "$0")/common.sh"
-. scripts/wasm-common.sh
+. scripts/web-common.sh
 missing() { say "NOT BUILT: $*"; exit 3; }
 
-command -v npm >/dev/null || missing "no npm; install Node (20 or newer)"
 [ "${1:-}" != --install ] || install_wasm
 has_target || has_sources || missing "no WebAssembly library; run scripts/build-web.sh --install"
+use_node "$@" || missing "no Node of version 20 or newer; run scripts/build-web.sh --install"
 
 say "Compiling kiln-web (minutes the first time)"
 wasm_cargo build --locked --profile web -p kiln-web

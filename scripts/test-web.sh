@@ -5,6 +5,7 @@
 # What a machine lacks is skipped, loudly. scripts/test.sh runs the quick ones: all of them take 10 minutes on two cores, most of it
 # software devices that compile kernels.
 . "$(dirname "$0")/common.sh"
+. scripts/web-common.sh
 quick=${1:-}
 skip() {
     printf '%s\n' '************************************************************************' "SKIPPED: $*" \
@@ -15,6 +16,7 @@ skipped=()
 failed=()
 
 scripts/build-web.sh --install || { [ $? -eq 3 ] && skip "the web tests: the package was not built" && exit 3; }
+use_node
 
 work=$(target_folder)/web-test
 mkdir -p "$work"
@@ -36,20 +38,28 @@ if ! [ -x /usr/bin/chromium ]; then
 fi
 swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
 
-# lavapipe: Dawn refuses Debian 12's Mesa 22.3; the one of bookworm-backports is unpacked, not installed. Chromium takes it only
+# lavapipe: Dawn refuses Debian 12's Mesa 22.3; the newer one of its backports is unpacked, not installed. Chromium takes it only
 # through a Vulkan layer that calls it a GPU.
 fetch_lavapipe() {
     [ ! -e "$work/mesa/lavapipe.json" ] || return 0
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
-    local lists mirror
+    local installed
+    installed=$(dpkg-query --show --showformat '${Version}' mesa-vulkan-drivers 2>/dev/null || true)
+    if dpkg --compare-versions "${installed:-0}" ge 24; then
+        mkdir -p "$work/mesa"
+        cp /usr/share/vulkan/icd.d/lvp_icd*.json "$work/mesa/lavapipe.json"
+        return
+    fi
+    local lists mirror codename
     lists=$(mktemp -d)
     mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$work/mesa"
     # The mirror that this machine uses.
     mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)
-    echo "deb $mirror bookworm-backports main" >"$lists/sources.list"
+    codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    echo "deb $mirror $codename-backports main" >"$lists/sources.list"
     local apt=(apt-get -q -o Dir::Etc::sourcelist="$lists/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$lists/lists"
         -o Dir::Cache="$lists/cache" -o APT::Sandbox::User=root)
-    "${apt[@]}" update >&2 && (cd "$lists" && "${apt[@]}" download mesa-vulkan-drivers/bookworm-backports >&2) || return 1
+    "${apt[@]}" update >&2 && (cd "$lists" && "${apt[@]}" download "mesa-vulkan-drivers/$codename-backports" >&2) || return 1
     dpkg-deb -x "$lists"/mesa-vulkan-drivers_*.deb "$lists/unpacked"
     cp "$lists/unpacked/usr/lib/$(gcc -dumpmachine)/libvulkan_lvp.so" "$work/mesa/"
     echo "{\"file_format_version\":\"1.0.0\",\"ICD\":{\"api_version\":\"1.4.305\",\"library_path\":\"$work/mesa/libvulkan_lvp.so\"}}" \
@@ -64,7 +74,7 @@ build_layer() {
         sed "s#@DIR@#$work/layer#" "$layer/fakegpu.json.in" >"$work/layer/fakegpu.json"
 }
 drivers=()
-if fetch_lavapipe; then drivers+=(lavapipe); else skip "lavapipe: bookworm-backports cannot be had, so nothing tests f16"; fi
+if fetch_lavapipe; then drivers+=(lavapipe); else skip "lavapipe: no Mesa of version 24 or newer can be had, so nothing tests f16"; fi
 if [ "$quick" != --quick ] && [ -e "$swiftshader" ]; then drivers+=(swiftshader); fi
 export KILN_LAVAPIPE=$work/mesa/lavapipe.json KILN_VULKAN_LAYER=$work/layer XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass: formatting, lints, all tests, the runtime's dependencies, its build for browsers, and the
-# JavaScript package in Node and Chromium. Installs what is missing and fetches the two real models first.
+# Everything that must pass: formatting, lints, all tests, the runtime's dependencies, and the JavaScript
+# package in Node and Chromium. Installs what is missing and fetches the two real models first.
 . "$(dirname "$0")/common.sh"
 
 need_tools
@@ -28,6 +28,5 @@ else
     cargo test --workspace --locked --no-fail-fast
 fi
 
-scripts/check-wasm.sh --install || [ $? -eq 3 ]
 scripts/test-web.sh --quick || [ $? -eq 3 ]
 say "All passed"
