@@ -3,6 +3,7 @@ import { cachedBytes, pieces, shardKeys, type ShardSource } from './download.js'
 import { KilnError, isKilnError, throwIfAborted } from './errors.js';
 import { type BundleLocation, type LocationOptions, locate } from './location.js';
 import { kernelFiles, type Manifest, MANIFEST_FILE, parseManifest, type Shard, type Variant } from './manifest.js';
+import { free } from './memory.js';
 import { type Progress, ProgressMeter } from './progress.js';
 import { Transport, type TransportOptions } from './transport.js';
 
@@ -210,11 +211,6 @@ export class BundleReader {
     await this.#shard?.pieces.return(undefined);
     this.#shard = undefined;
   }
-}
-
-/** Gives memory back where the host can: a collector would let many pieces pile up. */
-function free(bytes: Uint8Array): void {
-  (bytes.buffer as ArrayBuffer & { transfer?(length: number): ArrayBuffer }).transfer?.(0);
 }
 
 /** Lower-case hexadecimal SHA-256. */

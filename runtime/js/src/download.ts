@@ -1,6 +1,7 @@
 import type { Cache } from './cache.js';
 import { KilnError, throwIfAborted } from './errors.js';
 import type { Shard } from './manifest.js';
+import { free } from './memory.js';
 import type { ProgressMeter } from './progress.js';
 import { ATTEMPTS, type Transport } from './transport.js';
 
@@ -61,15 +62,16 @@ async function* download(source: ShardSource, shard: Shard, offset: number): Asy
   while (offset < shard.bytes) {
     const began = offset + filled;
     try {
-      const { total, chunks } = await source.transport.from(url, began);
+      const { total, chunks, fresh } = await source.transport.from(url, began);
       if (total !== undefined && total !== shard.bytes) throw wrongSize(shard, total);
-      for await (let chunk of untilBroken(chunks)) {
-        while (chunk.byteLength > 0) {
-          if (offset === shard.bytes) throw wrongSize(shard, shard.bytes + chunk.byteLength);
-          const taken = chunk.subarray(0, piece.byteLength - filled);
+      for await (const chunk of untilBroken(chunks)) {
+        let rest = chunk;
+        while (rest.byteLength > 0) {
+          if (offset === shard.bytes) throw wrongSize(shard, shard.bytes + rest.byteLength);
+          const taken = rest.subarray(0, piece.byteLength - filled);
           piece.set(taken, filled);
           filled += taken.byteLength;
-          chunk = chunk.subarray(taken.byteLength);
+          rest = rest.subarray(taken.byteLength);
           source.progress.set(shard.file, offset + filled);
           if (filled < piece.byteLength) continue;
           await source.cache.put(shardKeys.piece(shard, offset / PIECE), piece);
@@ -78,6 +80,7 @@ async function* download(source: ShardSource, shard: Shard, offset: number): Asy
           filled = 0;
           piece = new Uint8Array(Math.min(PIECE, shard.bytes - offset));
         }
+        if (fresh) free(chunk);
       }
       if (offset < shard.bytes) throw new EndedEarly();
     } catch (error) {

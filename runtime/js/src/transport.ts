@@ -1,5 +1,6 @@
 import { nodeModule } from './cache.js';
 import { KilnError, throwIfAborted } from './errors.js';
+import { hostName } from './hosts.js';
 
 export interface TransportOptions {
   /** Instead of the global `fetch`. */
@@ -14,6 +15,8 @@ export interface Body {
   /** As the server says; undefined where it does not. */
   total: number | undefined;
   chunks: AsyncIterable<Uint8Array>;
+  /** Nobody else has the chunks' memory. */
+  fresh: boolean;
 }
 
 /** Fetches files, and reads those of `file:` addresses in Node, Deno and Bun. */
@@ -46,13 +49,15 @@ export class Transport {
     const body = response.body;
     if (!body) throw new TypeError('no body');
     const chunks = iterate(body);
+    // Node's chunks may be parts of one buffer, and a `fetch` of the caller's may keep what it gives.
+    const fresh = !custom && hostName() === 'browser';
     const length = contentLength(response);
     if (offset > 0 && response.status !== 206) {
       // The server has no ranges: what is there already is skipped.
-      return { total: length, chunks: skip(chunks, offset) };
+      return { total: length, chunks: skip(chunks, offset), fresh };
     }
     const total = rangeTotal(response) ?? (length === undefined ? undefined : offset + length);
-    return { total, chunks };
+    return { total, chunks, fresh };
   }
 
   async #retry<T>(url: string, run: () => Promise<T>): Promise<T> {
@@ -143,7 +148,7 @@ async function readFrom(url: string, offset: number): Promise<Body> {
   } catch (cause) {
     throw new KilnError('not-found', `${url} does not exist; check the path of the bundle`, { url, status: 404 }, { cause });
   }
-  return { total: size, chunks: fs.createReadStream(path, { start: offset, highWaterMark: 1 << 20 }) };
+  return { total: size, chunks: fs.createReadStream(path, { start: offset, highWaterMark: 1 << 20 }), fresh: false };
 }
 
 export function concat(parts: Uint8Array[]): Uint8Array {

@@ -1,5 +1,6 @@
 // node real.mjs MODE BUNDLE NATIVE.json: a real model in headless Chromium, downloaded, and again from the cache. NATIVE.json is
-// what `run-model generate BUNDLE --prompt TEXT --temperature 0 --json` printed for PROMPT. Prints measurements; exit code 1: other tokens.
+// what `run-model generate BUNDLE --prompt TEXT --temperature 0 --json` printed for PROMPT. Prints measurements; exit code 1: other tokens, or
+// 100 MB of JavaScript heap.
 import { readFileSync } from 'node:fs';
 import { launch } from './browser.mjs';
 import { serve } from './server.mjs';
@@ -35,7 +36,7 @@ async function measure(offline) {
 let failed = false;
 for (const offline of [false, true]) {
   const found = await measure(offline);
-  const same = JSON.stringify(found.ids) === JSON.stringify(native.ids) && found.text === native.text && found.usage.promptTokens === native.prompt_ids.length;
+  const same = JSON.stringify(found.ids) === JSON.stringify(native.ids) && found.text === native.text && found.usage.promptTokens === native.prompt_ids.length && found.heapMiB * 2 ** 20 < 100e6;
   failed ||= !same;
   console.log(`${same ? 'ok    ' : 'FAILED'} ${offline ? 'offline, from the cache' : 'downloaded'}: ${JSON.stringify(found)}`);
 }
