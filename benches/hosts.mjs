@@ -1,6 +1,6 @@
 // node|bun|deno hosts.mjs BUNDLE...: speed of the JavaScript runtime on this machine's GPU, outside a browser. For each bundle a line
-// of JSON: load and pipeline times, prefill of 512 tokens and 128 greedy tokens after it (medians of RUNS), and the time that
-// JavaScript takes to encode a step. Build the package first: scripts/build-web.sh.
+// of JSON: load and pipeline times, prefill of 512 tokens and 128 greedy tokens after it (medians of RUNS), the time that
+// JavaScript takes to encode a step, and the most memory that the process had. Build the package first: scripts/build-web.sh.
 import process from 'node:process';
 import { loadModel } from '../runtime/js/dist/index.js';
 
@@ -29,6 +29,7 @@ async function measure(bundle) {
     prefillTokensPerSecond: (Number(PREFILL) * 1000) / median(runs.map(({ firstTokenMs }) => firstTokenMs)),
     decodeTokensPerSecond: median(runs.map(({ tokensPerSecond }) => tokensPerSecond)),
     encodingMsPerToken: median(runs.map(({ encodingMs }) => encodingMs)) / Number(DECODE),
+    peakMiB: process.resourceUsage().maxRSS / 1024,
   };
 }
 
