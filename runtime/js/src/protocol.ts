@@ -44,7 +44,7 @@ export interface Answers {
 }
 
 /** The options that can be cloned; functions and objects of the page stay with it. */
-export type WorkerLoadOptions = Omit<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'progress' | 'signal' | 'text' | 'wasm'> & {
+export type WorkerLoadOptions = Omit<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'progress' | 'saved' | 'signal' | 'text' | 'wasm'> & {
   cache?: 'cache-api' | 'opfs' | 'none';
   wasm?: string;
 };

@@ -5,7 +5,7 @@ import { type Answers, type Event, type Request, toPlain } from './protocol.js';
 import type { Session } from './session.js';
 
 /** What a worker of one's own may add to the options that come from the page: what cannot be sent there. */
-export type ServeOptions = Pick<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'text' | 'wasm'>;
+export type ServeOptions = Pick<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'saved' | 'text' | 'wasm'>;
 
 interface Port {
   postMessage(message: Event): void;

@@ -3,6 +3,7 @@
 //   base      the server's address (server.mjs)
 //   expected  greedy ids of the native runtime: { prompt, ids }
 //   cache     a cache for the tests, empty at first
+//   saved     bytes of a session that the native runtime saved after `prompt` and 8 of `ids`
 
 export function assert(condition, what) {
   if (!condition) throw new Error(what);
@@ -27,7 +28,7 @@ async function refused(promise, code, details = {}) {
 
 const GREEDY = { temperature: 0 };
 
-export function makeCases({ kiln, base, expected, cache, host = {} }) {
+export function makeCases({ kiln, base, expected, cache, saved, host = {} }) {
   const { loadModel, Registry } = kiln;
   const toy = `${base}/bundles/toy/`;
   const open = (source = toy, options = {}) => loadModel(source, { cache, ...host, ...options });
@@ -159,6 +160,78 @@ export function makeCases({ kiln, base, expected, cache, host = {} }) {
         await one.dispose();
         await two.dispose();
       }),
+
+    'a saved session goes on where it was, in pieces, and only with its own model': () =>
+      withShared(async (model) => {
+        const session = model.session();
+        session.note = { turns: 1 };
+        await session.generate(expected.prompt, { ...GREEDY, maxTokens: 8 }).result;
+        const tokens = [...session.tokens];
+        const pieces = [];
+        for (let reader = (await session.save()).getReader(), part; !(part = await reader.read()).done; ) pieces.push(part.value);
+        assert(pieces.every(({ length }) => length <= 4 << 20), 'pieces');
+        const bytes = new Uint8Array(await new Blob(pieces).arrayBuffer());
+        const prompt = [...expected.prompt, ...expected.ids.slice(0, 8)];
+        const goesOn = async (what, wanted = expected.ids.slice(8, 16)) => {
+          const restored = await model.restoreSession(what, { context: 64 });
+          equal(restored.tokens, tokens);
+          equal(restored.note, { turns: 1 });
+          const { ids, usage } = await restored.generate(prompt, { ...GREEDY, maxTokens: 8 }).result;
+          equal([ids, usage.cachedTokens], [wanted, prompt.length - 1]);
+          await restored.dispose();
+        };
+        await goesOn(bytes);
+        await goesOn(new Blob([bytes]));
+        await goesOn(await session.save());
+        // In odd pieces.
+        await goesOn(new Blob([bytes]).stream().pipeThrough(new TransformStream({ transform: (piece, to) => [piece.slice(0, 21), piece.slice(21)].forEach((part) => to.enqueue(part)) })));
+
+        const edited = (change) => {
+          const length = Number(new DataView(bytes.buffer).getBigUint64(8, true));
+          const header = JSON.parse(new TextDecoder().decode(bytes.subarray(16, 16 + length)));
+          change(header);
+          const text = new TextEncoder().encode(JSON.stringify(header));
+          const size = new DataView(new ArrayBuffer(8));
+          size.setBigUint64(0, BigInt(text.length), true);
+          return new Blob([bytes.subarray(0, 8), size, text, bytes.subarray(16 + length)]);
+        };
+        const before = model.memory.allocated;
+        for (const [fault, what] of [
+          ['not-a-session', new Uint8Array()],
+          ['not-a-session', new TextEncoder().encode('<!doctype html><title>')],
+          ['version', edited((header) => (header.version = 2))],
+          ['other-model', edited((header) => (header.fingerprint = header.fingerprint.replace(/./g, '0')))],
+          ['other-variant', edited((header) => (header.variant = 'other'))],
+          ['damaged', edited((header) => (header.states[0].bytes += 4))],
+          ['damaged', edited((header) => header.states.pop())],
+          ['damaged', bytes.subarray(0, 40)],
+          ['damaged', bytes.subarray(0, bytes.length - 4)],
+          ['damaged', new Blob([bytes, 'x'])],
+        ]) {
+          await refused(model.restoreSession(what), 'saved-session', { fault });
+        }
+        await refused(model.restoreSession(bytes, { context: 4 }), 'saved-session', { fault: 'context' });
+        equal(model.memory.allocated, before, 'memory after what was refused');
+        // What comes between is no part of it.
+        const stream = (await session.save()).getReader();
+        await stream.read();
+        await session.generate(prompt, { ...GREEDY, maxTokens: 2 }).result;
+        await refused(stream.read(), 'usage');
+        equal(await greedy(model), expected.ids, 'afterwards');
+        await session.dispose();
+      }),
+
+    'a session that the native runtime saved goes on here': async () => {
+      if (!saved) return 'no file';
+      const variant = JSON.parse(new TextDecoder().decode(saved.subarray(16)).match(/^.*?"variant":("[^"]*")/s)[1]);
+      if (!(await new Registry({ cache }).fits(toy)).variants.includes(variant)) return `saved with ${variant}`;
+      await withModel(open(toy, { variant }), async (model) => {
+        const session = await model.restoreSession(saved);
+        const prompt = [...expected.prompt, ...expected.ids.slice(0, 8)];
+        const { ids, usage } = await session.generate(prompt, { ...GREEDY, maxTokens: 8 }).result;
+        equal([ids, usage.cachedTokens], [expected.ids.slice(8, 16), prompt.length - 1]);
+      });
+    },
 
     'sampling follows its seed': () =>
       withShared(async (model) => {

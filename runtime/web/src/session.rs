@@ -1,14 +1,14 @@
 //! A conversation's state, and generation through a callback.
 
-use js_sys::{Function, Promise};
-use kiln_runtime::{CancelToken, GenerateOptions, GenerationReport, Sampling, Session, StopReason};
+use js_sys::{Array, Function, Promise};
+use kiln_runtime::{CancelToken, GenerateOptions, GenerationReport, Sampling, Session, StateHeader, StopReason};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use crate::Cancel;
 use crate::error::to_js;
 use crate::model::milliseconds;
-use crate::object::{get, object};
+use crate::object::{get, number, object};
 
 /// A session. One operation at a time: the host waits for each before it begins the next.
 #[wasm_bindgen]
@@ -45,12 +45,44 @@ impl WebSession {
         self.0.synchronize().await.map_err(to_js)
     }
 
-    /// Makes the state that of `ids`, feeding only what it does not hold yet. Returns how many were fed.
-    #[wasm_bindgen(js_name = feedOnlyNew)]
-    pub async fn feed_only_new(&mut self, ids: Vec<u32>, cancel: &Cancel) -> Result<u32, JsValue> {
+    /// Makes the state that of `ids`, feeding only what it does not hold yet. Returns how many were fed. At `opening` begins
+    /// what the next turn may leave out again.
+    #[wasm_bindgen(js_name = feedTurn)]
+    pub async fn feed_turn(&mut self, ids: Vec<u32>, opening: u32, cancel: &Cancel) -> Result<u32, JsValue> {
         self.0.set_cancel_token(cancel.0.clone());
-        let fed = self.0.feed_only_new(&ids).await.map_err(to_js)?;
+        let fed = self.0.feed_turn(&ids, opening as usize).await.map_err(to_js)?;
         Ok(fed as u32)
+    }
+
+    /// What is saved of each state when there are so many tokens: `[name, bytes, intact_from]`.
+    #[wasm_bindgen(js_name = savedStates, unchecked_return_type = "[string, number, number][]")]
+    pub fn saved_states(&self, tokens: u32) -> Array {
+        let states = self.0.saved_states(tokens).into_iter();
+        let describe =
+            |state: StateHeader| Array::of3(&state.name.into(), &number(state.bytes), &number(state.intact_from));
+        states.map(describe).collect()
+    }
+
+    /// A part of a state.
+    #[wasm_bindgen(js_name = readState)]
+    pub async fn read_state(&self, index: usize, offset: f64, bytes: u32) -> Result<Vec<u8>, JsValue> {
+        self.0
+            .read_state(index, offset as u64, bytes.into())
+            .await
+            .map_err(to_js)
+    }
+
+    /// Overwrites a part of a state. The device has taken it when its queue is done.
+    #[wasm_bindgen(js_name = writeState)]
+    pub fn write_state(&mut self, index: usize, offset: f64, bytes: &[u8]) {
+        self.0.write_state(index, offset as u64, bytes);
+    }
+
+    /// The states that were written are those of these tokens. Feed next, if only nothing.
+    #[wasm_bindgen(js_name = continueWith)]
+    pub fn continue_with(&mut self, tokens: Vec<u32>, intact_from: Vec<f64>) {
+        let intact_from = intact_from.into_iter().map(|position| position as u64);
+        self.0.continue_with(tokens, intact_from);
     }
 
     /// Forgets everything.
