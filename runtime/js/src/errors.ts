@@ -62,7 +62,7 @@ export type SavedSessionFault = 'not-a-session' | 'version' | 'damaged' | 'other
 /** A feature or limit that an adapter lacks for a variant. */
 export interface Missing {
   variant: string;
-  /** WebGPU's name of a feature or of a limit. */
+  /** WebGPU's name of a feature or of a limit; `context` where the model has fewer positions. */
   name: string;
   /** Of a limit. */
   needed?: number;

@@ -91,8 +91,9 @@ export class Model {
   async saving(): Promise<{ saved: SavedModule; facts: saved.SavedWith }> {
     const { bundle, report } = await this.ready();
     const module = this.options.saved ?? (await import('./saved.js'));
-    const { name, vocab_size } = this.manifest.model;
-    return { saved: module, facts: { model: name, fingerprint: await sha256(bundle.manifestText), variant: report.variant, vocab: vocab_size } };
+    const { name, vocab_size } = bundle.manifest.model;
+    const variant = bundle.manifest.variants.find((variant) => variant.name === report.variant)!;
+    return { saved: module, facts: { model: name, fingerprint: await sha256(bundle.manifestText), variant, vocab: vocab_size } };
   }
 
   /** How it was loaded. */

@@ -1,4 +1,5 @@
 import { KilnError, type SavedSessionFault } from './errors.js';
+import type { Variant } from './manifest.js';
 import type { WasmSession } from './wasm.js';
 
 /** Most bytes of a saved session in memory at once. */
@@ -15,13 +16,16 @@ export interface SavedWith {
   model: string;
   /** SHA-256 of the manifest. */
   fingerprint: string;
-  variant: string;
+  variant: Variant;
   vocab: number;
 }
 
 /** What stands before tokens and states; docs/bundle-format.md has the format. */
-interface Header extends Omit<SavedWith, 'vocab'> {
+interface Header {
   version: number;
+  model: string;
+  fingerprint: string;
+  variant: string;
   context: number;
   tokens: number;
   states: { name: string; bytes: number; intact_from?: number }[];
@@ -30,11 +34,12 @@ interface Header extends Omit<SavedWith, 'vocab'> {
 }
 
 /** The bytes of a session, piece by piece. `use` runs with its state, as long as that is the same. */
-export function write({ vocab: _, ...facts }: SavedWith, note: unknown, use: <T>(run: (wasm: WasmSession) => Promise<T>) => Promise<T>): ReadableStream<Uint8Array> {
+export function write({ model, fingerprint, variant }: SavedWith, note: unknown, use: <T>(run: (wasm: WasmSession) => Promise<T>) => Promise<T>): ReadableStream<Uint8Array> {
   const pieces = (async function* () {
     const { header, tokens } = await use(async (wasm) => {
-      const states = wasm.savedStates(wasm.position).map(([name, bytes, intact_from]) => ({ name, bytes, intact_from }));
-      const header: Header = { version: VERSION, ...facts, context: wasm.context, tokens: wasm.position, states, note };
+      const intact = wasm.intactFrom;
+      const states = statesOf(variant, wasm.position).map((state, index) => ({ ...state, intact_from: intact[index]! }));
+      const header: Header = { version: VERSION, model, fingerprint, variant: variant.name, context: wasm.context, tokens: wasm.position, states, note };
       return { header, tokens: wasm.tokens };
     });
     const text = new TextEncoder().encode(JSON.stringify(header));
@@ -56,8 +61,17 @@ export function write({ vocab: _, ...facts }: SavedWith, note: unknown, use: <T>
   return new ReadableStream({ pull, cancel: () => void pieces.return(undefined) }, { highWaterMark: 0 });
 }
 
+/** What is in use of each state after so many tokens. */
+function statesOf(variant: Variant, tokens: number): { name: string; bytes: number }[] {
+  const used = variant.buffers.map(({ name, kind }) => ({
+    name,
+    bytes: kind.kind === 'recurrent' ? kind.bytes! : kind.kind === 'state' ? kind.bytes_per_position! * Math.min(kind.positions ?? Infinity, tokens) : undefined,
+  }));
+  return used.filter((state): state is { name: string; bytes: number } => state.bytes !== undefined);
+}
+
 /** Reads a saved session into an empty one, and gives its note. `written` waits until the device has what it was given. */
-export async function read(saved: SavedSession, facts: SavedWith, wasm: WasmSession, written: () => Promise<unknown>): Promise<unknown> {
+export async function read(saved: ReadableStream<Uint8Array>, facts: SavedWith, wasm: WasmSession, written: () => Promise<unknown>): Promise<unknown> {
   const source = new Source(saved);
   try {
     const start = await source.take(16, 'not-a-session');
@@ -67,10 +81,10 @@ export async function read(saved: SavedSession, facts: SavedWith, wasm: WasmSess
     const header = parse(await source.take(length));
     if (header.version !== VERSION) throw refused('version');
     if (header.fingerprint !== facts.fingerprint) throw refused('other-model', header.model);
-    if (header.variant !== facts.variant) throw refused('other-variant', header.variant);
+    if (header.variant !== facts.variant.name) throw refused('other-variant', header.variant);
     if (header.tokens > wasm.context) throw refused('context', header.tokens);
-    const expected = wasm.savedStates(header.tokens);
-    const fits = header.states.length === expected.length && header.states.every(({ bytes, intact_from = 0 }, index) => bytes === expected[index]![1] && intact_from <= header.tokens);
+    const expected = statesOf(facts.variant, header.tokens);
+    const fits = header.states.length === expected.length && header.states.every(({ bytes, intact_from = 0 }, index) => bytes === expected[index]!.bytes && intact_from <= header.tokens);
     if (!fits) throw refused('damaged');
     const tokens = new Uint32Array((await source.take(header.tokens * 4)).buffer);
     if (tokens.some((id) => id >= facts.vocab)) throw refused('damaged');
@@ -117,8 +131,7 @@ class Source {
   #reader: ReadableStreamDefaultReader<Uint8Array>;
   #rest = new Uint8Array();
 
-  constructor(saved: SavedSession) {
-    const stream = saved instanceof ReadableStream ? saved : new Blob([saved as BlobPart]).stream();
+  constructor(stream: ReadableStream<Uint8Array>) {
     this.#reader = stream.getReader();
   }
 

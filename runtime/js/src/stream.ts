@@ -50,3 +50,8 @@ export class Stream<T> implements AsyncIterableIterator<T> {
     return this;
   }
 }
+
+/** Bytes as a stream of them. */
+export function toStream(bytes: ReadableStream<Uint8Array> | Blob | Uint8Array): ReadableStream<Uint8Array> {
+  return bytes instanceof ReadableStream ? bytes : new Blob([bytes as BlobPart]).stream();
+}

@@ -18,7 +18,7 @@ use crate::{CancelToken, Error, Model};
 pub use generate::{GenerateOptions, Generation, GenerationReport, Sampling, StopReason};
 pub use profile::KernelTime;
 use replay::{Call, Replay, record};
-pub use saved::{SavedSession, SavedSessionError, StateHeader};
+pub use saved::{SavedSession, SavedSessionError};
 pub(crate) use states::MAX_SNAPSHOTS;
 use states::WayBack;
 

@@ -15,13 +15,17 @@ impl Session {
     /// A lost device, or an operation that it refused.
     pub async fn save(&self) -> Result<SavedSession, Error> {
         let tokens = self.position();
-        let headers = self.saved_states(tokens);
-        let mut states = Vec::new();
-        for (index, header) in headers.iter().enumerate() {
+        let (mut headers, mut states) = (Vec::new(), Vec::new());
+        for (index, state) in self.replay.states.all().iter().enumerate() {
+            let bytes = state.kind.used_bytes(tokens.into());
+            headers.push(StateHeader {
+                name: state.name.clone(),
+                bytes,
+                intact_from: state.intact_from,
+            });
             let mut state = Vec::new();
-            for offset in (0..header.bytes).step_by(PIECE as usize) {
-                let piece = PIECE.min(header.bytes - offset);
-                state.extend(self.read_state(index, offset, piece).await?);
+            for offset in (0..bytes).step_by(PIECE as usize) {
+                state.extend(self.read_state(index, offset, PIECE.min(bytes - offset)).await?);
             }
             states.push(state);
         }
@@ -32,17 +36,10 @@ impl Session {
         })
     }
 
-    /// What [`Session::save`] copies of each state when there are so many tokens. With [`Session::read_state`], for hosts
-    /// that save in pieces what they cannot hold whole.
-    pub fn saved_states(&self, tokens: u32) -> Vec<StateHeader> {
-        let states = self.replay.states.all().iter();
-        states
-            .map(|state| StateHeader {
-                name: state.name.clone(),
-                bytes: state.kind.used_bytes(tokens.into()),
-                intact_from: state.intact_from,
-            })
-            .collect()
+    /// Of each state, in the variant's order, the position before which its entries are lost. With [`Session::read_state`] a
+    /// host saves in pieces what it cannot hold whole.
+    pub fn intact_from(&self) -> impl Iterator<Item = u64> {
+        self.replay.states.all().iter().map(|state| state.intact_from)
     }
 
     /// Copies a part of a state to the host.
@@ -91,8 +88,8 @@ impl Session {
         self.model.device.queue.write_buffer(buffer, offset, bytes);
     }
 
-    /// The states are those of these tokens now; `intact_from` has a number for each, as in [`StateHeader`]. Feed next, if
-    /// only nothing: that makes this a position to come back to, where the states need it.
+    /// The states are those of these tokens now; `intact_from` as [`Session::intact_from`] gave it. Feed next, if only
+    /// nothing: that makes this a position to come back to, where the states need it.
     pub fn continue_with(&mut self, tokens: Vec<u32>, intact_from: impl IntoIterator<Item = u64>) {
         self.history = tokens;
         self.replay.states.continue_at(self.position(), intact_from);

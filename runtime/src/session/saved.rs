@@ -35,14 +35,13 @@ pub(super) struct Header {
     pub(super) note: serde_json::Value,
 }
 
-/// What is saved of a state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StateHeader {
-    pub name: String,
-    pub bytes: u64,
+pub(super) struct StateHeader {
+    pub(super) name: String,
+    pub(super) bytes: u64,
     /// Rings: entries of earlier positions are lost.
     #[serde(default)]
-    pub intact_from: u64,
+    pub(super) intact_from: u64,
 }
 
 /// Why a saved session cannot be written, read or taken up. Each message names the way out.

@@ -1,14 +1,14 @@
 //! A conversation's state, and generation through a callback.
 
-use js_sys::{Array, Function, Promise};
-use kiln_runtime::{CancelToken, GenerateOptions, GenerationReport, Sampling, Session, StateHeader, StopReason};
+use js_sys::{Function, Promise};
+use kiln_runtime::{CancelToken, GenerateOptions, GenerationReport, Sampling, Session, StopReason};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use crate::Cancel;
 use crate::error::to_js;
 use crate::model::milliseconds;
-use crate::object::{get, number, object};
+use crate::object::{get, object};
 
 /// A session. One operation at a time: the host waits for each before it begins the next.
 #[wasm_bindgen]
@@ -54,13 +54,10 @@ impl WebSession {
         Ok(fed as u32)
     }
 
-    /// What is saved of each state when there are so many tokens: `[name, bytes, intact_from]`.
-    #[wasm_bindgen(js_name = savedStates, unchecked_return_type = "[string, number, number][]")]
-    pub fn saved_states(&self, tokens: u32) -> Array {
-        let states = self.0.saved_states(tokens).into_iter();
-        let describe =
-            |state: StateHeader| Array::of3(&state.name.into(), &number(state.bytes), &number(state.intact_from));
-        states.map(describe).collect()
+    /// Of each state the position before which its entries are lost.
+    #[wasm_bindgen(getter, js_name = intactFrom)]
+    pub fn intact_from(&self) -> Vec<f64> {
+        self.0.intact_from().map(|position| position as f64).collect()
     }
 
     /// A part of a state.
