@@ -1,8 +1,8 @@
-import { Template } from '@huggingface/jinja';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { ChannelStream, type Format, formatOf, PLAIN } from './channels.js';
 import { Detokenizer } from './detokenize.js';
 import { KilnError } from './errors.js';
+import { ChatTemplate } from './jinja.js';
 import type { Message } from './options.js';
 import { StopFilter } from './stop.js';
 
@@ -16,7 +16,7 @@ export interface TextFiles {
 /** Tokenizer and chat template of one model. */
 export class TextModel {
   readonly tokenizer: Tokenizer;
-  #template: Template | undefined;
+  #template: ChatTemplate | undefined;
   #templateFault: unknown;
   #specialTokens: Record<string, string>;
   #special: Map<number, string>;
@@ -39,7 +39,7 @@ export class TextModel {
     this.#specialTokens = specialTokens(config);
     const template = files.chatTemplate ?? templateInConfig(config);
     try {
-      if (template !== undefined) this.#template = new Template(template);
+      if (template !== undefined) this.#template = new ChatTemplate(template);
     } catch (fault) {
       // Reported when somebody asks for a chat: raw prompts work without.
       this.#templateFault = fault;
