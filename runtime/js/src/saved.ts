@@ -88,9 +88,11 @@ export async function read(saved: ReadableStream<Uint8Array>, facts: SavedWith, 
     if (!fits) throw refused('damaged');
     const tokens = new Uint32Array((await source.take(header.tokens * 4)).buffer);
     if (tokens.some((id) => id >= facts.vocab)) throw refused('damaged');
+    // One for all pieces: a collector would let many pile up.
+    const buffer = new Uint8Array(PIECE);
     for (const [index, { bytes }] of header.states.entries()) {
       for (let offset = 0; offset < bytes; offset += PIECE) {
-        wasm.writeState(index, offset, await source.take(Math.min(PIECE, bytes - offset)));
+        wasm.writeState(index, offset, await source.fill(buffer.subarray(0, bytes - offset)));
         await written();
       }
     }
@@ -135,11 +137,14 @@ class Source {
     this.#reader = stream.getReader();
   }
 
-  async take(count: number, fault: SavedSessionFault = 'damaged'): Promise<Uint8Array> {
-    const out = new Uint8Array(count);
-    for (let filled = 0; filled < count; ) {
+  take(count: number, fault?: SavedSessionFault): Promise<Uint8Array> {
+    return this.fill(new Uint8Array(count), fault);
+  }
+
+  async fill(out: Uint8Array, fault: SavedSessionFault = 'damaged'): Promise<Uint8Array> {
+    for (let filled = 0; filled < out.length; ) {
       if (await this.isAtEnd()) throw refused(fault);
-      const part = this.#rest.subarray(0, count - filled);
+      const part = this.#rest.subarray(0, out.length - filled);
       out.set(part, filled);
       filled += part.length;
       this.#rest = this.#rest.subarray(part.length);
