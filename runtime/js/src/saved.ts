@@ -71,8 +71,8 @@ function statesOf(variant: Variant, tokens: number): { name: string; bytes: numb
 }
 
 /** Reads a saved session into an empty one, and gives its note. `written` waits until the device has what it was given. */
-export async function read(saved: ReadableStream<Uint8Array>, facts: SavedWith, wasm: WasmSession, written: () => Promise<unknown>): Promise<unknown> {
-  const source = new Source(saved);
+export async function read(pieces: AsyncGenerator<Uint8Array>, facts: SavedWith, wasm: WasmSession, written: () => Promise<unknown>): Promise<unknown> {
+  const source = new Source(pieces);
   try {
     const start = await source.take(16, 'not-a-session');
     if (new TextDecoder().decode(start.subarray(0, 8)) !== MAGIC) throw refused('not-a-session');
@@ -101,14 +101,14 @@ export async function read(saved: ReadableStream<Uint8Array>, facts: SavedWith, 
     wasm.continueWith(tokens, Float64Array.from(intact));
     return header.note;
   } finally {
-    await source.close();
+    await pieces.return(undefined);
   }
 }
 
 function parse(text: Uint8Array): Header {
   try {
     const header = JSON.parse(new TextDecoder().decode(text));
-    if (Array.isArray(header.states) && Number.isInteger(header.tokens)) return header;
+    if (Number.isInteger(header.tokens) && header.tokens >= 0 && header.states.every((state: unknown) => typeof state === 'object' && state)) return header;
   } catch {
     // Refused below.
   }
@@ -128,14 +128,11 @@ function refused(fault: SavedSessionFault, what?: unknown): KilnError {
   return new KilnError('saved-session', FAULTS[fault](what), { fault });
 }
 
-/** Bytes of a stream, as many as are asked for. */
+/** Bytes, as many as are asked for. */
 class Source {
-  #reader: ReadableStreamDefaultReader<Uint8Array>;
   #rest = new Uint8Array();
 
-  constructor(stream: ReadableStream<Uint8Array>) {
-    this.#reader = stream.getReader();
-  }
+  constructor(private pieces: AsyncGenerator<Uint8Array>) {}
 
   take(count: number, fault?: SavedSessionFault): Promise<Uint8Array> {
     return this.fill(new Uint8Array(count), fault);
@@ -154,15 +151,10 @@ class Source {
 
   async isAtEnd(): Promise<boolean> {
     while (this.#rest.length === 0) {
-      const { done, value } = await this.#reader.read();
+      const { done, value } = await this.pieces.next();
       if (done) return true;
       this.#rest = value as Uint8Array<ArrayBuffer>;
     }
     return false;
-  }
-
-  /** Whoever writes the stream need not go on. */
-  async close(): Promise<void> {
-    await this.#reader.cancel().catch(() => {});
   }
 }

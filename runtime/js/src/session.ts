@@ -3,7 +3,7 @@ import { Generation, type Result, type StopReason } from './generation.js';
 import type { Model } from './model.js';
 import type { GenerateOptions, Prompt } from './options.js';
 import type { SavedSession } from './saved.js';
-import { toStream } from './stream.js';
+import { piecesOf } from './stream.js';
 import { settle, type WasmSession } from './wasm.js';
 
 /** One conversation's state on the device. Calls wait for those before them. */
@@ -75,7 +75,7 @@ export class Session {
         const { device } = await this.model.ready();
         wasm.reset();
         try {
-          this.note = await module.read(toStream(saved), facts, wasm, () => device.queue.onSubmittedWorkDone());
+          this.note = await module.read(piecesOf(saved), facts, wasm, () => device.queue.onSubmittedWorkDone());
           await settle(wasm.feed(new Uint32Array(), cancel));
         } catch (error) {
           wasm.reset();

@@ -10,7 +10,7 @@ import type { Pace } from './pace.js';
 import type { Progress } from './progress.js';
 import { type Answers, type Event, fromPlain, type LoadedInfo, type Request, type WorkerLoadOptions } from './protocol.js';
 import type { SavedSession } from './saved.js';
-import { Stream, toStream } from './stream.js';
+import { piecesOf, Stream } from './stream.js';
 
 export type { WorkerLoadOptions } from './protocol.js';
 
@@ -133,11 +133,11 @@ export class WorkerSession {
     await this.opened;
     const { remote } = this;
     const id = remote.id();
-    const reader = toStream(saved).getReader();
+    const pieces = piecesOf(saved);
     let fault: { error: unknown } | undefined;
     const give = async () => {
       try {
-        const { value: piece } = await reader.read();
+        const { value: piece } = await pieces.next();
         remote.post({ type: 'reply', id, piece });
       } catch (error) {
         fault = { error };
@@ -149,7 +149,7 @@ export class WorkerSession {
     } catch (error) {
       throw fault ? fault.error : error;
     } finally {
-      await reader.cancel().catch(() => {});
+      await pieces.return(undefined);
     }
   }
 

@@ -229,6 +229,8 @@ export function makeCases({ kiln, base, expected, cache, saved, host = {} }) {
           ['other-variant', edited((header) => (header.variant = 'other'))],
           ['damaged', edited((header) => (header.states[0].bytes += 4))],
           ['damaged', edited((header) => header.states.pop())],
+          ['damaged', edited((header) => (header.states = [null, null]))],
+          ['damaged', edited((header) => (header.tokens = -1))],
           ['damaged', bytes.subarray(0, 40)],
           ['damaged', bytes.subarray(0, bytes.length - 4)],
           ['damaged', new Blob([bytes, 'x'])],
