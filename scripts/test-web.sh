@@ -31,6 +31,9 @@ bin=$(target_folder)/debug
 "$bin/run-model" generate "$work/toy.kiln" --ids 1,2,3,4,5,6,7 --max-tokens 24 --json 2>/dev/null |
     python3 -c 'import json, sys; d = json.load(sys.stdin); print(json.dumps({"prompt": d["prompt_ids"], "ids": d["ids"]}))' \
         >"$work/expected.json"
+rm -f "$work/session"
+"$bin/run-model" generate "$work/toy.kiln" --ids 1,2,3,4,5,6,7 --max-tokens 8 --session "$work/session" >/dev/null 2>&1
+export KILN_SESSION=$work/session KILN_RUN_MODEL=$bin/run-model KILN_TOY=$work/toy.kiln
 
 # Chromium brings SwiftShader with it.
 if ! [ -x /usr/bin/chromium ]; then
@@ -81,8 +84,8 @@ export KILN_LAVAPIPE=$work/mesa/lavapipe.json KILN_VULKAN_LAYER=$work/layer XDG_
 cd runtime/js
 run() { "$@" || failed+=("$*"); }
 
-say "Tokenizer and templates"
-run env TZ=UTC node --test test/text.test.mjs
+say "Tokenizer, templates and channels"
+run env TZ=UTC node --test test/text.test.mjs test/channels.test.mjs
 
 rm -f "$work/url"
 node test/serve.mjs "$work/toy.kiln" "$work/big.kiln" "$work/url" &

@@ -10,7 +10,7 @@ if (!existsSync('src/wasm/kiln_web_bg.wasm')) {
 }
 rmSync('dist', { recursive: true, force: true });
 await build({
-  entryPoints: ['src/index.ts', 'src/text.ts', 'src/worker.ts', 'src/worker-main.ts', 'src/serve.ts'],
+  entryPoints: ['src/index.ts', 'src/text.ts', 'src/saved.ts', 'src/worker.ts', 'src/worker-main.ts', 'src/serve.ts'],
   outdir: 'dist',
   bundle: true,
   splitting: true,

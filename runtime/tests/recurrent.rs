@@ -76,6 +76,22 @@ fn a_generation_that_ends_as_foreseen_goes_back_nowhere() {
 }
 
 #[test]
+fn the_next_turn_comes_back_to_where_the_answer_was_opened() {
+    let toy = Toy::recurrent(CONTEXT);
+    let mut session = toy.session(CONTEXT);
+    let ids = prompt(13);
+    assert_eq!(block_on(session.feed_turn(&ids, 10)).unwrap(), 13);
+    assert_eq!(take(&mut session, 6), expected(&ids, 6));
+    // The next turn has neither what opened the answer nor what was thought.
+    let next = [&ids[..10], &[4, 4, 1]].concat();
+    assert_eq!(block_on(session.feed_turn(&next, 12)).unwrap(), 3);
+    assert_eq!(block_on(session.logits()).unwrap(), logits(&next));
+    // An opening that is there already, or that there is none of.
+    assert_eq!(block_on(session.feed_turn(&next, 0)).unwrap(), 1);
+    assert_eq!(block_on(session.feed_turn(&[&next[..], &[5]].concat(), 14)).unwrap(), 1);
+}
+
+#[test]
 fn a_long_generation_leaves_copies_on_its_way() {
     let toy = Toy::recurrent(CONTEXT);
     let mut session = toy.session(CONTEXT);

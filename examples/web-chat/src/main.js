@@ -161,6 +161,17 @@ function addMessage(role, text) {
   return { message, body };
 }
 
+/** What the model thinks, folded away above its answer. */
+function showThoughts(body, text) {
+  let thoughts = body.previousElementSibling;
+  if (!thoughts.matches('.thoughts')) {
+    thoughts = Object.assign(document.createElement('details'), { className: 'thoughts' });
+    thoughts.append(Object.assign(document.createElement('summary'), { textContent: 'Thoughts' }), document.createElement('p'));
+    body.before(thoughts);
+  }
+  thoughts.lastElementChild.textContent = text;
+}
+
 const nearEnd = () => innerHeight + scrollY > document.documentElement.scrollHeight - 120;
 
 async function send() {
@@ -181,12 +192,14 @@ async function send() {
   note('The model answers.');
   model.setPace(pace());
   let answer = '';
+  let thoughts = '';
   let tokens = 0;
   let first;
   let drawn;
   const draw = () => {
     drawn = undefined;
     const follow = nearEnd();
+    if (thoughts !== '') showThoughts(body, thoughts);
     showMarkdown(body, answer);
     if (follow) scrollTo({ top: document.documentElement.scrollHeight });
   };
@@ -196,7 +209,8 @@ async function send() {
   try {
     const generation = model.generate(conversation, { signal: running.signal, temperature: Number($('temperature').value), maxTokens: Number($('max-tokens').value) });
     for await (const token of generation) {
-      answer += token.text;
+      if (token.channel === 'reasoning') thoughts += token.text;
+      else answer += token.text;
       first ??= performance.now();
       const time = performance.now() - first;
       if (++tokens > 1 && time > 0) $('speed').textContent = `${(((tokens - 1) * 1000) / time).toFixed(1)} tokens/s`;
@@ -216,7 +230,7 @@ async function send() {
   message.removeAttribute('aria-busy');
   note(foot === '' ? 'The answer is complete.' : foot);
   if (answer === '') messages.pop();
-  else messages.push({ role: 'assistant', content: answer });
+  else messages.push({ role: 'assistant', content: answer, reasoning: thoughts === '' ? undefined : thoughts });
   running = undefined;
   show('stop', false);
   show('send');

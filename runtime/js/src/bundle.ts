@@ -81,9 +81,7 @@ export class Bundle implements ShardSource {
 
   /** A kernel or text file: from the cache, or from the network and into the cache. */
   async file(file: string): Promise<Uint8Array> {
-    const hash = this.manifest.variants.flatMap((variant) => variant.kernels).find((kernel) => kernel.file === file)?.sha256;
-    // Text files have no checksum in the manifest: a new manifest may mean new ones.
-    const key = hash ? `kernels/${hash}` : `${await this.#folder()}${(await sha256(this.manifestText)).slice(0, 16)}-${file.replaceAll('/', '_')}`;
+    const { key, hash } = await this.#keyOf(file);
     const kept = await this.cache.get(key);
     if (kept) {
       this.progress.set(file, kept.byteLength, true);
@@ -97,6 +95,20 @@ export class Bundle implements ShardSource {
     await this.cache.put(key, bytes);
     this.progress.set(file, bytes.byteLength);
     return bytes;
+  }
+
+  /** Cache key of a kernel or text file, and a kernel's checksum. */
+  async #keyOf(file: string): Promise<{ key: string; hash: string | undefined }> {
+    const hash = this.manifest.variants.flatMap((variant) => variant.kernels).find((kernel) => kernel.file === file)?.sha256;
+    // Text files have no checksum in the manifest: a new manifest may mean new ones.
+    const key = hash ? `kernels/${hash}` : `${await this.#folder()}${(await sha256(this.manifestText)).slice(0, 16)}-${file.replaceAll('/', '_')}`;
+    return { key, hash };
+  }
+
+  /** Whether a file is in the cache, all of it. */
+  async isCached(file: string): Promise<boolean> {
+    const shard = this.manifest.shards.find((shard) => shard.file === file);
+    return shard ? (await this.cachedBytes(shard)) === shard.bytes : this.cache.has((await this.#keyOf(file)).key);
   }
 
   /** The text files, by name. */

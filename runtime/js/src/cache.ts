@@ -8,6 +8,8 @@ import { hostName } from './hosts.js';
 export interface Cache {
   /** The bytes that `get` gives and `put` took are nobody's afterwards: they are freed at once, which no collector does. */
   readonly fresh?: boolean;
+  /** Names what other pages of the origin see as well: what one of them downloads the others wait for. */
+  readonly shared?: string;
   get(key: string): Promise<Uint8Array | undefined>;
   has(key: string): Promise<boolean>;
   /** All of it or nothing, also when the page is closed meanwhile. */
@@ -49,6 +51,7 @@ class NoCache implements Cache {
 /** One entry a piece, under addresses that no server has. */
 class CacheApi implements Cache {
   readonly fresh = true;
+  readonly shared = 'cache-api';
   #cache: Promise<globalThis.Cache> | undefined;
 
   #open() {
@@ -79,6 +82,7 @@ class CacheApi implements Cache {
 /** The origin private file system, a file for each piece. */
 class Opfs implements Cache {
   readonly fresh = true;
+  readonly shared = 'opfs';
 
   async #file(key: string, create: boolean) {
     const parts = ['kiln', ...key.split('/')];

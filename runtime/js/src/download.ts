@@ -3,7 +3,7 @@ import { KilnError, throwIfAborted } from './errors.js';
 import type { Shard } from './manifest.js';
 import { free } from './memory.js';
 import type { ProgressMeter } from './progress.js';
-import { ATTEMPTS, type Transport } from './transport.js';
+import { ATTEMPTS, sleep, type Transport } from './transport.js';
 
 /** A shard is kept in pieces of this size, so that nothing larger is ever in memory, and resuming loses no more. */
 export const PIECE = 4 << 20;
@@ -36,21 +36,51 @@ export interface ShardSource {
   url(file: string): string;
 }
 
-/** A shard's pieces in order: from the cache as far as it goes, then from the network and into the cache. */
+/** Between looks at what another page has downloaded, in milliseconds. */
+const FOLLOW = 200;
+
+/**
+ * A shard's pieces in order: from the cache as far as it goes, then from the network and into the cache. While another page
+ * downloads the shard, this one takes the pieces from the cache as they come there.
+ */
 export async function* pieces(source: ShardSource, shard: Shard): AsyncGenerator<Uint8Array> {
   let offset = 0;
-  for (let index = 0; offset < shard.bytes; index++) {
-    const piece = await source.cache.get(shardKeys.piece(shard, index));
-    if (piece?.byteLength !== Math.min(PIECE, shard.bytes - offset)) break;
-    offset += piece.byteLength;
-    source.progress.set(shard.file, offset, true);
-    yield piece;
+  let turn: Turn | undefined;
+  try {
+    while (offset < shard.bytes) {
+      const piece = await source.cache.get(shardKeys.piece(shard, offset / PIECE));
+      if (piece?.byteLength === Math.min(PIECE, shard.bytes - offset)) {
+        offset += piece.byteLength;
+        source.progress.set(shard.file, offset, true);
+        yield piece;
+      } else if (source.offline) {
+        throw new KilnError('not-cached', `${shard.file} is not in the cache, and this is offline mode; load the model once with a connection`, { file: shard.file });
+      } else if (turn) {
+        // Whoever had the turn before may have put the piece there since: it was looked for again.
+        return yield* download(source, shard, offset);
+      } else {
+        turn = await takeTurn(source.cache, shard);
+        if (!turn) await sleep(FOLLOW, source.signal);
+      }
+    }
+  } finally {
+    turn?.end();
   }
-  if (offset === shard.bytes) return;
-  if (source.offline) {
-    throw new KilnError('not-cached', `${shard.file} is not in the cache, and this is offline mode; load the model once with a connection`, { file: shard.file });
-  }
-  yield* download(source, shard, offset);
+}
+
+/** The right to download a shard. A page that is closed loses it. */
+interface Turn {
+  end(): void;
+}
+
+/** Undefined while another page has it. */
+function takeTurn({ shared }: Cache, shard: Shard): Promise<Turn | undefined> {
+  const locks = globalThis.navigator?.locks;
+  if (!shared || !locks) return Promise.resolve({ end: () => {} });
+  return new Promise((resolve, reject) => {
+    const hold = (lock: Lock | null) => lock && new Promise<void>((end) => resolve({ end }));
+    locks.request(`kiln/${shared}/${shard.sha256}`, { ifAvailable: true }, hold).then(() => resolve(undefined), reject);
+  });
 }
 
 /** Downloads from `offset`, a multiple of the piece, and takes up the thread when it breaks. */

@@ -39,6 +39,8 @@ export interface ErrorDetails {
   'context-length': { longest?: number };
   /** More tokens than the session takes. */
   'context-overflow': { position: number; tokens: number; context: number };
+  /** A saved session that cannot be taken up. */
+  'saved-session': { fault: SavedSessionFault };
   /** The device is gone: the next call loads the model again. */
   'device-lost': {};
   /** The bundle has no tokenizer, or no chat template. */
@@ -55,10 +57,12 @@ export interface ErrorDetails {
 
 export type ErrorCode = keyof ErrorDetails;
 
+export type SavedSessionFault = 'not-a-session' | 'version' | 'damaged' | 'other-model' | 'other-variant' | 'context';
+
 /** A feature or limit that an adapter lacks for a variant. */
 export interface Missing {
   variant: string;
-  /** WebGPU's name of a feature or of a limit. */
+  /** WebGPU's name of a feature or of a limit; `context` where the model has fewer positions. */
   name: string;
   /** Of a limit. */
   needed?: number;

@@ -40,7 +40,7 @@ export async function load(source: string | URL, options: LoadOptions): Promise<
   // The three need nothing of each other.
   const [host, bundle] = await Promise.all([openHost(options), Bundle.open(source, options), loadWasm(options.wasm)]);
   throwIfAborted(options.signal);
-  const candidates = choose(bundle.manifest, host, options.variant);
+  const candidates = choose(bundle.manifest, host, options);
   const failed: LoadReport['failed'] = [];
   const { progress } = bundle;
   for (const shard of bundle.manifest.shards) progress.expect(shard.file, shard.bytes);
@@ -74,19 +74,22 @@ export async function load(source: string | URL, options: LoadOptions): Promise<
   throw new KilnError('bundle', 'the bundle has no variants; compile the model again');
 }
 
-function choose(manifest: Manifest, host: Host, wanted: string | undefined): Variant[] {
-  const { variants, missing } = fit(manifest, host.adapter, host.unlistedFeatures);
+/** The variants to try, first the most demanding. Refuses before anything large is downloaded. */
+function choose(manifest: Manifest, host: Host, { variant: wanted, context }: LoadOptions): Variant[] {
   const available = manifest.variants.map((variant) => variant.name);
   if (wanted !== undefined && !available.includes(wanted)) {
     throw new KilnError('unknown-variant', `the bundle has no variant "${wanted}"; it has ${available.join(', ')}`, { variant: wanted, available });
   }
-  const names = wanted === undefined ? variants : variants.filter((name) => name === wanted);
-  const lacks = missing.filter(({ variant }) => wanted === undefined || variant === wanted);
-  if (names.length === 0) {
+  const asked = manifest.variants.filter(({ name }) => wanted === undefined || name === wanted);
+  const { variants, missing, longest } = fit({ ...manifest, variants: asked }, host.adapter, host.unlistedFeatures, context);
+  if (variants.length === 0) {
     const adapter = adapterName(host.adapter);
-    throw new KilnError('unsupported', `${adapter} cannot run this model: ${describeMissing(lacks)}; try a smaller model or another device`, { missing: lacks });
+    if (longest > 0) {
+      throw new KilnError('context-length', `${adapter} runs this model with a context of at most ${longest} positions; ask for as many, or fewer`, { longest });
+    }
+    throw new KilnError('unsupported', `${adapter} cannot run this model: ${describeMissing(missing)}; try a smaller model or another device`, { missing });
   }
-  return manifest.variants.filter((variant) => names.includes(variant.name));
+  return asked.filter(({ name }) => variants.includes(name));
 }
 
 async function loadVariant(bundle: Bundle, host: Host, variant: Variant, options: LoadOptions) {

@@ -1,3 +1,4 @@
+import { sha256 } from './bundle.js';
 import { Completions } from './completions.js';
 import { KilnError } from './errors.js';
 import type { Generation } from './generation.js';
@@ -5,6 +6,7 @@ import { load, type Loaded, type LoadReport } from './load.js';
 import type { Manifest } from './manifest.js';
 import type { GenerateOptions, LoadOptions, Message, Prompt } from './options.js';
 import { Pacer } from './pace.js';
+import type * as saved from './saved.js';
 import { Session } from './session.js';
 import type { TextModel } from './text.js';
 import { sleep } from './transport.js';
@@ -14,6 +16,9 @@ import { loadWasm } from './wasm.js';
 export interface TextModule {
   TextModel: typeof TextModel;
 }
+
+/** The module `kiln-runtime/saved`. */
+export type SavedModule = Pick<typeof saved, 'read' | 'write'>;
 
 /** What a model takes, in bytes. */
 export interface Memory {
@@ -70,6 +75,27 @@ export class Model {
     return new Session(this, options.context ?? this.options.context);
   }
 
+  /** A conversation that goes on where a saved one was. */
+  async restoreSession(saved: saved.SavedSession, options: { context?: number } = {}): Promise<Session> {
+    const session = this.session(options);
+    try {
+      await session.restore(saved);
+    } catch (error) {
+      await session.dispose();
+      throw error;
+    }
+    return session;
+  }
+
+  /** What saves sessions, and what they belong to. */
+  async saving(): Promise<{ saved: SavedModule; facts: saved.SavedWith }> {
+    const { bundle, report } = await this.ready();
+    const module = this.options.saved ?? (await import('./saved.js'));
+    const { name, vocab_size } = bundle.manifest.model;
+    const variant = bundle.manifest.variants.find((variant) => variant.name === report.variant)!;
+    return { saved: module, facts: { model: name, fingerprint: await sha256(bundle.manifestText), variant, vocab: vocab_size } };
+  }
+
   /** How it was loaded. */
   get report(): LoadReport {
     return this.#report;
@@ -120,13 +146,14 @@ export class Model {
     });
   }
 
-  /** Token ids of a prompt. */
-  encode(prompt: Prompt, { raw = false, templateArguments }: Pick<GenerateOptions, 'raw' | 'templateArguments'> = {}): number[] {
-    if (typeof prompt !== 'string' && (prompt.length === 0 || typeof prompt[0] === 'number')) return Array.from(prompt as number[]);
+  /** Token ids of a prompt, and where in them what opens the model's turn may begin. */
+  encode(prompt: Prompt, { raw = false, templateArguments }: Pick<GenerateOptions, 'raw' | 'templateArguments'> = {}): { ids: number[]; opening: number } {
+    if (typeof prompt !== 'string' && (prompt.length === 0 || typeof prompt[0] === 'number')) return { ids: Array.from(prompt as number[]), opening: 0 };
     const { text } = this;
     if (!text) throw new KilnError('no-text', 'the bundle has no tokenizer; pass token ids');
     if (typeof prompt !== 'string') return text.encodeChat(prompt as Message[], templateArguments);
-    return raw || !text.hasChatTemplate ? text.encode(prompt, true) : text.encodeChat([{ role: 'user', content: prompt }], templateArguments);
+    if (raw || !text.hasChatTemplate) return { ids: text.encode(prompt, true), opening: 0 };
+    return text.encodeChat([{ role: 'user', content: prompt }], templateArguments);
   }
 
   /** Options as the wasm module takes them. */

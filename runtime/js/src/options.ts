@@ -1,7 +1,7 @@
 import type { BundleOptions } from './bundle.js';
 import type { HostOptions } from './hosts.js';
 import type { Pace } from './pace.js';
-import type { TextModule } from './model.js';
+import type { SavedModule, TextModule } from './model.js';
 import type { WasmSource } from './wasm.js';
 
 export interface LoadOptions extends BundleOptions, HostOptions {
@@ -18,6 +18,8 @@ export interface LoadOptions extends BundleOptions, HostOptions {
   pace?: Pace;
   /** The module `kiln-runtime/text`, where it cannot be imported on demand (service workers). */
   text?: TextModule;
+  /** The module `kiln-runtime/saved`, likewise. */
+  saved?: SavedModule;
   /** The wasm module, where it does not lie beside this package's JavaScript. */
   wasm?: WasmSource;
 }
@@ -36,13 +38,13 @@ export interface Sampling {
 
 export interface GenerateOptions extends Sampling {
   maxTokens?: number;
-  /** Texts that end the answer and are not part of it. */
+  /** Texts that end the answer and are not part of it; they may stand in the reasoning. */
   stop?: string | string[];
   /** Ids that end the answer; absent: the model's. */
   stopIds?: number[];
   /** Ends the generation; the iterator throws the signal's reason. */
   signal?: AbortSignal;
-  /** A prompt that is text is encoded as it is, without the chat template. */
+  /** A prompt that is text is encoded as it is, without the chat template, and all that comes is the answer. */
   raw?: boolean;
   /** Variables for the chat template: `reasoning_effort`, `enable_thinking` and the like. */
   templateArguments?: Record<string, unknown>;
@@ -57,6 +59,8 @@ export interface Message {
   content: string;
   /** What the assistant thought before. Templates know it as `thinking` or as `reasoning_content`. */
   reasoning?: string;
+  /** What else a template knows: `tool_calls`, `name` and the like. */
+  [field: string]: unknown;
 }
 
 /** A conversation, a text, or token ids. */

@@ -13,6 +13,10 @@ export type Request =
   | { type: 'generate'; id: number; session: number; prompt: Prompt; options: Omit<GenerateOptions, 'signal'> }
   | { type: 'open-session'; id: number; session: number; context: number | undefined }
   | { type: 'reset-session' | 'close-session'; id: number; session: number }
+  | { type: 'save-session'; id: number; session: number; note: unknown }
+  | { type: 'restore-session'; id: number; session: number }
+  /** A piece was taken, or here is the one that was asked for. */
+  | { type: 'reply'; id: number; piece?: Uint8Array }
   | { type: 'memory'; id: number }
   | { type: 'dispose'; id: number }
   /** Ends a load or a generation. */
@@ -24,6 +28,10 @@ export type Request =
 export type Event =
   | { type: 'progress'; id: number; progress: Progress }
   | { type: 'token'; id: number; token: Token }
+  /** Of a session that is saved. The next comes when this one was taken. */
+  | { type: 'piece'; id: number; piece: Uint8Array }
+  /** A session that is restored needs the next piece. */
+  | { type: 'ask'; id: number }
   | { type: 'done'; id: number; value: unknown }
   | { type: 'failed'; id: number; error: PlainError };
 
@@ -39,12 +47,15 @@ export interface Answers {
   'open-session': undefined;
   'reset-session': undefined;
   'close-session': undefined;
+  'save-session': undefined;
+  /** Its note. */
+  'restore-session': unknown;
   memory: Memory;
   dispose: undefined;
 }
 
 /** The options that can be cloned; functions and objects of the page stay with it. */
-export type WorkerLoadOptions = Omit<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'progress' | 'signal' | 'text' | 'wasm'> & {
+export type WorkerLoadOptions = Omit<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'progress' | 'saved' | 'signal' | 'text' | 'wasm'> & {
   cache?: 'cache-api' | 'opfs' | 'none';
   wasm?: string;
 };

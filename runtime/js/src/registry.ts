@@ -1,12 +1,19 @@
 import { Bundle, type BundleOptions } from './bundle.js';
 import { type HostOptions, openHost } from './hosts.js';
+import { kernelFiles } from './manifest.js';
 import { type AdapterLike, type Fit, fit, type Requirements, requirements } from './requirements.js';
 
+/** A weight shard. */
 export interface ModelFile {
   file: string;
-  /** Bytes; 0 where only the server knows (text files, kernels). */
   bytes: number;
   cachedBytes: number;
+}
+
+export interface FitOptions extends Omit<HostOptions, 'adapter'> {
+  adapter?: AdapterLike;
+  /** Positions of a session; absent: the model's default. */
+  context?: number;
 }
 
 /** Looks at models before, and without, loading them. */
@@ -15,7 +22,10 @@ export class Registry {
 
   constructor(private options: BundleOptions = {}) {}
 
-  /** Weight shards with their sizes, and how much of each is in the cache. */
+  /**
+   * Weight shards with their sizes, and how much of each is in the cache. A first visit also downloads tokenizer, chat template
+   * and the kernels of a variant: small, and only the server knows their sizes.
+   */
   async files(model: string | URL): Promise<ModelFile[]> {
     const bundle = await this.#open(model);
     const { shards } = bundle.manifest;
@@ -28,10 +38,15 @@ export class Registry {
     return shards.reduce((sum, shard) => sum + shard.bytes, 0);
   }
 
-  /** Whether a file, or without one the whole model, is in the cache. */
+  /** Whether a file (any of the bundle's), or without one all that loading needs, is in the cache. */
   async isCached(model: string | URL, file?: string): Promise<boolean> {
-    const files = await this.files(model);
-    return files.filter((entry) => file === undefined || entry.file === file).every(({ bytes, cachedBytes }) => bytes === cachedBytes);
+    const bundle = await this.#open(model);
+    const all = async (files: string[]) => (await Promise.all(files.map((file) => bundle.isCached(file)))).every(Boolean);
+    if (file !== undefined) return all([file]);
+    const { shards, variants } = bundle.manifest;
+    if (!(await all([...shards.map(({ file }) => file), ...bundle.textFiles()]))) return false;
+    const kernels = await Promise.all(variants.map((variant) => all(kernelFiles(variant).map(({ file }) => file))));
+    return kernels.includes(true);
   }
 
   /** Forgets a model that was downloaded. */
@@ -52,12 +67,12 @@ export class Registry {
     return manifest.variants.map((variant) => requirements(manifest, variant, context));
   }
 
-  /** Which variants run on this device (or on the given adapter), and what is missing for the others. */
-  async fits(model: string | URL, adapter?: AdapterLike, options: HostOptions = {}): Promise<Fit> {
+  /** Which variants run on this device (or on the given adapter) with sessions of `context` positions, and what the others lack. */
+  async fits(model: string | URL, { adapter, context, ...options }: FitOptions = {}): Promise<Fit> {
     const { manifest } = await this.#open(model);
-    if (adapter) return fit(manifest, adapter);
+    if (adapter) return fit(manifest, adapter, [], context);
     const host = await openHost(options);
-    return fit(manifest, host.adapter, host.unlistedFeatures);
+    return fit(manifest, host.adapter, host.unlistedFeatures, context);
   }
 
   /** Facts of the model. */

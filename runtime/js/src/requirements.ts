@@ -19,15 +19,18 @@ export interface AdapterLike {
 
 /** What of the manifest's variants fits an adapter, most demanding first. */
 export interface Fit {
-  /** The variants that run, the one that is taken first. */
+  /** The variants that run with this context, the one that is taken first. */
   variants: string[];
   /** What the others lack. */
   missing: Missing[];
+  /** The most positions that a session can have, with the variant that allows most; 0 where none runs at all. */
+  longest: number;
 }
 
 /** Sizes and capabilities of one variant in a session of `context` positions. */
 export function requirements(manifest: Manifest, variant: Variant, context = defaultContext(manifest)): Requirements {
   const memory = { weights: 0, activations: 0, state: 0, total: 0 };
+  const limits = { ...variant.limits };
   const seen = new Set<number>();
   for (const { kind } of variant.buffers) {
     const bytes = bufferBytes(manifest, kind, context);
@@ -38,7 +41,18 @@ export function requirements(manifest: Manifest, variant: Variant, context = def
     else memory.activations += bytes;
   }
   memory.total = memory.weights + memory.activations + memory.state;
-  return { variant: variant.name, features: variant.features, limits: { ...variant.limits }, context, memory };
+  // The compiler knows the context of no session.
+  for (const name of STATE_LIMITS) limits[name] = Math.max(limits[name] ?? 0, bytesPerPosition(variant) * context);
+  return { variant: variant.name, features: variant.features, limits, context, memory };
+}
+
+/** A state is one buffer, and bound as a whole. */
+const STATE_LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize'];
+
+/** Of the largest state that grows with the context. */
+function bytesPerPosition(variant: Variant): number {
+  const states = variant.buffers.filter(({ kind }) => kind.kind === 'state' && kind.positions == null);
+  return Math.max(...states.map(({ kind }) => kind.bytes_per_position!), 0);
 }
 
 /** The positions of a session when none are asked for. */
@@ -63,26 +77,37 @@ function bufferBytes(manifest: Manifest, kind: BufferKind, context: number): num
   }
 }
 
-/** Which variants an adapter can run. */
-export function fit(manifest: Manifest, adapter: AdapterLike, hostFeatures: readonly string[] = []): Fit {
+/** Which variants an adapter can run with sessions of `context` positions. */
+export function fit(manifest: Manifest, adapter: AdapterLike, hostFeatures: readonly string[] = [], context = defaultContext(manifest)): Fit {
   const variants: string[] = [];
   const missing: Missing[] = [];
+  const { max_context } = manifest.model;
+  let longest = 0;
   for (const variant of manifest.variants) {
-    const lacks = missingOf(variant, adapter, hostFeatures);
+    const lacks = missingOf(requirements(manifest, variant, context), adapter, hostFeatures);
+    if (context > max_context) lacks.push({ variant: variant.name, name: 'context', needed: context, found: max_context });
     if (lacks.length === 0) variants.push(variant.name);
     missing.push(...lacks);
+    if (missingOf({ ...variant, variant: variant.name }, adapter, hostFeatures).length > 0) continue;
+    const room = Math.min(...STATE_LIMITS.map((name) => limitOf(adapter, name))) / bytesPerPosition(variant);
+    longest = Math.max(longest, Math.min(Math.floor(room), max_context));
   }
-  return { variants, missing };
+  return { variants, missing, longest };
 }
 
-function missingOf(variant: Variant, adapter: AdapterLike, hostFeatures: readonly string[]): Missing[] {
+function limitOf(adapter: AdapterLike, name: string): number {
+  return (adapter.limits as Record<string, number>)[name] ?? 0;
+}
+
+function missingOf(needs: Pick<Requirements, 'variant' | 'features' | 'limits'>, adapter: AdapterLike, hostFeatures: readonly string[]): Missing[] {
   const missing: Missing[] = [];
-  for (const name of variant.features) {
-    if (!adapter.features.has(name) && !hostFeatures.includes(name)) missing.push({ variant: variant.name, name });
+  const { variant } = needs;
+  for (const name of needs.features) {
+    if (!adapter.features.has(name) && !hostFeatures.includes(name)) missing.push({ variant, name });
   }
-  for (const [name, needed] of Object.entries(variant.limits)) {
-    const found = (adapter.limits as Record<string, number>)[name] ?? 0;
-    if (found < needed) missing.push({ variant: variant.name, name, needed, found });
+  for (const [name, needed] of Object.entries(needs.limits)) {
+    const found = limitOf(adapter, name);
+    if (found < needed) missing.push({ variant, name, needed, found });
   }
   return missing;
 }

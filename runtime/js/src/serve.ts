@@ -5,10 +5,13 @@ import { type Answers, type Event, type Request, toPlain } from './protocol.js';
 import type { Session } from './session.js';
 
 /** What a worker of one's own may add to the options that come from the page: what cannot be sent there. */
-export type ServeOptions = Pick<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'text' | 'wasm'>;
+export type ServeOptions = Pick<LoadOptions, 'adapter' | 'cache' | 'fetch' | 'saved' | 'text' | 'wasm'>;
+
+/** What is answered. */
+type Call = Exclude<Request, { type: 'abort' | 'reply' | 'pace' | 'hidden' }>;
 
 interface Port {
-  postMessage(message: Event): void;
+  postMessage(message: Event, transfer?: Transferable[]): void;
   addEventListener(type: 'message', listener: (event: { data: Request }) => void): void;
 }
 
@@ -22,6 +25,7 @@ class Server {
   #model: Model | undefined;
   #sessions = new Map<number, Session>();
   #running = new Map<number, { abort: AbortController; leave?: () => void }>();
+  #replies = new Map<number, (piece: Uint8Array | undefined) => void>();
 
   constructor(
     private options: ServeOptions,
@@ -36,6 +40,8 @@ class Server {
         else running?.abort.abort();
         return;
       }
+      case 'reply':
+        return this.#replies.get(request.id)?.(request.piece);
       case 'pace':
         if (this.#model) this.#model.pacer.pace = request.pace;
         return;
@@ -47,7 +53,7 @@ class Server {
     }
   }
 
-  async #answer(request: Exclude<Request, { type: 'abort' | 'pace' | 'hidden' }>): Promise<void> {
+  async #answer(request: Call): Promise<void> {
     const { id } = request;
     try {
       const value = await this.#run(request);
@@ -56,10 +62,11 @@ class Server {
       this.port.postMessage({ type: 'failed', id, error: toPlain(error) });
     } finally {
       this.#running.delete(id);
+      this.#replies.delete(id);
     }
   }
 
-  async #run(request: Exclude<Request, { type: 'abort' | 'pace' | 'hidden' }>): Promise<Answers[keyof Answers]> {
+  async #run(request: Call): Promise<Answers[keyof Answers]> {
     switch (request.type) {
       case 'load':
         return this.#load(request);
@@ -73,6 +80,10 @@ class Server {
       case 'close-session':
         await this.#session(request.session).dispose();
         return void this.#sessions.delete(request.session);
+      case 'save-session':
+        return this.#save(request);
+      case 'restore-session':
+        return this.#restore(request);
       case 'memory':
         return this.#loaded().memory;
       case 'dispose':
@@ -99,6 +110,41 @@ class Server {
     this.#running.set(id, { abort, leave: () => void generation.return() });
     for await (const token of generation) this.port.postMessage({ type: 'token', id, token });
     return generation.result;
+  }
+
+  async #save({ id, session, note }: Request & { type: 'save-session' }): Promise<undefined> {
+    const saved = this.#session(session);
+    saved.note = note;
+    const reader = (await saved.save()).getReader();
+    const leave = () => {
+      void reader.cancel();
+      this.#replies.get(id)?.(undefined);
+    };
+    this.#running.set(id, { abort: new AbortController(), leave });
+    for (let part; !(part = await reader.read()).done; ) {
+      this.port.postMessage({ type: 'piece', id, piece: part.value }, [part.value.buffer]);
+      await this.#reply(id);
+    }
+  }
+
+  async #restore({ id, session }: Request & { type: 'restore-session' }): Promise<unknown> {
+    const abort = new AbortController();
+    this.#running.set(id, { abort });
+    const start = (controller: ReadableStreamDefaultController) => abort.signal.addEventListener('abort', () => controller.error(abort.signal.reason));
+    const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
+      this.port.postMessage({ type: 'ask', id });
+      const piece = await this.#reply(id);
+      if (piece) controller.enqueue(piece);
+      else controller.close();
+    };
+    const restored = this.#session(session);
+    await restored.restore(new ReadableStream({ start, pull }, { highWaterMark: 0 }));
+    return restored.note;
+  }
+
+  /** What the page says next of this call. */
+  #reply(id: number): Promise<Uint8Array | undefined> {
+    return new Promise((resolve) => this.#replies.set(id, resolve));
   }
 
   #loaded(): Model {

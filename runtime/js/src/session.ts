@@ -2,6 +2,8 @@ import { isKilnError, KilnError, throwIfAborted } from './errors.js';
 import { Generation, type Result, type StopReason } from './generation.js';
 import type { Model } from './model.js';
 import type { GenerateOptions, Prompt } from './options.js';
+import type { SavedSession } from './saved.js';
+import { piecesOf } from './stream.js';
 import { settle, type WasmSession } from './wasm.js';
 
 /** One conversation's state on the device. Calls wait for those before them. */
@@ -12,6 +14,10 @@ export class Session {
   /** The tokens that the state stands for; they outlive the device. */
   #tokens: number[] = [];
   #turn: Promise<unknown> = Promise.resolve();
+  /** Counts what changes the state. */
+  #changes = 0;
+  /** Anything that can be JSON: saved with the session, e.g. its messages. */
+  note: unknown = null;
 
   /** Made by `model.session()`. */
   constructor(
@@ -27,7 +33,7 @@ export class Session {
   /** Answers a prompt. What the state has of it already is not computed again. */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     const generation = new Generation();
-    this.#exclusive(() => this.#run(generation, prompt, options)).then(
+    this.#change(() => this.#run(generation, prompt, options)).then(
       (result) => generation.complete(result),
       (error) => generation.fail(error),
     );
@@ -36,15 +42,52 @@ export class Session {
 
   /** Appends tokens to the state, e.g. a prompt that will be needed soon. */
   feed(prompt: Prompt, options: { signal?: AbortSignal } = {}): Promise<void> {
-    return this.#exclusive(async () => {
-      const ids = this.model.encode(prompt);
+    return this.#change(async () => {
+      const { ids } = this.model.encode(prompt);
       await this.#with(options.signal, (wasm, cancel) => settle(wasm.feed(Uint32Array.from(ids), cancel)));
     });
   }
 
+  /**
+   * Tokens, state and `note` as bytes, in the format of `run-model --session`: another session of the same model and variant
+   * goes on from there. The stream fails if this one goes on before it is read to its end.
+   */
+  async save(): Promise<ReadableStream<Uint8Array>> {
+    const { note } = this;
+    let changes: number | undefined;
+    const { saved, facts } = await this.model.saving();
+    return saved.write(facts, note, (run) =>
+      this.#exclusive(() =>
+        this.#with(undefined, (wasm) => {
+          changes ??= this.#changes;
+          if (changes !== this.#changes) throw new KilnError('usage', 'the session went on while it was being saved; save it again');
+          return settle(run(wasm));
+        }),
+      ),
+    );
+  }
+
+  /** Takes up a saved session in place of what this one holds; if that fails, it holds nothing. */
+  async restore(saved: SavedSession): Promise<void> {
+    const { saved: module, facts } = await this.model.saving();
+    return this.#change(() =>
+      this.#with(undefined, async (wasm, cancel) => {
+        const { device } = await this.model.ready();
+        wasm.reset();
+        try {
+          this.note = await module.read(piecesOf(saved), facts, wasm, () => device.queue.onSubmittedWorkDone());
+          await settle(wasm.feed(new Uint32Array(), cancel));
+        } catch (error) {
+          wasm.reset();
+          throw error;
+        }
+      }),
+    );
+  }
+
   /** Forgets everything. */
   reset(): Promise<void> {
-    return this.#exclusive(async () => {
+    return this.#change(async () => {
       this.#tokens = [];
       if (this.#epoch === this.model.epoch) this.#wasm?.reset();
     });
@@ -52,7 +95,7 @@ export class Session {
 
   /** Frees the state's memory. */
   dispose(): Promise<void> {
-    return this.#exclusive(async () => {
+    return this.#change(async () => {
       this.#wasm?.free();
       this.#wasm = undefined;
       this.#tokens = [];
@@ -62,30 +105,25 @@ export class Session {
   async #run(generation: Generation, prompt: Prompt, options: GenerateOptions): Promise<Result> {
     const started = performance.now();
     const { signal } = options;
-    const prompted = this.model.encode(prompt, options);
+    const { ids: prompted, opening } = this.model.encode(prompt, options);
     if (prompted.length === 0) throw new KilnError('usage', 'the prompt is empty; give at least one token');
     // The consumer may leave its loop, which ends the generation without an error.
     const left = new AbortController();
     generation.onReturn = () => left.abort();
     const ended = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
-    const texts = this.model.text?.stream(typeof options.stop === 'string' ? [options.stop] : options.stop);
+    const texts = this.model.text?.answer(prompted.slice(opening), options);
     const ids: number[] = [];
-    let text = '';
     let firstTokenMs = 0;
-    const give = (id: number, piece: string) => {
-      text += piece;
-      generation.push({ id, text: piece });
-    };
     const onToken = (id: number) => {
       firstTokenMs ||= performance.now() - started;
       if (ended.aborted) return false;
       ids.push(id);
-      give(id, texts?.push(id) ?? '');
+      generation.push({ id, ...(texts?.push(id) ?? { text: '', channel: 'answer' }) });
       return texts?.stopped ? false : this.model.pacer.wait(ended);
     };
     let cachedTokens = 0;
     const run = this.#with(ended, async (wasm, cancel) => {
-      cachedTokens = prompted.length - (await settle(wasm.feedOnlyNew(Uint32Array.from(prompted), cancel)));
+      cachedTokens = prompted.length - (await settle(wasm.feedTurn(Uint32Array.from(prompted), opening, cancel)));
       return settle(wasm.generate(this.model.wasmOptions(options), cancel, onToken));
     });
     const report = await run.catch((error) => {
@@ -95,10 +133,12 @@ export class Session {
     throwIfAborted(signal);
     const stop: StopReason = texts?.stopped ? 'stop-text' : (report?.stop ?? 'dropped');
     const rest = texts?.finish();
-    if (rest) give(ids.at(-1)!, rest);
+    if (rest?.text) generation.push({ id: ids.at(-1)!, ...rest });
     const { totalMs = 0, firstTokenMs: first = 0, encodingMs = 0 } = report ?? {};
     return {
-      text,
+      text: texts?.textOf('answer') ?? '',
+      reasoning: texts?.textOf('reasoning'),
+      channels: texts?.channels ?? [],
       ids,
       stop,
       usage: { promptTokens: prompted.length, cachedTokens, completionTokens: ids.length },
@@ -141,10 +181,18 @@ export class Session {
     if (this.#wasm && this.#epoch === this.model.epoch) return this.#wasm;
     this.#wasm = await settle(loaded.wasm.session(this.context));
     this.#epoch = this.model.epoch;
+    this.#changes++;
     if (this.#tokens.length > 0) {
       await settle(this.#wasm.feed(Uint32Array.from(this.#tokens), new this.model.module.Cancel()));
     }
     return this.#wasm;
+  }
+
+  #change<T>(run: () => Promise<T>): Promise<T> {
+    return this.#exclusive(() => {
+      this.#changes++;
+      return run();
+    });
   }
 
   #exclusive<T>(run: () => Promise<T>): Promise<T> {

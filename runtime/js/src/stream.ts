@@ -1,3 +1,5 @@
+import { free } from './memory.js';
+
 /** A queue between a producer that may be held back and one `for await` loop. */
 export class Stream<T> implements AsyncIterableIterator<T> {
   #items: T[] = [];
@@ -48,5 +50,20 @@ export class Stream<T> implements AsyncIterableIterator<T> {
 
   [Symbol.asyncIterator](): this {
     return this;
+  }
+}
+
+/** Bytes piece by piece. Those of a stream are whoever's made it; all others are freed when the next piece is asked for. */
+export async function* piecesOf(bytes: ReadableStream<Uint8Array> | Blob | Uint8Array): AsyncGenerator<Uint8Array, undefined> {
+  const isStream = bytes instanceof ReadableStream;
+  const reader = (isStream ? bytes : new Blob([bytes as BlobPart]).stream()).getReader();
+  try {
+    for (let part; !(part = await reader.read()).done; ) {
+      yield part.value;
+      if (!isStream) free(part.value);
+    }
+  } finally {
+    // Whoever writes the stream need not go on.
+    await reader.cancel().catch(() => {});
   }
 }

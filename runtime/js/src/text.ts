@@ -1,7 +1,8 @@
-import { Template } from '@huggingface/jinja';
 import { Tokenizer } from '@huggingface/tokenizers';
+import { ChannelStream, type Format, formatOf, PLAIN } from './channels.js';
 import { Detokenizer } from './detokenize.js';
 import { KilnError } from './errors.js';
+import { ChatTemplate } from './jinja.js';
 import type { Message } from './options.js';
 import { StopFilter } from './stop.js';
 
@@ -15,11 +16,12 @@ export interface TextFiles {
 /** Tokenizer and chat template of one model. */
 export class TextModel {
   readonly tokenizer: Tokenizer;
-  #template: Template | undefined;
+  #template: ChatTemplate | undefined;
   #templateFault: unknown;
   #specialTokens: Record<string, string>;
   #special: Map<number, string>;
   readonly byteLevel: boolean;
+  #format: Format;
 
   constructor(files: TextFiles) {
     let config: Record<string, unknown>;
@@ -32,11 +34,12 @@ export class TextModel {
       throw new KilnError('bundle', `the tokenizer cannot be read (${(cause as Error).message}); compile the model again`, {}, { cause });
     }
     const added = [...this.tokenizer.get_added_tokens_decoder()];
+    this.#format = formatOf(added.map(([id, { content }]) => [id, content]));
     this.#special = new Map(added.filter(([, token]) => token.special).map(([id, token]) => [id, token.content]));
     this.#specialTokens = specialTokens(config);
     const template = files.chatTemplate ?? templateInConfig(config);
     try {
-      if (template !== undefined) this.#template = new Template(template);
+      if (template !== undefined) this.#template = new ChatTemplate(template);
     } catch (fault) {
       // Reported when somebody asks for a chat: raw prompts work without.
       this.#templateFault = fault;
@@ -84,8 +87,28 @@ export class TextModel {
     }
   }
 
-  encodeChat(messages: readonly Message[], templateArguments?: Record<string, unknown>): number[] {
-    return this.encode(this.renderChat(messages, true, templateArguments), false);
+  /**
+   * A conversation as a prompt. `opening` is where what the template adds for the model's turn begins: what comes before it
+   * stays as it is in the next turns.
+   */
+  encodeChat(messages: readonly Message[], templateArguments?: Record<string, unknown>): { ids: number[]; opening: number } {
+    const encode = (addGenerationPrompt: boolean) => this.encode(this.renderChat(messages, addGenerationPrompt, templateArguments), false);
+    const ids = encode(true);
+    // Nothing of the prompt matters to the answer's channels where there are none.
+    if (!this.hasChannels) return { ids, opening: ids.length };
+    const closed = encode(false);
+    const parted = ids.findIndex((id, index) => id !== closed[index]);
+    return { ids, opening: parted < 0 ? ids.length : parted };
+  }
+
+  /** Whether answers may have other channels than the answer itself, e.g. reasoning. */
+  get hasChannels(): boolean {
+    return this.#format.kind !== 'plain';
+  }
+
+  /** Text of an answer's channels from ids as they come. `opening` is the end of the prompt, `raw` takes all text as the answer. */
+  answer(opening: readonly number[], { stop = [], raw = false }: { stop?: string | readonly string[]; raw?: boolean } = {}): ChannelStream {
+    return new ChannelStream(this, raw ? PLAIN : this.#format, opening, typeof stop === 'string' ? [stop] : stop);
   }
 
   /** Text from ids as they come; `stops` end it. */
@@ -96,7 +119,20 @@ export class TextModel {
 
 /** A message as templates know it. */
 function templateMessage({ reasoning, ...message }: Message): Record<string, unknown> {
-  return reasoning === undefined ? message : { ...message, thinking: reasoning, reasoning_content: reasoning };
+  const thought = reasoning !== undefined && { thinking: reasoning, reasoning_content: reasoning };
+  const calls = Array.isArray(message.tool_calls) && { tool_calls: message.tool_calls.map(templateCall) };
+  return { ...message, ...thought, ...calls };
+}
+
+/** OpenAI's clients give arguments as JSON, templates expect what it means. */
+function templateCall(call: { function?: { arguments?: unknown } }): object {
+  const text = call.function?.arguments;
+  if (typeof text !== 'string') return call;
+  try {
+    return { ...call, function: { ...call.function, arguments: JSON.parse(text) } };
+  } catch {
+    return call;
+  }
 }
 
 /** Turns token ids into text. No piece ends within a character or shows the beginning of a stop text. */

@@ -9,6 +9,8 @@ import type { GenerateOptions, Prompt } from './options.js';
 import type { Pace } from './pace.js';
 import type { Progress } from './progress.js';
 import { type Answers, type Event, fromPlain, type LoadedInfo, type Request, type WorkerLoadOptions } from './protocol.js';
+import type { SavedSession } from './saved.js';
+import { piecesOf, Stream } from './stream.js';
 
 export type { WorkerLoadOptions } from './protocol.js';
 
@@ -22,7 +24,7 @@ export interface WorkerOptions extends WorkerLoadOptions {
 interface Call {
   resolve(value: unknown): void;
   reject(error: unknown): void;
-  onEvent?: (event: Event) => void;
+  onEvent?: (event: Event) => unknown;
   signal: AbortSignal | undefined;
 }
 
@@ -74,6 +76,9 @@ class Remote {
 
 /** A conversation in the worker. */
 export class WorkerSession {
+  /** Anything that can be JSON: saved with the session. */
+  note: unknown = null;
+
   /** Made by `model.session()`. */
   constructor(
     private remote: Remote,
@@ -97,6 +102,55 @@ export class WorkerSession {
       (error) => generation.fail(error),
     );
     return generation;
+  }
+
+  /** As `Session.save()`: the pieces come one by one. */
+  async save(): Promise<ReadableStream<Uint8Array>> {
+    await this.opened;
+    const { remote, session, note } = this;
+    const id = remote.id();
+    const pieces = new Stream<Uint8Array>();
+    const start = () => {
+      const saved = remote.call({ type: 'save-session', id, session, note }, undefined, (event) => event.type === 'piece' && pieces.push(event.piece));
+      saved.then(
+        () => pieces.end(),
+        (error) => pieces.fail(error),
+      );
+    };
+    let next = start;
+    const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
+      next();
+      next = () => remote.post({ type: 'reply', id });
+      const { done, value } = await pieces.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    };
+    return new ReadableStream({ pull, cancel: () => remote.post({ type: 'abort', id, quietly: true }) }, { highWaterMark: 0 });
+  }
+
+  /** As `Session.restore()`. */
+  async restore(saved: SavedSession): Promise<void> {
+    await this.opened;
+    const { remote } = this;
+    const id = remote.id();
+    const pieces = piecesOf(saved);
+    let fault: { error: unknown } | undefined;
+    const give = async () => {
+      try {
+        const { value: piece } = await pieces.next();
+        remote.post({ type: 'reply', id, piece });
+      } catch (error) {
+        fault = { error };
+        remote.post({ type: 'abort', id, quietly: false });
+      }
+    };
+    try {
+      this.note = await remote.call({ type: 'restore-session', id, session: this.session }, undefined, (event) => event.type === 'ask' && void give());
+    } catch (error) {
+      throw fault ? fault.error : error;
+    } finally {
+      await pieces.return(undefined);
+    }
   }
 
   async reset(): Promise<void> {
@@ -136,6 +190,18 @@ export class WorkerModel {
     // The session's first call reports it.
     opened.catch(() => {});
     return new WorkerSession(this.#remote, session, opened);
+  }
+
+  /** A conversation that goes on where a saved one was. */
+  async restoreSession(saved: SavedSession, options: { context?: number } = {}): Promise<WorkerSession> {
+    const session = this.session(options);
+    try {
+      await session.restore(saved);
+    } catch (error) {
+      await session.dispose().catch(() => {});
+      throw error;
+    }
+    return session;
   }
 
   memory(): Promise<Memory> {

@@ -3,6 +3,7 @@
 //   base      the server's address (server.mjs)
 //   expected  greedy ids of the native runtime: { prompt, ids }
 //   cache     a cache for the tests, empty at first
+//   saved     bytes of a session that the native runtime saved after `prompt` and 8 of `ids`
 
 export function assert(condition, what) {
   if (!condition) throw new Error(what);
@@ -27,7 +28,7 @@ async function refused(promise, code, details = {}) {
 
 const GREEDY = { temperature: 0 };
 
-export function makeCases({ kiln, base, expected, cache, host = {} }) {
+export function makeCases({ kiln, base, expected, cache, saved, host = {} }) {
   const { loadModel, Registry } = kiln;
   const toy = `${base}/bundles/toy/`;
   const open = (source = toy, options = {}) => loadModel(source, { cache, ...host, ...options });
@@ -106,13 +107,38 @@ export function makeCases({ kiln, base, expected, cache, host = {} }) {
       equal(long.memory.state, 2 * short.memory.state, 'state');
       equal((await registry.fits(toy)).variants.includes('base'), true);
       const poor = { features: new Set(), limits: {} };
-      const fit = await registry.fits(toy, poor);
+      const fit = await registry.fits(toy, { adapter: poor });
       assert(fit.variants.length === 0 && fit.missing.some(({ name }) => name === 'maxBufferSize'), JSON.stringify(fit));
       await withModel(open(), () => {});
       equal(await registry.isCached(toy), true);
-      equal(await registry.isCached(toy, files[0].file), true);
+      const kernels = (await (await fetch(`${toy}manifest.json`)).json()).variants.map(({ kernels: [{ file }] }) => file);
+      const cached = await Promise.all([files[0].file, ...kernels, 'tokenizer.json'].map((file) => registry.isCached(toy, file)));
+      assert(cached[0] && cached.slice(1, -1).includes(true) && !cached.at(-1), `${cached}`);
       await registry.clear(toy);
       equal(await registry.isCached(toy), false);
+    },
+
+    'a context that is too long is refused before any weight is downloaded': async () => {
+      const registry = new Registry({ cache });
+      await registry.clear(toy);
+      const { max_context } = await registry.describe(toy);
+      const state = (await registry.requirements(toy, 1)).map(({ memory }) => memory.state);
+      await control();
+      await refused(open(toy, { context: max_context + 1 }), 'context-length', { longest: max_context });
+      // A model that could do with a long context, were it not for the device.
+      const long = `${base}/long-context/toy/`;
+      const fits = await registry.fits(long);
+      assert(fits.longest > 1e5 && fits.longest < 2 ** 40 && fits.variants.length > 0, JSON.stringify(fits));
+      const needs = (await registry.requirements(long, fits.longest + 1)).at(-1);
+      const { memory } = (await registry.requirements(long, 2 ** 31)).at(-1);
+      equal(memory.state, state.at(-1) * 2 ** 31);
+      equal(needs.limits.maxBufferSize, needs.limits.maxStorageBufferBindingSize);
+      const { variants, missing } = await registry.fits(long, { context: fits.longest + 1 });
+      equal(variants, []);
+      assert(missing.some(({ name, needed, found }) => /BindingSize|BufferSize/.test(name) && needed > found), JSON.stringify(missing));
+      assert((await registry.fits(long, { context: fits.longest })).variants.length > 0, 'the longest does not fit');
+      await refused(open(long, { context: fits.longest + 1 }), 'context-length', { longest: fits.longest });
+      equal(shardRequests(await control()), 0);
     },
 
     'an aborted generation throws, and the next one is right': () =>
@@ -159,6 +185,132 @@ export function makeCases({ kiln, base, expected, cache, host = {} }) {
         await one.dispose();
         await two.dispose();
       }),
+
+    'a saved session goes on where it was, in pieces, and only with its own model': () =>
+      withShared(async (model) => {
+        const session = model.session();
+        session.note = { turns: 1 };
+        await session.generate(expected.prompt, { ...GREEDY, maxTokens: 8 }).result;
+        const tokens = [...session.tokens];
+        const pieces = [];
+        for (let reader = (await session.save()).getReader(), part; !(part = await reader.read()).done; ) pieces.push(part.value);
+        assert(pieces.every(({ length }) => length <= 4 << 20), 'pieces');
+        const bytes = new Uint8Array(await new Blob(pieces).arrayBuffer());
+        const prompt = [...expected.prompt, ...expected.ids.slice(0, 8)];
+        const goesOn = async (what, wanted = expected.ids.slice(8, 16)) => {
+          const restored = await model.restoreSession(what, { context: 64 });
+          equal(restored.tokens, tokens);
+          equal(restored.note, { turns: 1 });
+          const { ids, usage } = await restored.generate(prompt, { ...GREEDY, maxTokens: 8 }).result;
+          equal([ids, usage.cachedTokens], [wanted, prompt.length - 1]);
+          await restored.dispose();
+        };
+        await goesOn(bytes);
+        await goesOn(new Blob([bytes]));
+        await goesOn(await session.save());
+        // In odd pieces.
+        await goesOn(new Blob([bytes]).stream().pipeThrough(new TransformStream({ transform: (piece, to) => [piece.slice(0, 21), piece.slice(21)].forEach((part) => to.enqueue(part)) })));
+
+        const edited = (change) => {
+          const length = Number(new DataView(bytes.buffer).getBigUint64(8, true));
+          const header = JSON.parse(new TextDecoder().decode(bytes.subarray(16, 16 + length)));
+          change(header);
+          const text = new TextEncoder().encode(JSON.stringify(header));
+          const size = new DataView(new ArrayBuffer(8));
+          size.setBigUint64(0, BigInt(text.length), true);
+          return new Blob([bytes.subarray(0, 8), size, text, bytes.subarray(16 + length)]);
+        };
+        const before = model.memory.allocated;
+        for (const [fault, what] of [
+          ['not-a-session', new Uint8Array()],
+          ['not-a-session', new TextEncoder().encode('<!doctype html><title>')],
+          ['version', edited((header) => (header.version = 2))],
+          ['other-model', edited((header) => (header.fingerprint = header.fingerprint.replace(/./g, '0')))],
+          ['other-variant', edited((header) => (header.variant = 'other'))],
+          ['damaged', edited((header) => (header.states[0].bytes += 4))],
+          ['damaged', edited((header) => header.states.pop())],
+          ['damaged', edited((header) => (header.states = [null, null]))],
+          ['damaged', edited((header) => (header.tokens = -1))],
+          ['damaged', bytes.subarray(0, 40)],
+          ['damaged', bytes.subarray(0, bytes.length - 4)],
+          ['damaged', new Blob([bytes, 'x'])],
+        ]) {
+          await refused(model.restoreSession(what), 'saved-session', { fault });
+        }
+        await refused(model.restoreSession(bytes, { context: 4 }), 'saved-session', { fault: 'context' });
+        equal(model.memory.allocated, before, 'memory after what was refused');
+        // What comes between is no part of it.
+        const stream = (await session.save()).getReader();
+        await stream.read();
+        await session.generate(prompt, { ...GREEDY, maxTokens: 2 }).result;
+        await refused(stream.read(), 'usage');
+        equal(await greedy(model), expected.ids, 'afterwards');
+        await session.dispose();
+      }),
+
+    'a session that the native runtime saved goes on here': async () => {
+      if (!saved) return 'no file';
+      const variant = JSON.parse(new TextDecoder().decode(saved.subarray(16)).match(/^.*?"variant":("[^"]*")/s)[1]);
+      if (!(await new Registry({ cache }).fits(toy)).variants.includes(variant)) return `saved with ${variant}`;
+      await withModel(open(toy, { variant }), async (model) => {
+        const session = await model.restoreSession(saved);
+        const prompt = [...expected.prompt, ...expected.ids.slice(0, 8)];
+        const { ids, usage } = await session.generate(prompt, { ...GREEDY, maxTokens: 8 }).result;
+        equal([ids, usage.cachedTokens], [expected.ids.slice(8, 16), prompt.length - 1]);
+      });
+    },
+
+    'reasoning and calls of tools are told apart from the answer': async () => {
+      // The toy's own greedy answer, with a tokenizer that has marks where its ids are.
+      const [a, b, c, d, e, f] = expected.ids;
+      const told = async (marks, run) => {
+        const names = Object.fromEntries(Array.from({ length: 256 }, (_, id) => [marks[id] ?? `w${id}`, id]));
+        const added_tokens = Object.entries(marks).map(([id, content]) => ({ id: Number(id), content, special: content.startsWith('<|'), normalized: false, lstrip: false, rstrip: false, single_word: false }));
+        const files = {
+          'tokenizer.json': { version: '1.0', added_tokens: added_tokens.filter(({ content }) => content.startsWith('<')), normalizer: null, pre_tokenizer: { type: 'WhitespaceSplit' }, post_processor: null, decoder: null, truncation: null, padding: null, model: { type: 'WordLevel', unk_token: 'w0', vocab: names } },
+        };
+        const withText = async (url, init) => {
+          const name = String(url).split('/').at(-1);
+          if (files[name]) return Response.json(files[name]);
+          if (name === 'chat_template.jinja') return new Response('{% for message in messages %}{{ message.content }} {% endfor %}');
+          const answer = await fetch(url, init);
+          if (name !== 'manifest.json') return answer;
+          return Response.json({ ...(await answer.json()), text: { tokenizer: 'tokenizer.json', tokenizer_config: null, chat_template: 'chat_template.jinja' } });
+        };
+        await withModel(open(toy, { cache: 'none', fetch: withText }), async (model) => {
+          const messages = [{ role: 'user', content: expected.prompt.map((id) => `w${id}`).join(' ') }];
+          const generation = model.generate(messages, { ...GREEDY, maxTokens: 6 });
+          const said = {};
+          for await (const { text, channel } of generation) said[channel] = (said[channel] ?? '') + text;
+          const result = await generation.result;
+          equal(result.ids, expected.ids.slice(0, 6));
+          const request = { messages, temperature: 0, max_tokens: 6 };
+          const completion = await model.chat.completions.create(request);
+          let streamed = {};
+          for await (const { choices: [{ delta }] } of await model.chat.completions.create({ ...request, stream: true })) {
+            const [call] = delta.tool_calls ?? [];
+            streamed = { content: (streamed.content ?? '') + (delta.content ?? ''), thought: (streamed.thought ?? '') + (delta.reasoning_content ?? ''), call: (streamed.call ?? '') + (call?.function.name ?? '') + (call?.function.arguments ?? '') };
+          }
+          await run(result, said, completion.choices[0], streamed);
+        });
+      };
+      const words = (...ids) => ids.map((id) => `w${id}`).join(' ');
+      await told({ [a]: '<think>', [d]: '</think>' }, ({ text, reasoning, channels }, said, { message }, streamed) => {
+        equal([text.trim(), reasoning.trim()], [words(e, f), words(b, c)]);
+        equal(channels.map(({ kind }) => kind), ['reasoning', 'answer']);
+        equal([said.answer, said.reasoning], [text, reasoning]);
+        equal([message.content, message.reasoning_content], [text, reasoning]);
+        equal([streamed.content, streamed.thought], [text, reasoning]);
+      });
+      await told({ [a]: '<|channel|>', [b]: 'to=functions.f', [c]: '<|message|>', 0: '<|start|>', 200: '<|end|>' }, ({ text, channels }, said, { message, finish_reason }, streamed) => {
+        equal([text, channels.map(({ kind, recipient }) => [kind, recipient])], ['', [['tool-call', 'functions.f']]]);
+        equal(said['tool-call'].trim(), words(d, e, f));
+        const [{ function: call, type }] = message.tool_calls;
+        equal([type, call.name, call.arguments.trim(), message.content], ['function', 'f', words(d, e, f), null]);
+        equal(finish_reason, 'length');
+        equal(streamed.call, `f${call.arguments}`);
+      });
+    },
 
     'sampling follows its seed': () =>
       withShared(async (model) => {

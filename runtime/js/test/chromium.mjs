@@ -89,21 +89,65 @@ await check('a worker: progress, tokens, abort, completions', async () => {
       const refused = await model.generate([1e6]).result.catch((error) => error.code);
       const text = await model.chat.completions.create({ messages: [{ role: 'user', content: 'hi' }] }).catch((error) => error.code);
       const again = (await model.session({ context: 64 }).generate(expected.prompt, { temperature: 0, maxTokens: 4 }).result).ids;
+      const session = model.session();
+      session.note = 'a note';
+      const [first, rest] = [expected.ids.slice(0, 8), expected.ids.slice(8, 16)];
+      await session.generate(expected.prompt, { temperature: 0, maxTokens: 8 }).result;
+      const bytes = new Uint8Array(await new Response(await session.save()).arrayBuffer());
+      const restored = await model.restoreSession(new Blob([bytes]));
+      const next = await restored.generate([...expected.prompt, ...first], { temperature: 0, maxTokens: 8 }).result;
+      const goneOn = { same: JSON.stringify(next.ids) === JSON.stringify(rest), fed: next.usage.promptTokens - next.usage.cachedTokens, note: restored.note };
+      const cut = await model.restoreSession(bytes.subarray(0, -1)).catch((error) => error.details.fault);
+      const broken = await model.restoreSession(new ReadableStream({ pull: (controller) => controller.error(new RangeError('mine')) })).catch((error) => error.message);
+      const halfRead = await session.save();
+      await halfRead.cancel();
+      await session.reset();
       const { allocated } = await model.memory();
       await model.dispose();
       const missing = await kilnWorker.loadModelInWorker(new URL('nothing/', source)).catch((error) => error.code);
-      return { ids, aborted, refused, text, again, progress: seen.length > 0, allocated: allocated > 1e6, missing, tokens: tokens < 30 };
+      return { ids, aborted, refused, text, again, goneOn, cut, broken, progress: seen.length > 0, allocated: allocated > 1e6, missing, tokens: tokens < 30 };
     },
     { source: `${server.url}/bundles/toy/`, expected },
   );
-  equal(found, { ids: expected.ids, aborted: 'AbortError', refused: 'usage', text: 'no-text', again: expected.ids.slice(0, 4), progress: true, allocated: true, missing: 'not-found', tokens: true });
+  equal(found, { ids: expected.ids, aborted: 'AbortError', refused: 'usage', text: 'no-text', again: expected.ids.slice(0, 4), goneOn: { same: true, fed: 1, note: 'a note' }, cut: 'damaged', broken: 'mine', progress: true, allocated: true, missing: 'not-found', tokens: true });
 });
 
-await check('two tabs at once', async () => {
+await check('two tabs at once download once, and one goes on when the other is closed', async () => {
   const other = await open();
+  const clear = () => page.evaluate(async (sources) => Promise.all(sources.map((source) => new kiln.Registry().clear(source))), [`${server.url}/bundles/toy/`, `${server.url}/bundles/big/`]);
+  const shardRequests = async () => Object.entries(await (await control({ counts: {} })).json()).filter(([path]) => path.endsWith('.safetensors'));
+  await clear();
+  await shardRequests();
   const both = await Promise.all([greedy(page), greedy(other)]);
   for (const { ids } of both) equal(ids, expected.ids);
+  equal((await shardRequests()).map(([, count]) => count), [1], 'requests of the shard');
+
+  // A slow server: the second page follows the first, and tells how far that is.
+  const load = async (source) => {
+    globalThis.told = 0;
+    const model = await kiln.loadModel(source, { progress: ({ totalLoaded }) => (globalThis.told = totalLoaded) });
+    model.dispose();
+    return model.report.cachedBytes;
+  };
+  const slow = `${server.url}/slow/big/`;
+  const told = async (tab, bytes) => tab.waitForFunction((bytes) => globalThis.told >= bytes, bytes, { timeout: 60000 });
+  const loading = [page, other].map((tab) => tab.evaluate(load, slow));
+  await Promise.all([told(page, 5e6), told(other, 4e6)]);
+  const cached = await Promise.all(loading);
+  equal((await shardRequests()).map(([, count]) => count), [1], 'requests of the slow shard');
+  const size = await page.evaluate((source) => new kiln.Registry().totalSize(source), slow);
+  equal(cached.sort((a, b) => a - b), [0, size], 'bytes from the cache');
+
+  await clear();
+  const closed = other.evaluate(load, slow).catch(() => 'closed');
+  await told(other, 1e6);
+  const follows = page.evaluate(load, slow);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  equal((await shardRequests()).map(([, count]) => count), [1], 'requests while one page waits');
   await other.close();
+  await follows;
+  equal(await closed, 'closed');
+  equal((await shardRequests()).map(([, count]) => count), [1], 'requests of the page that was left');
 });
 
 await check('a service worker', async () => {

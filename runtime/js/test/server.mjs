@@ -36,6 +36,8 @@ const FAULTS = {
   'no-manifest': (at) => at.file === 'manifest.json' && send(at.response, 200, '{"hello": 1}'),
   /** Needs more than any device has. */
   huge: (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => manifest.variants.forEach((variant) => (variant.limits.maxBufferSize = 2 ** 50)))),
+  /** Positions without end. */
+  'long-context': (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => (manifest.model.max_context = 2 ** 32 - 1))),
   /** The most demanding variant has a kernel that no compiler takes. */
   'bad-kernel': (at) => badKernel(at),
   /** A few bytes a time. */

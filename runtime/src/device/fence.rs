@@ -52,13 +52,13 @@ impl Readback {
     }
 
     /// Waits for them and hands them to `read`.
-    pub(crate) async fn read<T>(
+    pub(crate) async fn read(
         &self,
         device: &Device,
         submission: wgpu::SubmissionIndex,
         bytes: u64,
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, Error> {
+        read: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Error> {
         device.block_on_submission(submission);
         device.check()?;
         let refused = |message: String| Error::Device { message };
@@ -67,9 +67,9 @@ impl Readback {
             return Err(refused(error.to_string()));
         }
         let view = self.buffer().get_mapped_range(..bytes);
-        let value = read(&view.map_err(|error| refused(error.to_string()))?);
+        read(&view.map_err(|error| refused(error.to_string()))?);
         self.buffer().unmap();
-        Ok(value)
+        Ok(())
     }
 }
 

@@ -280,9 +280,10 @@ impl Generation<'_> {
 
     async fn land(&mut self, flight: Flight) -> Result<u32, Error> {
         let Flight { readback, submission } = flight;
-        let read = |bytes: &[u8]| bytemuck::pod_read_unaligned::<u32>(bytes);
+        let mut id = 0;
+        let mut read = |bytes: &[u8]| id = bytemuck::pod_read_unaligned(bytes);
         let device = &self.session.model.device;
-        let id = readback.read(device, submission, 4, read).await?;
+        readback.read(device, submission, 4, &mut read).await?;
         self.session.spare.push(readback);
         Ok(id)
     }

@@ -70,8 +70,8 @@ impl Session {
         }
         let submission = device.queue.submit([encoder.finish()]);
         readback.request(bytes);
-        let read = |bytes: &[u8]| to.extend(bytemuck::pod_collect_to_vec::<u8, f32>(bytes));
-        readback.read(device, submission, bytes, read).await?;
+        let mut read = |bytes: &[u8]| to.extend(bytemuck::pod_collect_to_vec::<u8, f32>(bytes));
+        readback.read(device, submission, bytes, &mut read).await?;
         self.logits_readback = Some(readback);
         Ok(())
     }

@@ -219,8 +219,27 @@ impl Session {
     /// # Errors
     /// As [`Session::feed`].
     pub async fn feed_only_new(&mut self, ids: &[u32]) -> Result<usize, Error> {
+        self.feed_turn(ids, ids.len()).await
+    }
+
+    /// [`Session::feed_only_new`] for a turn of a conversation: what begins at `opening` may be left out by the next turn,
+    /// so this is how far that comes back.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub async fn feed_turn(&mut self, ids: &[u32], opening: usize) -> Result<usize, Error> {
         let kept = self.keep_prefix(ids)?;
-        self.feed(&ids[kept..]).await?;
+        self.check_tokens(&ids[kept..])?;
+        let has_mark = self.needs_marks() && kept < opening && opening < ids.len();
+        let mut from = kept;
+        while from < ids.len() {
+            let to = if has_mark && from < opening { opening } else { ids.len() };
+            self.feed(&ids[from..to]).await?;
+            if to < ids.len() {
+                self.mark().await?;
+            }
+            from = to;
+        }
         Ok(ids.len() - kept)
     }
 

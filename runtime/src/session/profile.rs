@@ -104,13 +104,15 @@ impl Session {
         let submission = device.queue.submit([encoder.finish()]);
         readback.request(bytes);
         let period = f64::from(device.queue.get_timestamp_period());
-        let read = |bytes: &[u8]| {
+        let mut times = Vec::new();
+        let mut read = |bytes: &[u8]| {
             let ticks = bytemuck::pod_collect_to_vec::<u8, u64>(bytes);
             let pairs = ticks.chunks_exact(2);
-            pairs
+            times = pairs
                 .map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period)
-                .collect()
+                .collect();
         };
-        readback.read(device, submission, bytes, read).await
+        readback.read(device, submission, bytes, &mut read).await?;
+        Ok(times)
     }
 }

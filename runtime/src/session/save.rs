@@ -2,7 +2,6 @@
 
 use super::Session;
 use super::saved::{Header, SavedSession, SavedSessionError, StateHeader};
-use super::states::State;
 use crate::Error;
 use crate::device::Readback;
 
@@ -17,15 +16,18 @@ impl Session {
     pub async fn save(&self) -> Result<SavedSession, Error> {
         let tokens = self.position();
         let (mut headers, mut states) = (Vec::new(), Vec::new());
-        let readback = Readback::new(&self.model.device, PIECE).await?;
-        for state in self.replay.states.all() {
+        for (index, state) in self.replay.states.all().iter().enumerate() {
             let bytes = state.kind.used_bytes(tokens.into());
             headers.push(StateHeader {
                 name: state.name.clone(),
                 bytes,
                 intact_from: state.intact_from,
             });
-            states.push(self.download(state, bytes, &readback).await?);
+            let mut state = Vec::new();
+            for offset in (0..bytes).step_by(PIECE as usize) {
+                state.extend(self.read_state(index, offset, PIECE.min(bytes - offset)).await?);
+            }
+            states.push(state);
         }
         Ok(SavedSession {
             header: Header::new(&self.model, self.context, tokens, headers),
@@ -34,19 +36,28 @@ impl Session {
         })
     }
 
-    async fn download(&self, state: &State, bytes: u64, readback: &Readback) -> Result<Vec<u8>, Error> {
+    /// Of each state, in the variant's order, the position before which its entries are lost. With [`Session::read_state`] a
+    /// host saves in pieces what it cannot hold whole.
+    pub fn intact_from(&self) -> impl Iterator<Item = u64> {
+        self.replay.states.all().iter().map(|state| state.intact_from)
+    }
+
+    /// Copies a part of a state to the host.
+    ///
+    /// # Errors
+    /// A lost device, or an operation that it refused.
+    pub async fn read_state(&self, index: usize, offset: u64, bytes: u64) -> Result<Vec<u8>, Error> {
         let device = &self.model.device;
-        let mut all = Vec::new();
-        for offset in (0..bytes).step_by(PIECE as usize) {
-            let piece = PIECE.min(bytes - offset);
-            let mut encoder = self.encoder();
-            encoder.copy_buffer_to_buffer(&state.buffer, offset, readback.buffer(), 0, piece);
-            let submission = device.queue.submit([encoder.finish()]);
-            readback.request(piece);
-            let append = |bytes: &[u8]| all.extend_from_slice(bytes);
-            readback.read(device, submission, piece, append).await?;
-        }
-        Ok(all)
+        let state = &self.replay.states.all()[index];
+        let readback = Readback::new(device, bytes).await?;
+        let mut encoder = self.encoder();
+        encoder.copy_buffer_to_buffer(&state.buffer, offset, readback.buffer(), 0, bytes);
+        let submission = device.queue.submit([encoder.finish()]);
+        readback.request(bytes);
+        let mut part = Vec::new();
+        let mut read = |bytes: &[u8]| part.extend_from_slice(bytes);
+        readback.read(device, submission, bytes, &mut read).await?;
+        Ok(part)
     }
 
     /// Takes up a saved session in place of what this one holds. What comes next is fed as usual; there are no logits
@@ -58,21 +69,30 @@ impl Session {
     pub async fn restore(&mut self, saved: &SavedSession) -> Result<(), Error> {
         self.check_saved(saved)?;
         self.reset()?;
-        let device = self.model.device.clone();
-        for (state, bytes) in self.replay.states.all().iter().zip(&saved.states) {
+        for (index, bytes) in saved.states.iter().enumerate() {
             for (piece, offset) in bytes.chunks(PIECE as usize).zip((0..).step_by(PIECE as usize)) {
-                device.queue.write_buffer(&state.buffer, offset, piece);
+                self.write_state(index, offset, piece);
                 // Keeps the memory that writes wait in bounded.
-                device.submit(None).wait(&device).await?;
+                self.synchronize().await?;
             }
         }
-        self.history.clone_from(&saved.tokens);
         let intact = saved.header.states.iter().map(|state| state.intact_from);
-        self.replay.states.continue_at(self.position(), intact);
-        if self.replay.states.is_recurrent() {
-            self.mark().await?;
-        }
-        Ok(())
+        self.continue_with(saved.tokens.clone(), intact);
+        self.feed(&[]).await
+    }
+
+    /// Copies a part of a state to the device. The session is nothing to use until [`Session::continue_with`], or
+    /// [`Session::reset`].
+    pub fn write_state(&mut self, index: usize, offset: u64, bytes: &[u8]) {
+        let buffer = &self.replay.states.all()[index].buffer;
+        self.model.device.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    /// The states are those of these tokens now; `intact_from` as [`Session::intact_from`] gave it. Feed next, if only
+    /// nothing: that makes this a position to come back to, where the states need it.
+    pub fn continue_with(&mut self, tokens: Vec<u32>, intact_from: impl IntoIterator<Item = u64>) {
+        self.history = tokens;
+        self.replay.states.continue_at(self.position(), intact_from);
     }
 
     fn check_saved(&self, saved: &SavedSession) -> Result<(), SavedSessionError> {

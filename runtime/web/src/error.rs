@@ -30,6 +30,7 @@ pub(crate) fn to_js(error: Error) -> JsValue {
             field("kernel", kernel.as_str().into());
         }
         Error::OutOfMemory { bytes, .. } => field("bytes", number(*bytes)),
+        Error::ContextLength { max, .. } => field("longest", (*max).into()),
         Error::StateTooLarge {
             asked, bytes, longest, ..
         } => {

@@ -45,12 +45,41 @@ impl WebSession {
         self.0.synchronize().await.map_err(to_js)
     }
 
-    /// Makes the state that of `ids`, feeding only what it does not hold yet. Returns how many were fed.
-    #[wasm_bindgen(js_name = feedOnlyNew)]
-    pub async fn feed_only_new(&mut self, ids: Vec<u32>, cancel: &Cancel) -> Result<u32, JsValue> {
+    /// Makes the state that of `ids`, feeding only what it does not hold yet. Returns how many were fed. At `opening` begins
+    /// what the next turn may leave out again.
+    #[wasm_bindgen(js_name = feedTurn)]
+    pub async fn feed_turn(&mut self, ids: Vec<u32>, opening: u32, cancel: &Cancel) -> Result<u32, JsValue> {
         self.0.set_cancel_token(cancel.0.clone());
-        let fed = self.0.feed_only_new(&ids).await.map_err(to_js)?;
+        let fed = self.0.feed_turn(&ids, opening as usize).await.map_err(to_js)?;
         Ok(fed as u32)
+    }
+
+    /// Of each state the position before which its entries are lost.
+    #[wasm_bindgen(getter, js_name = intactFrom)]
+    pub fn intact_from(&self) -> Vec<f64> {
+        self.0.intact_from().map(|position| position as f64).collect()
+    }
+
+    /// A part of a state.
+    #[wasm_bindgen(js_name = readState)]
+    pub async fn read_state(&self, index: usize, offset: f64, bytes: u32) -> Result<Vec<u8>, JsValue> {
+        self.0
+            .read_state(index, offset as u64, bytes.into())
+            .await
+            .map_err(to_js)
+    }
+
+    /// Overwrites a part of a state. The device has taken it when its queue is done.
+    #[wasm_bindgen(js_name = writeState)]
+    pub fn write_state(&mut self, index: usize, offset: f64, bytes: &[u8]) {
+        self.0.write_state(index, offset as u64, bytes);
+    }
+
+    /// The states that were written are those of these tokens. Feed next, if only nothing.
+    #[wasm_bindgen(js_name = continueWith)]
+    pub fn continue_with(&mut self, tokens: Vec<u32>, intact_from: Vec<f64>) {
+        let intact_from = intact_from.into_iter().map(|position| position as u64);
+        self.0.continue_with(tokens, intact_from);
     }
 
     /// Forgets everything.
