@@ -38,17 +38,20 @@ export interface ShardSource {
 
 /** Between looks at what another page has downloaded, in milliseconds. */
 const FOLLOW = 200;
+/** Pieces that are asked of the cache beside each other: each takes its time, however small it is. */
+const AHEAD = 4;
 
 /**
  * A shard's pieces in order: from the cache as far as it goes, then from the network and into the cache. While another page
  * downloads the shard, this one takes the pieces from the cache as they come there.
  */
 export async function* pieces(source: ShardSource, shard: Shard): AsyncGenerator<Uint8Array> {
+  const kept = new KeptPieces(source.cache, shard);
   let offset = 0;
   let turn: Turn | undefined;
   try {
     while (offset < shard.bytes) {
-      const piece = await source.cache.get(shardKeys.piece(shard, offset / PIECE));
+      const piece = await kept.get(offset / PIECE);
       if (piece?.byteLength === Math.min(PIECE, shard.bytes - offset)) {
         offset += piece.byteLength;
         source.progress.set(shard.file, offset, true);
@@ -65,6 +68,39 @@ export async function* pieces(source: ShardSource, shard: Shard): AsyncGenerator
     }
   } finally {
     turn?.end();
+  }
+}
+
+/** The pieces of a shard that are in the cache, asked for a few ahead. */
+class KeptPieces {
+  #coming = new Map<number, Promise<Uint8Array | undefined>>();
+
+  constructor(
+    private cache: Cache,
+    private shard: Shard,
+  ) {}
+
+  /** Undefined where the piece is not in the cache now. */
+  async get(index: number): Promise<Uint8Array | undefined> {
+    const early = await this.#coming.get(index);
+    this.#coming.delete(index);
+    const piece = early ?? (await this.#ask(index));
+    if (!piece) {
+      // It and those after it may still come.
+      this.#coming.clear();
+      return undefined;
+    }
+    for (let next = index + 1; next < index + AHEAD && next * PIECE < this.shard.bytes; next++) {
+      if (!this.#coming.has(next)) this.#coming.set(next, this.#ask(next));
+    }
+    return piece;
+  }
+
+  #ask(index: number): Promise<Uint8Array | undefined> {
+    const piece = this.cache.get(shardKeys.piece(this.shard, index));
+    // Whoever comes to it hears of a failure.
+    piece.catch(() => {});
+    return piece;
   }
 }
 
@@ -104,8 +140,14 @@ async function* download(source: ShardSource, shard: Shard, offset: number): Asy
           rest = rest.subarray(taken.byteLength);
           source.progress.set(shard.file, offset + filled);
           if (filled < piece.byteLength) continue;
-          await source.cache.put(shardKeys.piece(shard, offset / PIECE), piece);
-          yield piece;
+          const kept = source.cache.put(shardKeys.piece(shard, offset / PIECE), piece);
+          // It is kept while it is used, and before the next one comes.
+          kept.catch(() => {});
+          try {
+            yield piece;
+          } finally {
+            await kept;
+          }
           offset += filled;
           filled = 0;
           piece = new Uint8Array(Math.min(PIECE, shard.bytes - offset));
