@@ -56,6 +56,8 @@ async function visit(browser, engine, { rates }) {
 /** The first visit; a second page; and a third after the browser was started anew, which also measures rates. */
 async function measure(engine) {
   const profile = mkdtempSync(join(tmpdir(), 'kiln-compare-'));
+  // The drivers' own caches of compiled shaders (Mesa, NVIDIA) start empty, too, and stay between the visits.
+  Object.assign(process.env, { MESA_SHADER_CACHE_DIR: profile, __GL_SHADER_DISK_CACHE_PATH: profile });
   const visits = {};
   let browser;
   try {

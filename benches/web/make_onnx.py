@@ -20,7 +20,6 @@ import onnx
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # Weights repeat after this many, so that random models travel in few bytes; whole blocks of 32, and no divisor of a row.
 PERIOD = 32 * 8191
 
@@ -43,13 +42,18 @@ def checkpoint(source: Path, folder: Path) -> None:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    for file in TOKENIZER_FILES:
-        if (source / file).exists():
-            shutil.copy(source / file, target / file)
+    """With the chat template inside, the only place where Transformers.js looks for one."""
+    shutil.copy(source / "tokenizer.json", target)
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    if (source / "chat_template.jinja").exists():
+        config["chat_template"] = (source / "chat_template.jinja").read_text()
+    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
 
 
 def build(folder: Path, out: Path, dtype: str, symmetric: bool) -> None:
     """The graph and its weights, as out/onnx/model_DTYPE.onnx and model_DTYPE.onnx_data."""
+    config = AutoConfig.from_pretrained(str(folder))
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     name = f"model_{dtype}.onnx"
     with tempfile.TemporaryDirectory(dir=out) as made:
         options = [
@@ -64,6 +68,11 @@ def build(folder: Path, out: Path, dtype: str, symmetric: bool) -> None:
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", made, "-p", "int4", "-e", "webgpu"]
         subprocess.run([*builder, "-c", made, "--extra_options", *options], check=True)
         model = onnx.load(f"{made}/model.onnx", load_external_data=False)
+        # Transformers.js reads the caches' width here, where the builder leaves it open.
+        for value in [*model.graph.input, *model.graph.output]:
+            for dimension in value.type.tensor_type.shape.dim:
+                if dimension.dim_param == "kv_cache_dim":
+                    dimension.dim_value = head_width
         for tensor in model.graph.initializer:
             for entry in tensor.external_data:
                 if entry.key == "location":
@@ -76,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a GGUF file or a config.json")
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json and tokenizer_config.json")
     parser.add_argument("--dtype", nargs="+", default=["q4f16", "q4"], choices=["q4f16", "q4"])
     parser.add_argument("--asymmetric", action="store_true", help="zero points beside the scales, as Q4_1 has them")
     arguments = parser.parse_args()
