@@ -53,6 +53,28 @@ async function visit(browser, engine, { rates }) {
   }
 }
 
+/** A browser whose GPU process is up, and its adapter. The first request may come too early for it. */
+async function start(profile) {
+  const browser = await launch(mode, { profile });
+  const page = await browser.context.newPage();
+  await page.goto(`${server.url}/benches/web/page.html`);
+  await page.waitForFunction(() => globalThis.describeAdapter);
+  try {
+    for (let attempt = 1; ; attempt++) {
+      const adapter = await page.evaluate(() => describeAdapter());
+      if (adapter) return { browser, adapter };
+      if (attempt === 5) throw new Error('there is no WebGPU adapter');
+      await page.waitForTimeout(2000);
+    }
+  } catch (error) {
+    console.error(browser.logs.join('\n'));
+    await browser.close();
+    throw error;
+  } finally {
+    await page.close().catch(() => {});
+  }
+}
+
 /** The first visit; a second page; and a third after the browser was started anew, which also measures rates. */
 async function measure(engine) {
   const profile = mkdtempSync(join(tmpdir(), 'kiln-compare-'));
@@ -61,17 +83,13 @@ async function measure(engine) {
   const visits = {};
   let browser;
   try {
-    browser = await launch(mode, { profile });
-    const page = await browser.context.newPage();
-    await page.goto(`${server.url}/benches/web/page.html`);
-    await page.waitForFunction(() => globalThis.describeAdapter);
-    visits.adapter = await page.evaluate(() => describeAdapter());
-    await page.close();
+    ({ browser, adapter: visits.adapter } = await start(profile));
     console.error(`${engine}: ${JSON.stringify(visits.adapter)}`);
     for (const name of ['cold', 'warm', 'restarted']) {
       if (name === 'restarted') {
         await browser.close();
-        browser = await launch(mode, { profile });
+        browser = undefined;
+        ({ browser } = await start(profile));
       }
       visits[name] = await visit(browser, engine, { rates: name === 'restarted' });
       console.error(`${engine} ${name}: ${JSON.stringify({ ...visits[name], files: undefined, promptIds: undefined })}`);
