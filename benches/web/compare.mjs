@@ -62,6 +62,8 @@ async function start(profile) {
   try {
     for (let attempt = 1; ; attempt++) {
       const adapter = await page.evaluate(() => describeAdapter());
+      // What Chromium takes when it cannot have the other.
+      if (adapter?.architecture === 'swiftshader' && mode !== 'swiftshader') throw new Error('the adapter is SwiftShader; the driver or the flags are not right');
       if (adapter) return { browser, adapter };
       if (attempt === 5) throw new Error('there is no WebGPU adapter');
       await page.waitForTimeout(2000);
