@@ -104,14 +104,14 @@ function trickle({ response, bytes }) {
   return true;
 }
 
-/** Serves the repository's package and tests, and these bundles (name to folder). */
-export async function serve(root, bundles, { cors = true } = {}) {
+/** Serves the repository's package and tests, and these bundles (name to folder). `csp: ''` is no policy. */
+export async function serve(root, bundles, { cors = true, csp = CSP, caching = 'no-store' } = {}) {
   const { createHash } = await import('node:crypto');
   const kernels = { badHash: createHash('sha256').update(BAD_KERNEL).digest('hex') };
   const server = createServer(async (request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, 'http://x').pathname));
     if (cors) response.setHeader('access-control-allow-origin', '*').setHeader('access-control-allow-headers', '*').setHeader('access-control-expose-headers', 'content-range');
-    response.setHeader('cache-control', 'no-store');
+    response.setHeader('cache-control', caching);
     if (request.method === 'OPTIONS') return response.writeHead(204).end();
     if (path === '/control') {
       let body = '';
@@ -133,7 +133,7 @@ export async function serve(root, bundles, { cors = true } = {}) {
         if (!FAULTS[first](at)) sendRange(at, at.bytes);
         return;
       }
-      if (path.endsWith('.html') || path.endsWith('/')) response.setHeader('content-security-policy', CSP);
+      if (csp && (path.endsWith('.html') || path.endsWith('/'))) response.setHeader('content-security-policy', csp);
       sendFile({ request, response, file: path }, join(root, path.endsWith('/') ? `${path}index.html` : path));
     } catch {
       send(response, 404, 'not found', 'text/plain');
