@@ -157,6 +157,8 @@ export class Bundle implements ShardSource {
 export class BundleReader {
   /** What reading failed with; the wasm module knows only that it did. */
   error: unknown;
+  /** For ranges that lie in more than one piece. */
+  #joined = new Uint8Array();
   #shard: { shard: Shard; pieces: AsyncGenerator<Uint8Array>; piece: Uint8Array; start: number } | undefined;
 
   constructor(
@@ -196,10 +198,12 @@ export class BundleReader {
       this.#shard = { shard, pieces: pieces(this.bundle, shard), piece: new Uint8Array(), start: 0 };
     }
     const at = this.#shard!;
-    // Mostly the range lies within a piece: a copy would only be garbage.
+    // Mostly the range lies within a piece.
     const start = offset - at.start;
     if (start + length <= at.piece.byteLength) return at.piece.subarray(start, start + length);
-    const out = new Uint8Array(length);
+    // The module has copied what it was given before it asks again.
+    if (this.#joined.byteLength < length) this.#joined = new Uint8Array(length);
+    const out = this.#joined.subarray(0, length);
     let filled = 0;
     while (filled < length) {
       const from = offset + filled - at.start;
