@@ -103,7 +103,7 @@ function trickle({ response, bytes }) {
 }
 
 /** Serves the repository's package and tests, and these bundles (name to folder). */
-export async function serve(root, bundles, { cors = true } = {}) {
+export async function serve(root, bundles, { cors = true, port = 0 } = {}) {
   const { createHash } = await import('node:crypto');
   const kernels = { badHash: createHash('sha256').update(BAD_KERNEL).digest('hex') };
   const server = createServer(async (request, response) => {
@@ -131,13 +131,14 @@ export async function serve(root, bundles, { cors = true } = {}) {
         if (!FAULTS[first](at)) sendRange(at, at.bytes);
         return;
       }
-      if (path.endsWith('.html') || path.endsWith('/')) response.setHeader('content-security-policy', CSP);
-      sendFile({ request, response, file: path }, join(root, path.endsWith('/') ? `${path}index.html` : path));
+      const file = path.endsWith('/') ? `${path}index.html` : path;
+      if (file.endsWith('.html')) response.setHeader('content-security-policy', CSP);
+      sendFile({ request, response, file }, join(root, file));
     } catch {
       send(response, 404, 'not found', 'text/plain');
     }
   });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${server.address().port}`;
   return {
     url,
