@@ -46,7 +46,7 @@ class NoCache implements Cache {
   async clear() {}
 }
 
-/** One entry a piece, under addresses that no server has. */
+/** One entry a piece, under addresses that no server has; those of an extension are refused. */
 class CacheApi implements Cache {
   readonly fresh = true;
   #cache: Promise<globalThis.Cache> | undefined;
@@ -55,7 +55,7 @@ class CacheApi implements Cache {
     return (this.#cache ??= caches.open('kiln'));
   }
   #url(key: string) {
-    return new URL(`/.kiln/${key}`, globalThis.location.origin).href;
+    return `https://kiln.invalid/${key}`;
   }
   async get(key: string) {
     const found = await (await this.#open()).match(this.#url(key));

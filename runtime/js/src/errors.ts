@@ -4,6 +4,10 @@ export interface ErrorDetails {
   'no-webgpu': {};
   /** WebGPU is there, and no adapter. */
   'no-adapter': {};
+  /** The WebAssembly module is not there, or a content security policy forbids it. */
+  wasm: { url: string | undefined };
+  /** The worker's script is not there, or does not start. */
+  worker: {};
   /** No variant of the model runs on this adapter. */
   unsupported: { missing: Missing[] };
   /** The bundle has no variant of that name. */

@@ -30,9 +30,9 @@ function equal(found, wanted, what = '') {
   if (JSON.stringify(found) !== JSON.stringify(wanted)) throw new Error(`${what}: ${JSON.stringify(found)} is not ${JSON.stringify(wanted)}`);
 }
 
-async function open() {
+async function open(query = '') {
   const page = await context.newPage();
-  await page.goto(`${server.url}/runtime/js/test/page.html`);
+  await page.goto(`${server.url}/runtime/js/test/page.html${query}`);
   await page.waitForFunction(() => globalThis.runAll);
   return page;
 }
@@ -97,6 +97,25 @@ await check('a worker: progress, tokens, abort, completions', async () => {
     { source: `${server.url}/bundles/toy/`, expected },
   );
   equal(found, { ids: expected.ids, aborted: 'AbortError', refused: 'usage', text: 'no-text', again: expected.ids.slice(0, 4), progress: true, allocated: true, missing: 'not-found', tokens: true });
+});
+
+await check('a WebAssembly module or a worker that is forbidden or missing', async () => {
+  const source = `${server.url}/bundles/toy/`;
+  const refusal = async (query, options) => {
+    const other = await open(query);
+    const message = await other.evaluate(([source, options]) => kiln.loadModel(source, options).then(() => 'loaded', (error) => `${error.code}: ${error.message}`), [source, options]);
+    await other.close();
+    return message;
+  };
+  const wanted = {
+    'wasm-unsafe-eval': await refusal('?no-wasm', {}),
+    '404 Not Found': await refusal('', { wasm: '/nothing.wasm' }),
+    'a web page': await refusal('', { wasm: '/runtime/js/test/page.html' }),
+  };
+  for (const [words, message] of Object.entries(wanted)) if (!message.startsWith('wasm: ') || !message.includes(words)) throw new Error(message);
+  const code = await page.evaluate((source) => kilnWorker.loadModelInWorker(source, { worker: new Worker('/nothing.js', { type: 'module' }) }).catch((error) => error.code), source);
+  equal(code, 'worker');
+  return Object.values(wanted).join(' | ');
 });
 
 await check('two tabs at once', async () => {

@@ -1,6 +1,7 @@
 // A static server for the tests, which can also misbehave.
 //   /runtime/js/... /examples/...       files of the repository: the package, the tests, built examples
 //   /bundles/NAME/FILE                  a bundle, with ranges
+//   /...html?no-wasm                    a page whose content security policy forbids WebAssembly
 //   /FAULT/NAME/FILE                    a bundle, with what FAULTS says
 // Requests are counted by path; POST /control resets counts and tells what they are.
 import { createServer } from 'node:http';
@@ -132,7 +133,8 @@ export async function serve(root, bundles, { cors = true, port = 0 } = {}) {
         return;
       }
       const file = path.endsWith('/') ? `${path}index.html` : path;
-      if (file.endsWith('.html')) response.setHeader('content-security-policy', CSP);
+      const policy = request.url.endsWith('?no-wasm') ? CSP.replace("'wasm-unsafe-eval'", '') : CSP;
+      if (file.endsWith('.html')) response.setHeader('content-security-policy', policy);
       sendFile({ request, response, file }, join(root, file));
     } catch {
       send(response, 404, 'not found', 'text/plain');
