@@ -1,5 +1,6 @@
 import { KilnError } from './errors.js';
 import { hostName } from './hosts.js';
+import { importHere } from './import.js';
 
 /**
  * Where downloaded pieces stay. Keys are plain relative paths of letters, digits, `-`, `_`, `.` and `/`; values are at
@@ -127,9 +128,9 @@ class Opfs implements Cache {
 /** Files below a folder, in Node, Deno and Bun; by default `$XDG_CACHE_HOME/kiln` or `~/.cache/kiln`. */
 export function fileCache(folder?: string): Cache {
   const modules = (async () => {
-    const fs = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('fs/promises'));
-    const path = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('path'));
-    const os = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('os'));
+    const fs = await importHere('node:fs/promises');
+    const path = await importHere('node:path');
+    const os = await importHere('node:os');
     const home = process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache');
     return { fs, path, root: folder ?? path.join(home, 'kiln') };
   })();
@@ -170,11 +171,6 @@ export function fileCache(folder?: string): Cache {
       }
     },
   };
-}
-
-/** A module of Node's that bundlers for browsers must not look for. */
-export function nodeModule(name: string): string {
-  return `node:${name}`;
 }
 
 async function orQuota(bytes: Uint8Array, put: () => Promise<void>): Promise<void> {

@@ -1,4 +1,5 @@
 import { KilnError } from './errors.js';
+import { importHere } from './import.js';
 
 /** An adapter, and what must be known of the host that gave it. */
 export interface Host {
@@ -66,11 +67,9 @@ let dawn: Promise<GPU | undefined> | undefined;
 /** The npm package `webgpu`. One instance: a process dies when one is collected while its objects live. */
 function dawnGpu(): Promise<GPU | undefined> {
   return (dawn ??= (async () => {
-    // In a variable, so that bundlers for browsers do not look for it.
-    const name = 'webgpu';
     let module;
     try {
-      module = await import(/* @vite-ignore */ /* webpackIgnore: true */ name);
+      module = await importHere('webgpu');
     } catch {
       return undefined;
     }

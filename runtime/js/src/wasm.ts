@@ -1,7 +1,7 @@
 import init, { type WebModel as WasmModel } from './wasm/kiln_web.js';
 import * as wasm from './wasm/kiln_web.js';
-import { nodeModule } from './cache.js';
 import { fromWasm, KilnError } from './errors.js';
+import { importHere } from './import.js';
 
 export type { WasmModel };
 export type WasmSession = wasm.WebSession;
@@ -40,7 +40,7 @@ async function start(source: WasmSource | undefined): Promise<typeof wasm> {
 
 async function fetchModule(url: string): Promise<Response | BufferSource> {
   if (url.startsWith('file:')) {
-    const fs = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('fs/promises'));
+    const fs = await importHere('node:fs/promises');
     return fs.readFile(new URL(url));
   }
   const response = await fetch(url);
