@@ -71,6 +71,8 @@ export interface Missing {
 
 /** Every error of this package but cancelation, which is the signal's own reason. The message says what to do. */
 export class KilnError<C extends ErrorCode = ErrorCode> extends Error {
+  /** Also where the code is minified. */
+  static override readonly name = 'KilnError';
   override name = 'KilnError';
   constructor(
     readonly code: C,

@@ -195,7 +195,8 @@ await check('offline: the server gone', async () => {
 await browser.close();
 
 // A browser without WebGPU says what to do.
-const bare = await launch('none');
+const INSECURE = 'insecure.test';
+const bare = await launch('none', { args: [`--host-resolver-rules=MAP ${INSECURE} 127.0.0.1`] });
 await check('no WebGPU', async () => {
   const poor = await bare.context.newPage();
   await poor.goto(`${server.url}/runtime/js/test/page.html`);
@@ -203,6 +204,16 @@ await check('no WebGPU', async () => {
   const { code, message } = await poor.evaluate((source) => kiln.loadModel(source).catch(({ code, message }) => ({ code, message })), `${server.url}/bundles/toy/`);
   if (code !== 'no-webgpu' && code !== 'no-adapter') throw new Error(`${code}: ${message}`);
   return code;
+});
+await check('an insecure page', async () => {
+  const poor = await bare.context.newPage();
+  await poor.goto(`${server.url.replace('127.0.0.1', INSECURE)}/runtime/js/test/page.html`);
+  await poor.waitForFunction(() => globalThis.runAll);
+  const messages = await poor.evaluate((source) => {
+    const calls = [kiln.loadModel(source), new kiln.Registry().files(source)];
+    return Promise.all(calls.map((call) => call.then(() => 'loaded', ({ code, message }) => `${code}: ${message}`)));
+  }, '/bundles/toy/');
+  for (const message of messages) if (!/^no-webgpu: .*https/.test(message)) throw new Error(message);
 });
 await bare.close();
 await server.close();

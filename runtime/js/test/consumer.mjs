@@ -1,5 +1,6 @@
 // node consumer.mjs MODE EXPECTED.json TOY: the package as npm gives it, in a project elsewhere (consumer/): it compiles under
-// TypeScript's two ways to resolve modules, and pages built by Vite, webpack and esbuild, or by nothing, find all of its files.
+// TypeScript's two ways to resolve modules, runs in Bun with bun-webgpu, and pages built by Vite, webpack and esbuild, or by nothing,
+// find all of its files. Needs KILN_LAVAPIPE.
 // Exit code 1: something failed.
 import { execFileSync } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -29,7 +30,8 @@ const run = (command, ...args) => execFileSync(command, args, { cwd: folder, enc
 cpSync(new URL('consumer', import.meta.url), folder, { recursive: true, filter: (file) => !file.includes('node_modules') });
 const [{ filename }] = JSON.parse(execFileSync('npm', ['pack', '--json', '--pack-destination', folder], { cwd: new URL('..', import.meta.url), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }));
 run('npm', 'ci', '--no-audit', '--no-fund', '--silent');
-run('npm', 'install', '--no-save', '--no-audit', '--no-fund', '--silent', `./${filename}`);
+// bun-webgpu is here because it cannot be locked: it names packages of other systems that no registry has.
+run('npm', 'install', '--no-save', '--no-audit', '--no-fund', '--silent', `./${filename}`, 'bun-webgpu@0.1.7');
 
 await check('what the package holds', () => {
   for (const file of ['README.md', 'dist/LICENSE-MIT', 'dist/LICENSE-APACHE', 'dist/kiln.wasm', 'dist/worker-main.js', 'dist/index.d.ts']) {
@@ -45,6 +47,18 @@ for (const [compiler, types] of [['typescript', 'node'], ['typescript-5', 'node,
     );
   }
 }
+
+const icd = { VK_DRIVER_FILES: process.env.KILN_LAVAPIPE, VK_ICD_FILENAMES: process.env.KILN_LAVAPIPE };
+const inHost = (command) => {
+  const output = execFileSync(command, ['host.mjs', toy, JSON.stringify(prompt), ids.length], { cwd: folder, encoding: 'utf8', stdio: 'pipe', env: { ...process.env, ...icd } });
+  return JSON.parse(output.trim().split('\n').at(-1));
+};
+await check('Bun with bun-webgpu', () => equal(inHost(new URL('../node_modules/.bin/bun', import.meta.url).pathname), { ids }));
+await check('Node without the package webgpu says so', () => {
+  const { code, message } = inHost('node');
+  equal(code, 'no-webgpu');
+  assert(message.includes('npm install webgpu'), message);
+});
 
 await check('bundlers', () => run('node', 'build.mjs'));
 const server = await serve(folder, { toy });
