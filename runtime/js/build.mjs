@@ -1,6 +1,6 @@
 // Bundles src/ into dist/, with type declarations. scripts/build-web.sh runs it after it has made src/wasm/.
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { build } from 'esbuild';
 
 process.chdir(import.meta.dirname ?? new URL('.', import.meta.url).pathname);
@@ -21,6 +21,18 @@ await build({
   sourcemap: true,
   legalComments: 'none',
 });
+// Minification drops the comments by which bundlers know what to leave alone.
+const marked = readdirSync('dist').filter((file) => file.endsWith('.js')).filter((file) => {
+  const code = readFileSync(`dist/${file}`, 'utf8');
+  const kept = code.replace(/\bimport\((\w+)\)/, 'import(/* @vite-ignore *//* webpackIgnore: true */$1)');
+  writeFileSync(`dist/${file}`, kept);
+  return kept !== code;
+});
+if (marked.length !== 1) throw new Error(`importHere is in ${marked.length} files`);
 cpSync('src/wasm/kiln_web_bg.wasm', 'dist/kiln.wasm');
 execFileSync('node_modules/.bin/tsc', ['-p', '.'], { stdio: 'inherit' });
-cpSync('src/wasm/kiln_web.d.ts', 'dist/wasm/kiln_web.d.ts');
+mkdirSync('dist/wasm');
+const declarations = readFileSync('src/wasm/kiln_web.d.ts', 'utf8');
+writeFileSync('dist/wasm/kiln_web.d.ts', `/// <reference lib="esnext.disposable" />\n${declarations}`);
+for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) cpSync(`../../${name}`, `dist/${name}`);
+for (const name of ['jinja', 'tokenizers']) cpSync(`node_modules/@huggingface/${name}/LICENSE`, `dist/LICENSE-huggingface-${name}`);

@@ -88,12 +88,13 @@ async function load() {
   $('loading-files').replaceChildren();
   loading = new AbortController();
   try {
-    model = await loadModelInWorker(new URL(source(), location.href), { progress: showProgress, signal: loading.signal, pace: pace() });
+    model = await loadModelInWorker(source(), { progress: showProgress, signal: loading.signal, pace: pace() });
     await begin();
   } catch (error) {
-    if (error.name !== 'AbortError') complain(error);
     await describe();
     if (error.name !== 'AbortError') complain(error);
+    // The button that had it is gone.
+    $('start').focus();
   } finally {
     show('loading', false);
     show('cancel', false);
@@ -132,7 +133,7 @@ async function begin() {
   $('temperature').value = temperature ?? 0;
   document.title = `${model.manifest.model.name} · Kiln chat`;
   show('setup', false);
-  for (const id of ['conversation', 'composer', 'new']) show(id);
+  for (const id of ['conversation', 'composer', 'new', 'skip']) show(id);
   $('device').textContent = `${model.report.adapter}, ${model.report.variant}`;
   await showMemory();
   const ready = `${model.manifest.model.name} is ready, after ${(model.report.totalMs / 1000).toFixed(1)} s.`;
@@ -180,7 +181,9 @@ async function send() {
   $('input').value = '';
   resize();
   addMessage('user', text);
-  messages.push({ role: 'user', content: text });
+  // A new conversation may begin while this one is answered.
+  const turns = messages;
+  turns.push({ role: 'user', content: text });
   const { message, body } = addMessage('assistant', '');
   message.classList.add('working');
   // A log is read aloud as it grows; an answer is better read as a whole, when it is there.
@@ -204,7 +207,7 @@ async function send() {
     if (follow) scrollTo({ top: document.documentElement.scrollHeight });
   };
   const system = $('system').value.trim();
-  const conversation = system === '' ? messages : [{ role: 'system', content: system }, ...messages];
+  const conversation = system === '' ? turns : [{ role: 'system', content: system }, ...turns];
   let foot = '';
   try {
     const generation = model.generate(conversation, { signal: running.signal, temperature: Number($('temperature').value), maxTokens: Number($('max-tokens').value) });
@@ -229,8 +232,8 @@ async function send() {
   message.classList.remove('working');
   message.removeAttribute('aria-busy');
   note(foot === '' ? 'The answer is complete.' : foot);
-  if (answer === '') messages.pop();
-  else messages.push({ role: 'assistant', content: answer, reasoning: thoughts === '' ? undefined : thoughts });
+  if (answer === '') turns.pop();
+  else turns.push({ role: 'assistant', content: answer, reasoning: thoughts === '' ? undefined : thoughts });
   running = undefined;
   show('stop', false);
   show('send');
@@ -262,6 +265,7 @@ $('cancel').addEventListener('click', () => loading?.abort());
 $('forget').addEventListener('click', async () => {
   await registry.clear(source());
   await describe();
+  $('start').focus();
 });
 $('composer').addEventListener('submit', (event) => {
   event.preventDefault();

@@ -7,6 +7,7 @@ export function showMarkdown(element, text) {
 
 function blocks(text) {
   const lines = text.split('\n');
+  const levels = headingLevels(lines);
   const out = [];
   let index = 0;
   /** Takes lines as long as they match. */
@@ -26,8 +27,7 @@ function blocks(text) {
       out.push(make('pre', [make('code', [code.join('\n')])]));
     } else if (heading) {
       index++;
-      // The page has its own first two levels.
-      out.push(make(`h${Math.min(heading[1].length + 2, 6)}`, spans(heading[2])));
+      out.push(make(`h${Math.min(FIRST_LEVEL + levels.indexOf(heading[1].length), 6)}`, spans(heading[2])));
     } else if (/^\s*[-*+]\s+/.test(line)) {
       out.push(list('ul', take(/^\s*[-*+]\s+|^\s{2,}\S/), /^\s*[-*+]\s+/));
     } else if (/^\s*\d+[.)]\s+/.test(line)) {
@@ -46,6 +46,15 @@ function blocks(text) {
     }
   }
   return out;
+}
+
+/** The page has two levels of headings above those of a text. */
+const FIRST_LEVEL = 3;
+
+/** The levels of headings that a text has: models begin with any, and readers expect none left out. */
+function headingLevels(lines) {
+  const found = lines.map((line) => /^(#{1,6})\s/.exec(line)?.[1].length).filter(Boolean);
+  return [...new Set(found)].sort();
 }
 
 function list(name, lines, marker) {

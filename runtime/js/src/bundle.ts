@@ -1,6 +1,7 @@
 import { type Cache, type CacheChoice, openCache } from './cache.js';
 import { cachedBytes, pieces, shardKeys, type ShardSource } from './download.js';
 import { KilnError, isKilnError, throwIfAborted } from './errors.js';
+import { noWebGpu } from './hosts.js';
 import { type BundleLocation, type LocationOptions, locate } from './location.js';
 import { kernelFiles, type Manifest, MANIFEST_FILE, parseManifest, type Shard, type Variant } from './manifest.js';
 import { free } from './memory.js';
@@ -231,6 +232,8 @@ export class BundleReader {
 
 /** Lower-case hexadecimal SHA-256. */
 export async function sha256(bytes: Uint8Array): Promise<string> {
+  // Insecure pages have none, and no WebGPU.
+  if (!globalThis.crypto?.subtle) throw noWebGpu();
   const digest = await crypto.subtle.digest('SHA-256', bytes as BufferSource);
   return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -1,5 +1,6 @@
 import { KilnError } from './errors.js';
 import { hostName } from './hosts.js';
+import { importHere } from './import.js';
 
 /**
  * Where downloaded pieces stay. Keys are plain relative paths of letters, digits, `-`, `_`, `.` and `/`; values are at
@@ -48,7 +49,7 @@ class NoCache implements Cache {
   async clear() {}
 }
 
-/** One entry a piece, under addresses that no server has. */
+/** One entry a piece, under addresses that no server has; those of an extension are refused. */
 class CacheApi implements Cache {
   readonly fresh = true;
   readonly shared = 'cache-api';
@@ -58,7 +59,7 @@ class CacheApi implements Cache {
     return (this.#cache ??= caches.open('kiln'));
   }
   #url(key: string) {
-    return new URL(`/.kiln/${key}`, globalThis.location.origin).href;
+    return `https://kiln.invalid/${key}`;
   }
   async get(key: string) {
     const found = await (await this.#open()).match(this.#url(key));
@@ -131,9 +132,9 @@ class Opfs implements Cache {
 /** Files below a folder, in Node, Deno and Bun; by default `$XDG_CACHE_HOME/kiln` or `~/.cache/kiln`. */
 export function fileCache(folder?: string): Cache {
   const modules = (async () => {
-    const fs = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('fs/promises'));
-    const path = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('path'));
-    const os = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('os'));
+    const fs = await importHere('node:fs/promises');
+    const path = await importHere('node:path');
+    const os = await importHere('node:os');
     const home = process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache');
     return { fs, path, root: folder ?? path.join(home, 'kiln') };
   })();
@@ -174,11 +175,6 @@ export function fileCache(folder?: string): Cache {
       }
     },
   };
-}
-
-/** A module of Node's that bundlers for browsers must not look for. */
-export function nodeModule(name: string): string {
-  return `node:${name}`;
 }
 
 async function orQuota(bytes: Uint8Array, put: () => Promise<void>): Promise<void> {

@@ -99,7 +99,7 @@ export class ChannelStream {
       return this.#add(text);
     }
     const rest = this.#endText();
-    this.stopped = this.#stops.includes(this.model.tokenizer.id_to_token(id)!);
+    this.stopped = this.#stops.includes(this.model.token(id)!);
     const place = (this.#place = after(mark, this.#place));
     this.#begun &&= mark === 'constrain';
     this.#atEdge = mark === 'open' || mark === 'close';

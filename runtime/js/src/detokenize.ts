@@ -16,7 +16,7 @@ export class Detokenizer {
   constructor(private model: TextModel) {}
 
   push(id: number): string {
-    const token = this.model.tokenizer.id_to_token(id);
+    const token = this.model.token(id);
     if (token === undefined) return '';
     if (this.model.byteLevel) return this.#bytes.decode(bytesOf(token), { stream: true });
     this.#pending.push(id);

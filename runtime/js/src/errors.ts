@@ -4,6 +4,10 @@ export interface ErrorDetails {
   'no-webgpu': {};
   /** WebGPU is there, and no adapter. */
   'no-adapter': {};
+  /** The WebAssembly module is not there, or a content security policy forbids it. */
+  wasm: { url: string | undefined };
+  /** The worker's script is not there, or does not start. */
+  worker: {};
   /** No variant of the model runs on this adapter. */
   unsupported: { missing: Missing[] };
   /** The bundle has no variant of that name. */
@@ -71,6 +75,8 @@ export interface Missing {
 
 /** Every error of this package but cancelation, which is the signal's own reason. The message says what to do. */
 export class KilnError<C extends ErrorCode = ErrorCode> extends Error {
+  /** Also where the code is minified. */
+  static override readonly name = 'KilnError';
   override name = 'KilnError';
   constructor(
     readonly code: C,

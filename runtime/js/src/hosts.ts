@@ -1,4 +1,5 @@
 import { KilnError } from './errors.js';
+import { importHere } from './import.js';
 
 /** An adapter, and what must be known of the host that gave it. */
 export interface Host {
@@ -63,24 +64,31 @@ async function requestAdapter(gpu: GPU, powerPreference: GPUPowerPreference = 'h
 
 let dawn: Promise<GPU | undefined> | undefined;
 
-/** The npm package `webgpu`. One instance: a process dies when one is collected while its objects live. */
+/** The npm package `webgpu`, or `bun-webgpu`. One instance: a process dies when one is collected while its objects live. */
 function dawnGpu(): Promise<GPU | undefined> {
   return (dawn ??= (async () => {
-    // In a variable, so that bundlers for browsers do not look for it.
-    const name = 'webgpu';
-    let module;
-    try {
-      module = await import(/* @vite-ignore */ /* webpackIgnore: true */ name);
-    } catch {
-      return undefined;
-    }
+    const module = (await installed('webgpu')) ?? (hostName() === 'bun' ? await installed('bun-webgpu') : undefined);
+    if (!module) return undefined;
     // wgpu tells errors by their classes, which it looks for among the globals.
-    for (const [key, value] of Object.entries(module.globals)) define(globals, key, value);
-    return module.create([]) as GPU;
+    for (const [key, value] of Object.entries(module.globalConstructors ?? module.globals)) define(globals, key, value);
+    return (module.createGPUInstance ? module.createGPUInstance() : module.create([])) as GPU;
   })());
 }
 
-function noWebGpu(host: string): KilnError {
+/** An npm package; undefined where there is none. */
+async function installed(name: string) {
+  try {
+    return await importHere(name);
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    if (/MODULE_NOT_FOUND/.test(code ?? '') || message.includes(`"${name}"`)) return undefined;
+    throw new KilnError('no-webgpu', `the npm package ${name} does not start; install it again for this system (${message})`, {}, { cause: error });
+  }
+}
+
+/** Why there is no WebGPU here. */
+export function noWebGpu(host = hostName()): KilnError {
+  if (host === 'node' && !globals.crypto) return new KilnError('no-webgpu', 'this Node is too old; Node 20 or newer is needed');
   if (host !== 'browser') {
     const install = { node: 'npm install webgpu', bun: 'bun add webgpu', deno: 'deno add npm:webgpu, or run with --unstable-webgpu' }[host];
     return new KilnError('no-webgpu', `${host} has no WebGPU here; install it: ${install}`);
@@ -98,7 +106,7 @@ function noAdapter(host: string): KilnError {
   const advice =
     host === 'browser'
       ? 'turn on hardware acceleration in the browser\'s settings and update the graphics driver'
-      : 'install a Vulkan, Metal or DirectX 12 driver (on Debian: apt install mesa-vulkan-drivers)';
+      : "install a driver of Vulkan, Metal or DirectX 12 (npm webgpu refuses the software device of Mesa 22, and takes Mesa 25's)";
   return new KilnError('no-adapter', `WebGPU is there, but it offers no adapter; ${advice}`);
 }
 
@@ -110,11 +118,11 @@ function define(target: object, key: string, value: unknown): void {
 let opening: Promise<unknown> = Promise.resolve();
 
 /**
- * Runs `open`, in which the wasm module asks the globals for an adapter and a device, so that it gets the host's.
- * `onDevice` sees the device first. The globals are as before once the adapter was asked for.
+ * Runs `open`, in which the wasm module asks the globals for an adapter and a device, so that it gets the host's, with the
+ * features that are needed. `onDevice` sees the device first. The globals are as before once the adapter was asked for.
  */
-export function withHost<T>(host: Host, open: () => Promise<T>, onDevice: (device: GPUDevice) => Promise<void>): Promise<T> {
-  const run = opening.then(() => openWith(host, open, onDevice));
+export function withHost<T>(host: Host, needed: readonly string[], open: () => Promise<T>, onDevice: (device: GPUDevice) => Promise<void>): Promise<T> {
+  const run = opening.then(() => openWith(host, needed, open, onDevice));
   opening = run.then(
     (opened) => opened.asked,
     () => {},
@@ -122,7 +130,7 @@ export function withHost<T>(host: Host, open: () => Promise<T>, onDevice: (devic
   return run.then((opened) => opened.result);
 }
 
-async function openWith<T>(host: Host, open: () => Promise<T>, onDevice: (device: GPUDevice) => Promise<void>) {
+async function openWith<T>(host: Host, needed: readonly string[], open: () => Promise<T>, onDevice: (device: GPUDevice) => Promise<void>) {
   const restore: (() => void)[] = [];
   const replace = (target: object, key: string, value: unknown) => {
     const before = Object.getOwnPropertyDescriptor(target, key);
@@ -149,21 +157,24 @@ async function openWith<T>(host: Host, open: () => Promise<T>, onDevice: (device
   }
   replace(host.gpu, 'requestAdapter', () => {
     done();
-    return Promise.resolve(adapterFor(host, onDevice));
+    return Promise.resolve(adapterFor(host, needed, onDevice));
   });
   const result = open();
   result.then(done, done);
   return { result, asked };
 }
 
+/** bun-webgpu 0.1.7 takes no limits without these. */
+const BUN_WEBGPU_LIMITS = { maxStorageBuffersInFragmentStage: 0, maxStorageBuffersInVertexStage: 0, maxStorageTexturesInFragmentStage: 0, maxStorageTexturesInVertexStage: 0 };
+
 /** The adapter as wgpu sees it: its device is asked for with what wgpu 30 does not know of. */
-function adapterFor(host: Host, onDevice: (device: GPUDevice) => Promise<void>): GPUAdapter {
+function adapterFor(host: Host, needed: readonly string[], onDevice: (device: GPUDevice) => Promise<void>): GPUAdapter {
   const { adapter } = host;
   const { requestDevice } = Object.getPrototypeOf(adapter) as GPUAdapter;
   define(adapter, 'requestDevice', async (descriptor: GPUDeviceDescriptor = {}) => {
-    const extra = ['subgroups'].filter((name) => adapter.features.has(name) || host.unlistedFeatures.includes(name));
-    const features = new Set([...(descriptor.requiredFeatures ?? []), ...extra]);
-    const device = await requestDevice.call(adapter, { ...descriptor, requiredFeatures: [...features] as GPUFeatureName[] });
+    const requiredFeatures = [...new Set([...(descriptor.requiredFeatures ?? []), ...needed])] as GPUFeatureName[];
+    const requiredLimits = { ...descriptor.requiredLimits, ...('adapterPtr' in adapter ? BUN_WEBGPU_LIMITS : {}) };
+    const device = await requestDevice.call(adapter, { ...descriptor, requiredFeatures, requiredLimits });
     await mend(device, host);
     await onDevice(device);
     return device;

@@ -108,7 +108,7 @@ async function loadVariant(bundle: Bundle, host: Host, variant: Variant, options
     try {
       throwIfAborted(options.signal);
       const open = () => settle(module.WebModel.load(reader, variant.name, verify, cancel));
-      const wasm = await withHost(host, open, async (opened) => {
+      const wasm = await withHost(host, variant.features, open, async (opened) => {
         device = opened;
         const began = performance.now();
         const pipelines = preparePipelines(opened, variant, (file) => reader.text(file)).then(() => (pipelinesMs = performance.now() - began));

@@ -15,7 +15,7 @@ export interface TextFiles {
 
 /** Tokenizer and chat template of one model. */
 export class TextModel {
-  readonly tokenizer: Tokenizer;
+  #tokenizer: Tokenizer;
   #template: ChatTemplate | undefined;
   #templateFault: unknown;
   #specialTokens: Record<string, string>;
@@ -28,12 +28,12 @@ export class TextModel {
     try {
       const tokenizer = JSON.parse(files.tokenizer);
       config = files.tokenizerConfig ? JSON.parse(files.tokenizerConfig) : {};
-      this.tokenizer = new Tokenizer(tokenizer, {});
+      this.#tokenizer = new Tokenizer(tokenizer, {});
       this.byteLevel = tokenizer.decoder?.type === 'ByteLevel';
     } catch (cause) {
       throw new KilnError('bundle', `the tokenizer cannot be read (${(cause as Error).message}); compile the model again`, {}, { cause });
     }
-    const added = [...this.tokenizer.get_added_tokens_decoder()];
+    const added = [...this.#tokenizer.get_added_tokens_decoder()];
     this.#format = formatOf(added.map(([id, { content }]) => [id, content]));
     this.#special = new Map(added.filter(([, token]) => token.special).map(([id, token]) => [id, token.content]));
     this.#specialTokens = specialTokens(config);
@@ -48,12 +48,17 @@ export class TextModel {
 
   /** Token ids. `addSpecial`: with what the tokenizer puts around a prompt, e.g. a first `<bos>`. */
   encode(text: string, addSpecial: boolean): number[] {
-    return this.tokenizer.encode(text, { add_special_tokens: addSpecial }).ids;
+    return this.#tokenizer.encode(text, { add_special_tokens: addSpecial }).ids;
   }
 
   decode(ids: readonly number[], skipSpecial: boolean): string {
     if (ids.length === 0) return '';
-    return this.tokenizer.decode([...ids], { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+    return this.#tokenizer.decode([...ids], { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+  }
+
+  /** A token as the tokenizer's file has it. */
+  token(id: number): string | undefined {
+    return this.#tokenizer.id_to_token(id);
   }
 
   /** The text of a special token; undefined for every other id. */

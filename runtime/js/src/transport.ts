@@ -1,6 +1,6 @@
-import { nodeModule } from './cache.js';
 import { KilnError, throwIfAborted } from './errors.js';
 import { hostName } from './hosts.js';
+import { importHere } from './import.js';
 
 export interface TransportOptions {
   /** Instead of the global `fetch`. */
@@ -140,7 +140,7 @@ async function* skip(chunks: AsyncIterable<Uint8Array>, bytes: number): AsyncGen
 }
 
 async function readFrom(url: string, offset: number): Promise<Body> {
-  const fs = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('fs'));
+  const fs = await importHere('node:fs');
   const path = new URL(url);
   let size: number;
   try {

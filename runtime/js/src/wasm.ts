@@ -1,7 +1,7 @@
 import init, { type WebModel as WasmModel } from './wasm/kiln_web.js';
 import * as wasm from './wasm/kiln_web.js';
-import { nodeModule } from './cache.js';
 import { fromWasm, KilnError } from './errors.js';
+import { importHere } from './import.js';
 
 export type { WasmModel };
 export type WasmSession = wasm.WebSession;
@@ -24,14 +24,29 @@ export function loadWasm(source?: WasmSource): Promise<typeof wasm> {
 async function start(source: WasmSource | undefined): Promise<typeof wasm> {
   Object.defineProperty(globalThis, '__kilnPanicked', { value: onPanic, configurable: true });
   const given = source ?? new URL('./kiln.wasm', import.meta.url);
-  const local = given instanceof URL && given.protocol === 'file:';
-  await init({ module_or_path: local ? await readFile(given) : given });
+  const url = given instanceof URL || typeof given === 'string' ? String(given) : undefined;
+  try {
+    await init({ module_or_path: url ? await fetchModule(url) : (given as Exclude<WasmSource, string | URL>) });
+  } catch (cause) {
+    const { name, message } = cause as Error;
+    const refused = /^(Compile|Eval)Error$/.test(name) && /eval|CSP/.test(message);
+    const advice = refused
+      ? "add 'wasm-unsafe-eval' to script-src in the content security policy"
+      : 'serve kiln.wasm of kiln-runtime there, or pass its address as the option "wasm"';
+    throw new KilnError('wasm', `the WebAssembly module${url ? ` ${url}` : ''} cannot be loaded; ${advice} (${message})`, { url }, { cause });
+  }
   return wasm;
 }
 
-async function readFile(url: URL): Promise<BufferSource> {
-  const fs = await import(/* @vite-ignore */ /* webpackIgnore: true */ nodeModule('fs/promises'));
-  return fs.readFile(url);
+async function fetchModule(url: string): Promise<Response | BufferSource> {
+  if (url.startsWith('file:')) {
+    const fs = await importHere('node:fs/promises');
+    return fs.readFile(new URL(url));
+  }
+  const response = await fetch(url);
+  // Servers of pages give one of these for what they do not have.
+  if (/html/.test(response.headers.get('Content-Type') ?? '')) throw new Error('this is a web page');
+  return response;
 }
 
 /** A panic leaves promises open that the module gave: they are rejected here. */

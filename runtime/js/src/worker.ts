@@ -1,6 +1,6 @@
 /** A model in a worker, so that the page never waits. */
 import { Completions } from './completions.js';
-import { throwIfAborted } from './errors.js';
+import { KilnError, throwIfAborted } from './errors.js';
 import { Generation } from './generation.js';
 import type { LoadReport } from './load.js';
 import type { Manifest } from './manifest.js';
@@ -36,7 +36,7 @@ class Remote {
   constructor(readonly worker: Worker) {
     worker.addEventListener('message', ({ data }: MessageEvent<Event>) => this.#receive(data));
     worker.addEventListener('error', (event) => {
-      const error = new Error(event.message || 'the worker could not be started; check that its script is served beside the page, and the content security policy');
+      const error = new KilnError('worker', event.message || 'the worker did not start; serve worker-main.js of kiln-runtime beside worker.js, and allow worker-src in the content security policy');
       for (const call of this.#calls.values()) call.reject(error);
       this.#calls.clear();
     });
@@ -224,11 +224,8 @@ export class WorkerModel {
 export async function loadModelInWorker(source: string | URL, { worker, progress, signal, ...options }: WorkerOptions = {}): Promise<WorkerModel> {
   const own = worker ?? new Worker(new URL('./worker-main.js', import.meta.url), { type: 'module', name: 'kiln' });
   const remote = new Remote(own);
-  // Addresses are relative to the page, not to the worker's script.
-  const text = String(source);
-  const address = /^\.{0,2}\//.test(text) ? new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href).href : text;
   try {
-    const info = await remote.call({ type: 'load', id: remote.id(), source: address, options }, signal, (event) => {
+    const info = await remote.call({ type: 'load', id: remote.id(), source: fromPage(source), options: { ...options, wasm: options.wasm && fromPage(options.wasm) } }, signal, (event) => {
       if (event.type === 'progress') progress?.(event.progress);
     });
     return new WorkerModel(remote, info);
@@ -236,4 +233,10 @@ export async function loadModelInWorker(source: string | URL, { worker, progress
     if (!worker) own.terminate();
     throw error;
   }
+}
+
+/** Addresses are relative to the page, not to the worker's script. */
+function fromPage(address: string | URL): string {
+  const text = String(address);
+  return /^\.{0,2}\//.test(text) ? new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href).href : text;
 }

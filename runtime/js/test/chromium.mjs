@@ -30,9 +30,9 @@ function equal(found, wanted, what = '') {
   if (JSON.stringify(found) !== JSON.stringify(wanted)) throw new Error(`${what}: ${JSON.stringify(found)} is not ${JSON.stringify(wanted)}`);
 }
 
-async function open() {
+async function open(query = '') {
   const page = await context.newPage();
-  await page.goto(`${server.url}/runtime/js/test/page.html`);
+  await page.goto(`${server.url}/runtime/js/test/page.html${query}`);
   await page.waitForFunction(() => globalThis.runAll);
   return page;
 }
@@ -110,6 +110,25 @@ await check('a worker: progress, tokens, abort, completions', async () => {
     { source: `${server.url}/bundles/toy/`, expected },
   );
   equal(found, { ids: expected.ids, aborted: 'AbortError', refused: 'usage', text: 'no-text', again: expected.ids.slice(0, 4), goneOn: { same: true, fed: 1, note: 'a note' }, cut: 'damaged', broken: 'mine', progress: true, allocated: true, missing: 'not-found', tokens: true });
+});
+
+await check('a WebAssembly module or a worker that is forbidden or missing', async () => {
+  const source = `${server.url}/bundles/toy/`;
+  const refusal = async (query, options) => {
+    const other = await open(query);
+    const message = await other.evaluate(([source, options]) => kiln.loadModel(source, options).then(() => 'loaded', (error) => `${error.code}: ${error.message}`), [source, options]);
+    await other.close();
+    return message;
+  };
+  const wanted = {
+    'wasm-unsafe-eval': await refusal('?no-wasm', {}),
+    '404 Not Found': await refusal('', { wasm: '/nothing.wasm' }),
+    'a web page': await refusal('', { wasm: '/runtime/js/test/page.html' }),
+  };
+  for (const [words, message] of Object.entries(wanted)) if (!message.startsWith('wasm: ') || !message.includes(words)) throw new Error(message);
+  const code = await page.evaluate((source) => kilnWorker.loadModelInWorker(source, { worker: new Worker('/nothing.js', { type: 'module' }) }).catch((error) => error.code), source);
+  equal(code, 'worker');
+  return Object.values(wanted).join(' | ');
 });
 
 await check('two tabs at once download once, and one goes on when the other is closed', async () => {
@@ -220,7 +239,8 @@ await check('offline: the server gone', async () => {
 await browser.close();
 
 // A browser without WebGPU says what to do.
-const bare = await launch('none');
+const INSECURE = 'insecure.test';
+const bare = await launch('none', { args: [`--host-resolver-rules=MAP ${INSECURE} 127.0.0.1`] });
 await check('no WebGPU', async () => {
   const poor = await bare.context.newPage();
   await poor.goto(`${server.url}/runtime/js/test/page.html`);
@@ -228,6 +248,16 @@ await check('no WebGPU', async () => {
   const { code, message } = await poor.evaluate((source) => kiln.loadModel(source).catch(({ code, message }) => ({ code, message })), `${server.url}/bundles/toy/`);
   if (code !== 'no-webgpu' && code !== 'no-adapter') throw new Error(`${code}: ${message}`);
   return code;
+});
+await check('an insecure page', async () => {
+  const poor = await bare.context.newPage();
+  await poor.goto(`${server.url.replace('127.0.0.1', INSECURE)}/runtime/js/test/page.html`);
+  await poor.waitForFunction(() => globalThis.runAll);
+  const messages = await poor.evaluate((source) => {
+    const calls = [kiln.loadModel(source), new kiln.Registry().files(source)];
+    return Promise.all(calls.map((call) => call.then(() => 'loaded', ({ code, message }) => `${code}: ${message}`)));
+  }, '/bundles/toy/');
+  for (const message of messages) if (!/^no-webgpu: .*https/.test(message)) throw new Error(message);
 });
 await bare.close();
 await server.close();

@@ -1,6 +1,7 @@
 // A static server for the tests, which can also misbehave.
 //   /runtime/js/... /examples/...       files of the repository: the package, the tests, built examples
 //   /bundles/NAME/FILE                  a bundle, with ranges
+//   /...html?no-wasm                    a page whose content security policy forbids WebAssembly
 //   /FAULT/NAME/FILE                    a bundle, with what FAULTS says
 // Requests are counted by path; POST /control resets counts and tells what they are.
 import { createServer } from 'node:http';
@@ -105,7 +106,7 @@ function trickle({ response, bytes }) {
 }
 
 /** Serves the repository's package and tests, and these bundles (name to folder). `csp: ''` is no policy. */
-export async function serve(root, bundles, { cors = true, csp = CSP, caching = 'no-store' } = {}) {
+export async function serve(root, bundles, { cors = true, csp = CSP, caching = 'no-store', port = 0 } = {}) {
   const { createHash } = await import('node:crypto');
   const kernels = { badHash: createHash('sha256').update(BAD_KERNEL).digest('hex') };
   const server = createServer(async (request, response) => {
@@ -133,13 +134,15 @@ export async function serve(root, bundles, { cors = true, csp = CSP, caching = '
         if (!FAULTS[first](at)) sendRange(at, at.bytes);
         return;
       }
-      if (csp && (path.endsWith('.html') || path.endsWith('/'))) response.setHeader('content-security-policy', csp);
-      sendFile({ request, response, file: path }, join(root, path.endsWith('/') ? `${path}index.html` : path));
+      const file = path.endsWith('/') ? `${path}index.html` : path;
+      const policy = request.url.endsWith('?no-wasm') ? csp.replace("'wasm-unsafe-eval'", '') : csp;
+      if (csp && file.endsWith('.html')) response.setHeader('content-security-policy', policy);
+      sendFile({ request, response, file }, join(root, file));
     } catch {
       send(response, 404, 'not found', 'text/plain');
     }
   });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${server.address().port}`;
   return {
     url,
