@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tests the JavaScript package in headless Chromium, Node, Deno and Bun on software devices: SwiftShader (no f16) and, where
-# it can be had, Mesa's lavapipe (f16). Builds the package, makes a toy bundle and asks the native runtime for its tokens.
-# Usage: scripts/test-web.sh [--quick]     --quick: lavapipe only, in Node and Chromium
-# What a machine lacks is skipped, loudly. scripts/test.sh runs the quick ones: all of them take 10 minutes on two cores, most of it
+# it can be had, Mesa's lavapipe (f16). Builds the package, makes bundles and asks the native runtime for their tokens.
+# Usage: scripts/test-web.sh [--quick]     --quick: lavapipe only, in Node and Chromium, with a toy model
+# What a machine lacks is skipped, loudly. scripts/test.sh runs the quick ones: all of them take half an hour on two cores, most of it
 # software devices that compile kernels.
 . "$(dirname "$0")/common.sh"
 . scripts/web-common.sh
@@ -19,21 +19,61 @@ scripts/build-web.sh --install || { [ $? -eq 3 ] && skip "the web tests: the pac
 use_node
 
 work=$(target_folder)/web-test
-mkdir -p "$work"
+mkdir -p "$work/kernels"
 
 say "Making the toy bundles, and their tokens by the native runtime"
 cargo build --quiet -p kiln-compiler -p kiln-runtime --bins
 bin=$(target_folder)/debug
-[ ! -d "$work/toy.kiln" ] || rm -r "$work/toy.kiln"
-"$bin/compile-model" codegen-tests/fixtures/llama-A-f32 -o "$work/toy.kiln" >/dev/null
-[ ! -d "$work/big.kiln" ] || rm -r "$work/big.kiln"
-"$bin/compile-model" runtime/js/test/big.config.json --random-weights 1 -o "$work/big.kiln" >/dev/null
-"$bin/run-model" generate "$work/toy.kiln" --ids 1,2,3,4,5,6,7 --max-tokens 24 --json 2>/dev/null |
-    python3 -c 'import json, sys; d = json.load(sys.stdin); print(json.dumps({"prompt": d["prompt_ids"], "ids": d["ids"]}))' \
-        >"$work/expected.json"
+# compile BUNDLE ARGUMENTS...
+compile() {
+    local bundle=$1
+    shift
+    [ ! -d "$bundle" ] || rm -r "$bundle"
+    "$bin/compile-model" "$@" -o "$bundle" >/dev/null
+}
+# ask_native BUNDLE ANSWER ARGUMENTS...: greedy tokens.
+ask_native() {
+    local bundle=$1 answer=$2
+    shift 2
+    "$bin/run-model" generate "$bundle" --temperature 0 --json "$@" 2>/dev/null |
+        python3 -c 'import json, sys; d = json.load(sys.stdin); print(json.dumps(dict(d, prompt=d["prompt_ids"])))' >"$answer"
+}
+compile "$work/toy.kiln" codegen-tests/fixtures/llama-A-f32
+compile "$work/big.kiln" runtime/js/test/big.config.json --random-weights 1
+ask_native "$work/toy.kiln" "$work/expected.json" --ids 1,2,3,4,5,6,7 --max-tokens 24
 rm -f "$work/session"
 "$bin/run-model" generate "$work/toy.kiln" --ids 1,2,3,4,5,6,7 --max-tokens 8 --session "$work/session" >/dev/null 2>&1
 export KILN_SESSION=$work/session KILN_RUN_MODEL=$bin/run-model KILN_TOY=$work/toy.kiln
+
+# Mixtures of experts and hybrids; a real model; and of every architecture the kernels, in all ways to compile it.
+hybrids=(gpt_oss-A-mxfp4 lfm2_moe-A-bf16 qwen3_5-A-bf16 qwen3_next-A-bf16)
+kernels=("$work/toy.kiln")
+real=
+if [ "$quick" != --quick ]; then
+    for model in "${hybrids[@]}"; do
+        compile "$work/$model.kiln" "codegen-tests/fixtures/$model"
+        ask_native "$work/$model.kiln" "$work/$model.json" --ids 1,2,3,4,5,6,7 --max-tokens 12
+    done
+    kernels=()
+    for folder in codegen-tests/fixtures/*/config.json; do
+        folder=${folder%/config.json}
+        ways=("" "--quant q4" "--quant q8" "--opt-level 0")
+        ! grep -q experts "$folder/config.json" || ways+=("--moe-plan gather" "--moe-plan grouped" "--moe-plan dense")
+        for way in "${ways[@]}"; do
+            bundle="$work/kernels/${folder##*/}${way// /_}.kiln"
+            # shellcheck disable=SC2086
+            compile "$bundle" "$folder" --no-weights --no-self-test $way
+            kernels+=("$bundle")
+        done
+    done
+    if (scripts/fetch-models.sh smollm2); then
+        real=$work/smollm2.kiln
+        compile "$real" "${KILN_MODELS:-models}/SmolLM2-135M-Instruct.Q4_1.gguf" --no-self-test
+        ask_native "$real" "$work/smollm2.json" --prompt 'What is the capital of France?'
+    else
+        skip "SmolLM2 could not be fetched: no real model, and the chat page is not tested"
+    fi
+fi
 
 # Chromium brings SwiftShader with it.
 if ! [ -x /usr/bin/chromium ]; then
@@ -93,15 +133,21 @@ server=$!
 trap 'kill $server' EXIT
 until [ -s "$work/url" ]; do sleep 0.1; done
 
-# in_host DRIVER own|dawn CASES COMMAND...: the cases in a host (all, where CASES is empty), on a Vulkan driver.
-in_host() {
-    local driver=$1 webgpu=$2 cases=$3 icd=$swiftshader
-    shift 3
-    [ "$driver" != lavapipe ] || icd=$KILN_LAVAPIPE
-    say "$* on $driver"
-    run env VK_DRIVER_FILES="$icd" VK_ICD_FILENAMES="$icd" DENO_NO_UPDATE_CHECK=1 \
-        "$@" test/host.mjs "$(cat "$work/url")" "$work/expected.json" "$webgpu" "$cases"
+# on DRIVER COMMAND...: with that Vulkan driver.
+on() {
+    local icd=$swiftshader
+    [ "$1" != lavapipe ] || icd=$KILN_LAVAPIPE
+    shift
+    run env VK_DRIVER_FILES="$icd" VK_ICD_FILENAMES="$icd" DENO_NO_UPDATE_CHECK=1 "$@"
 }
+# in_host DRIVER own|dawn CASES COMMAND...: the cases in a host (all, where CASES is empty).
+in_host() {
+    local driver=$1 webgpu=$2 cases=$3
+    shift 3
+    say "$* on $driver"
+    on "$driver" "$@" test/host.mjs "$(cat "$work/url")" "$work/expected.json" "$webgpu" "$cases"
+}
+bun=(node_modules/.bin/bun)
 deno=(node_modules/.bin/deno run -A --node-modules-dir=manual)
 for driver in "${drivers[@]}"; do
     # SwiftShader needs seconds for each load: there the generation is enough.
@@ -109,14 +155,45 @@ for driver in "${drivers[@]}"; do
     [ "$driver" = lavapipe ] || cases='every variant'
     in_host "$driver" own "$cases" node
     if [ "$quick" != --quick ]; then
-        in_host "$driver" own "$cases" node_modules/.bin/bun
+        in_host "$driver" own "$cases" "${bun[@]}"
         in_host "$driver" own "$cases" "${deno[@]}"
         in_host "$driver" dawn 'every variant' "${deno[@]}"
+        say "Mixtures, hybrids and a real model in Node on $driver"
+        for model in "${hybrids[@]}"; do
+            for variant in $([ "$driver" = lavapipe ] && echo f16 subgroups) base; do
+                on "$driver" node test/real-host.mjs "$work/$model.kiln" "$work/$model.json" own "$variant"
+            done
+        done
+        # SwiftShader takes two minutes for eight tokens.
+        [ -z "$real" ] || on "$driver" node test/real-host.mjs "$real" "$work/smollm2.json" own
+        if [ -n "$real" ] && [ "$driver" = lavapipe ]; then
+            say "The real model in Bun and Deno"
+            on "$driver" "${bun[@]}" test/real-host.mjs "$real" "$work/smollm2.json" own
+            on "$driver" "${deno[@]}" test/real-host.mjs "$real" "$work/smollm2.json" own
+            on "$driver" "${deno[@]}" test/real-host.mjs "$real" "$work/smollm2.json" dawn
+        fi
     fi
     [ -x /usr/bin/chromium ] || continue
     say "Chromium on $driver"
     if [ "$driver" = lavapipe ] && ! build_layer; then skip "Chromium on lavapipe: the Vulkan layer was not built"; continue; fi
     run node test/chromium.mjs "$driver" "$work/expected.json" "$work/toy.kiln" "$work/big.kiln" "$cases"
+    run node test/kernels.mjs "$driver" "${kernels[@]}"
+    [ "$quick" != --quick ] || continue
+    for model in "${hybrids[@]}"; do
+        say "$model in Chromium on $driver"
+        run node test/chromium.mjs "$driver" "$work/$model.json" "$work/$model.kiln" "$work/big.kiln" 'every variant'
+    done
+    [ "$driver" = lavapipe ] || continue
+    say "An extension, and the package in a project elsewhere"
+    run node test/extension.mjs "$driver" "$work/expected.json" "$work/toy.kiln"
+    run node test/consumer.mjs "$driver" "$work/expected.json" "$work/toy.kiln"
+    if [ -n "$real" ]; then
+        say "A real model, and the chat page"
+        run node test/real.mjs "$driver" "$real" "$work/smollm2.json"
+        (cd ../../examples/web-chat && npm ci --no-audit --no-fund --silent && node_modules/.bin/vite build --logLevel warn)
+        run node test/chat.mjs "$driver" "$real" "$work/chat"
+        say "Pictures of the chat page are in $work/chat"
+    fi
 done
 
 [ ${#skipped[@]} -eq 0 ] || say "Skipped: ${skipped[*]}"
