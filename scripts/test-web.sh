@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the JavaScript package in headless Chromium, Node, Deno and Bun on software devices: SwiftShader (no f16) and, where
 # it can be had, Mesa's lavapipe (f16). Builds the package, makes bundles and asks the native runtime for their tokens.
-# Usage: scripts/test-web.sh [--quick]     --quick: lavapipe only, in Node and Chromium, with a toy model
+# Usage: scripts/test-web.sh [--quick]     --quick: lavapipe only, in Node and Chromium, with a toy and SmolLM2
 # What a machine lacks is skipped, loudly. scripts/test.sh runs the quick ones: all of them take half an hour on two cores, most of it
 # software devices that compile kernels.
 . "$(dirname "$0")/common.sh"
@@ -45,7 +45,7 @@ rm -f "$work/session"
 "$bin/run-model" generate "$work/toy.kiln" --ids 1,2,3,4,5,6,7 --max-tokens 8 --session "$work/session" >/dev/null 2>&1
 export KILN_SESSION=$work/session KILN_RUN_MODEL=$bin/run-model KILN_TOY=$work/toy.kiln
 
-# Mixtures of experts and hybrids; a real model; and of every architecture the kernels, in all ways to compile it.
+# Mixtures of experts and hybrids; of every architecture the kernels, in all ways to compile it.
 hybrids=(gpt_oss-A-mxfp4 lfm2_moe-A-bf16 qwen3_5-A-bf16 qwen3_next-A-bf16)
 kernels=("$work/toy.kiln")
 real=
@@ -66,13 +66,15 @@ if [ "$quick" != --quick ]; then
             kernels+=("$bundle")
         done
     done
-    if (scripts/fetch-models.sh smollm2); then
-        real=$work/smollm2.kiln
-        compile "$real" "${KILN_MODELS:-models}/SmolLM2-135M-Instruct.Q4_1.gguf" --no-self-test
-        ask_native "$real" "$work/smollm2.json" --prompt 'What is the capital of France?'
-    else
-        skip "SmolLM2 could not be fetched: no real model, and the chat page is not tested"
-    fi
+fi
+# A real model.
+if (scripts/fetch-models.sh smollm2); then
+    real=$work/smollm2.kiln
+    compile "$real" "${KILN_MODELS:-models}/SmolLM2-135M-Instruct.Q4_1.gguf" --no-self-test
+    export KILN_SMOLLM2=$real
+    ask_native "$real" "$work/smollm2.json" --prompt 'What is the capital of France?'
+else
+    skip "SmolLM2 could not be fetched: no real tokenizer and no real model, and the chat page is not tested"
 fi
 
 # Chromium brings SwiftShader with it.
@@ -178,6 +180,7 @@ for driver in "${drivers[@]}"; do
     if [ "$driver" = lavapipe ] && ! build_layer; then skip "Chromium on lavapipe: the Vulkan layer was not built"; continue; fi
     run node test/chromium.mjs "$driver" "$work/expected.json" "$work/toy.kiln" "$work/big.kiln" "$cases"
     run node test/kernels.mjs "$driver" "${kernels[@]}"
+    [ -z "$real" ] || [ "$driver" != lavapipe ] || run node test/real.mjs "$driver" "$real" "$work/smollm2.json"
     [ "$quick" != --quick ] || continue
     for model in "${hybrids[@]}"; do
         say "$model in Chromium on $driver"
@@ -188,8 +191,7 @@ for driver in "${drivers[@]}"; do
     run node test/extension.mjs "$driver" "$work/expected.json" "$work/toy.kiln"
     run node test/consumer.mjs "$driver" "$work/expected.json" "$work/toy.kiln"
     if [ -n "$real" ]; then
-        say "A real model, and the chat page"
-        run node test/real.mjs "$driver" "$real" "$work/smollm2.json"
+        say "The chat page"
         (cd ../../examples/web-chat && npm ci --no-audit --no-fund --silent && node_modules/.bin/vite build --logLevel warn)
         run node test/chat.mjs "$driver" "$real" "$work/chat"
         say "Pictures of the chat page are in $work/chat"
