@@ -220,6 +220,7 @@ async function send() {
       drawn ??= requestAnimationFrame(draw);
     }
     const { stop } = await generation.result;
+    if (answer === '') foot = 'The model gave no answer.';
     if (stop === 'max-tokens') foot = 'The answer reached the longest length in the settings.';
     if (stop === 'context-full') foot = 'The conversation is as long as the model can follow; begin a new one.';
   } catch (error) {
