@@ -122,7 +122,8 @@ async function loadVariant(bundle: Bundle, host: Host, variant: Variant, options
       throwIfAborted(options.signal);
       if (reader.error) throw reader.error;
       if (!isKilnError(error, 'checksum')) throw error;
-      // What is damaged must not stay. If it came from the cache, the server may have it right.
+      // What is damaged must not stay, nor come into the cache now. If it came from there, the server may have it right.
+      await reader.close();
       const shards = bundle.manifest.shards.filter((shard) => shard.file === error.details.file);
       await Promise.all(shards.map((shard) => bundle.clearShard(shard)));
       if (attempt > 0 || bundle.offline || bundle.progress.cachedBytes === 0) throw error;

@@ -392,6 +392,16 @@ export function makeCases({ kiln, base, expected, cache, saved, host = {} }) {
       await refused(from('wrong-size'), 'file-size');
       await refused(from('corrupt'), 'checksum');
       equal(await registry.isCached(toy), false, 'a damaged shard stays cached');
+      // Also when a piece takes longer to be kept than to be compared.
+      const kept = new Set();
+      const slow = {
+        get: async () => undefined,
+        has: async (key) => kept.has(key),
+        put: (key) => new Promise((resolve) => setTimeout(() => resolve(void kept.add(key)), key.startsWith('shards/') ? 2000 : 0)),
+        clear: async (prefix) => [...kept].filter((key) => key.startsWith(prefix)).forEach((key) => kept.delete(key)),
+      };
+      await refused(open(`${base}/corrupt/toy/`, { cache: slow }), 'checksum');
+      equal([...kept].filter((key) => key.startsWith('shards/')), [], 'a damaged piece stays cached');
       await refused(from('other-version'), 'bundle-version');
       await refused(from('no-manifest'), 'bundle');
       await refused(from('huge'), 'unsupported');
