@@ -135,10 +135,10 @@ async function begin() {
   show('setup', false);
   for (const id of ['conversation', 'composer', 'new', 'skip']) show(id);
   $('device').textContent = `${model.report.adapter}, ${model.report.variant}`;
-  await showMemory();
   const ready = `${model.manifest.model.name} is ready, after ${(model.report.totalMs / 1000).toFixed(1)} s.`;
   $('log').append(Object.assign(document.createElement('p'), { className: 'hint', textContent: `${ready} Write something below. Small models are often wrong: check what matters.` }));
   $('input').focus();
+  await showMemory();
 }
 
 async function showMemory() {

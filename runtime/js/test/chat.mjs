@@ -3,7 +3,7 @@
 // SCREENSHOTS: a folder for pictures of every state. Exit code 1: something failed.
 import { mkdirSync, readFileSync } from 'node:fs';
 import { launch } from './browser.mjs';
-import { assert, equal } from './cases.mjs';
+import { assert, equal } from './common.mjs';
 import { serve } from './server.mjs';
 
 const [mode, bundle, screenshots] = process.argv.slice(2);

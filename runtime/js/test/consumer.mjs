@@ -7,7 +7,7 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { launch } from './browser.mjs';
-import { assert, equal } from './cases.mjs';
+import { assert, equal } from './common.mjs';
 import { serve } from './server.mjs';
 
 const [mode, expectedFile, toy] = process.argv.slice(2);

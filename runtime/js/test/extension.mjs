@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { launch } from './browser.mjs';
-import { equal } from './cases.mjs';
+import { equal } from './common.mjs';
 import { serve } from './server.mjs';
 
 const [mode, expectedFile, toy] = process.argv.slice(2);

@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
 import * as kiln from '../dist/index.js';
-import { equal, makeCases, runCases } from './cases.mjs';
+import { makeCases, runCases } from './cases.mjs';
+import { equal } from './common.mjs';
 
 const [base, expectedFile, prefer, only] = process.argv.slice(2);
 const { KILN_SESSION: session, KILN_RUN_MODEL: native, KILN_TOY: toy } = process.env;
