@@ -1,5 +1,6 @@
 //! The kernels of experts that work token by token, and the router, over their settings.
 
+use kiln_codegen_tests::whole_bank;
 use kiln_compiler::graph::{Gate, RouteSpec, Scoring, Unary};
 use kiln_compiler::kernels::{
     BankSpec, ExpertDownSpec, ExpertUpSpec, KernelSpec, Prologue, Residual, RouteKernelSpec, RouterSpec, Slots, Strided,
@@ -180,15 +181,7 @@ fn time_half(
             false => vec![&x, routing, data, scales, &bias, &out],
         })
         .collect();
-    let bank = BankSpec {
-        of: experts,
-        first: 0,
-        experts,
-        per_binding: experts,
-        rows,
-        cols,
-        format,
-    };
+    let bank = whole_bank(experts, rows, cols, format);
     let results = settings(|setting| time_dispatches(gpu, &spec(bank.clone(), setting), &bound, 1));
     let title = format!("expert {half} {format} {name}, {k} of {experts} x {rows}x{cols}");
     print_sorted(&title, bytes_of_expert * u64::from(k), results);

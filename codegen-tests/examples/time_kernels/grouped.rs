@@ -1,8 +1,8 @@
 //! The kernels of experts that work on tokens sorted by expert.
 
-use kiln_codegen_tests::Random;
+use kiln_codegen_tests::{Random, whole_bank};
 use kiln_compiler::graph::{Gate, Unary};
-use kiln_compiler::kernels::{BankSpec, GroupSpec, GroupedDownSpec, GroupedUpSpec, KernelSpec};
+use kiln_compiler::kernels::{GroupSpec, GroupedDownSpec, GroupedUpSpec, KernelSpec};
 use kiln_compiler::weights::WeightFormat;
 
 use crate::{Gpu, TOKENS, filled, step, time_dispatches, zeros};
@@ -49,15 +49,7 @@ fn time_grouped(gpu: &Gpu, format: WeightFormat, mixture: &Mixture) {
         hidden,
         width,
     } = *mixture;
-    let bank = |rows, cols| BankSpec {
-        of: experts,
-        first: 0,
-        experts,
-        per_binding: experts,
-        rows,
-        cols,
-        format,
-    };
+    let bank = |rows, cols| whole_bank(experts, rows, cols, format);
     for tokens in [TOKENS, 4 * TOKENS] {
         let routing = filled(gpu, &routing(tokens, experts, k));
         for tile in [16, 32, 64] {

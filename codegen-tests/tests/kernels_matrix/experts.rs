@@ -1,6 +1,6 @@
 //! The experts of a mixture, token by token, and their sum, against plain loops in f64.
 
-use kiln_codegen_tests::Data;
+use kiln_codegen_tests::{Data, whole_bank};
 use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{
     BankSpec, CombineSpec, ExpertDownSpec, ExpertUpSpec, KernelSpec, Prologue, Residual, Slots,
@@ -61,18 +61,6 @@ impl Routing {
             .flat_map(|&(expert, weight)| [expert, weight.to_bits()])
             .collect();
         (&words).into()
-    }
-}
-
-fn bank(experts: u32, rows: u32, cols: u32, format: WeightFormat) -> BankSpec {
-    BankSpec {
-        of: experts,
-        first: 0,
-        experts,
-        per_binding: experts,
-        rows,
-        cols,
-        format,
     }
 }
 
@@ -226,7 +214,7 @@ fn experts_in_every_format_and_lane_width() {
     for format in FORMATS {
         for (lane_words, rows, cols) in [(1, 34, 200), (2, 8, 37), (4, 10, 24), (4, 16, 576)] {
             let routing = Routing::random(2, 5, 3, random);
-            let bank = bank(5, rows, cols, format);
+            let bank = whole_bank(5, rows, cols, format);
             let wanted = ExpertUpSpec {
                 lane_words,
                 prologue: if rows == 34 { NORM } else { Prologue::Direct },
@@ -249,7 +237,7 @@ fn experts_for_any_number_of_slots() {
     for (experts, k) in [(1, 1), (4, 1), (4, 4), (8, 6), (10, 8), (40, 32)] {
         for (workgroup, rows_per_workgroup) in [(32, 2), (256, 6)] {
             let routing = Routing::random(2, experts, k, random);
-            let bank = bank(experts, 14, 96, Q4);
+            let bank = whole_bank(experts, 14, 96, Q4);
             let wanted = ExpertUpSpec {
                 workgroup,
                 rows_per_workgroup,
@@ -286,7 +274,7 @@ fn expert_down_with_every_residual_and_odd_rows() {
                     bias,
                     residual,
                     rows_per_workgroup: if rows == 1 { 1 } else { 4 },
-                    ..down(bank(6, rows, 61, WeightFormat::Bf16), 4)
+                    ..down(whole_bank(6, rows, 61, WeightFormat::Bf16), 4)
                 };
                 down_case(wanted, &routing, random);
             }
@@ -305,7 +293,7 @@ fn experts_whose_bank_is_split() {
             first: 3,
             experts: 7,
             per_binding,
-            ..bank(7, 18, 72, format)
+            ..whole_bank(7, 18, 72, format)
         };
         let biased = ExpertUpSpec {
             bias: true,
@@ -331,15 +319,15 @@ fn experts_that_all_tokens_go_to() {
     for (at, assignment) in routing.assignments.iter_mut().enumerate() {
         assignment.0 = if at % 2 == 0 { 3 } else { 1 };
     }
-    up_case(up(bank(4, 12, 40, Q4), 2), &routing, random);
-    down_case(down(bank(4, 12, 40, Q4), 2), &routing, random);
+    up_case(up(whole_bank(4, 12, 40, Q4), 2), &routing, random);
+    down_case(down(whole_bank(4, 12, 40, Q4), 2), &routing, random);
     // A dispatch that has none of them leaves or copies what is there.
     let none = BankSpec {
         of: 4,
         first: 2,
         experts: 1,
         per_binding: 1,
-        ..bank(1, 12, 40, Q4)
+        ..whole_bank(1, 12, 40, Q4)
     };
     up_case(up(none.clone(), 2), &routing, random);
     for residual in [Residual::None, Residual::Add, Residual::InPlace] {
@@ -358,7 +346,7 @@ fn experts_of_gpt_oss_proportions() {
     let routing = Routing::random(1, 8, 4, random);
     let halves = |rows, cols| BankSpec {
         per_binding: 4,
-        ..bank(8, rows, cols, Q4)
+        ..whole_bank(8, rows, cols, Q4)
     };
     let wanted = ExpertUpSpec {
         prologue: NORM,

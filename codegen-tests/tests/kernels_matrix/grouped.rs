@@ -1,7 +1,7 @@
 //! The two products of a mixture for tokens sorted by expert, and the second one over all experts, against plain loops
 //! in f64.
 
-use kiln_codegen_tests::Data;
+use kiln_codegen_tests::{Data, whole_bank};
 use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{
     BankSpec, DenseDownSpec, GroupSpec, GroupedDownSpec, GroupedUpSpec, KernelSpec, Residual,
@@ -33,15 +33,7 @@ struct Experts {
 
 impl Experts {
     fn random(experts: u32, rows: u32, cols: u32, format: WeightFormat, random: &mut Random) -> Self {
-        let bank = BankSpec {
-            of: experts,
-            first: 0,
-            experts,
-            per_binding: experts,
-            rows,
-            cols,
-            format,
-        };
+        let bank = whole_bank(experts, rows, cols, format);
         Experts {
             bank,
             matrix: Matrix::random(format, (experts * rows) as usize, cols as usize, random),

@@ -1,5 +1,6 @@
 //! The text of a few kernels, for people to read.
 
+use kiln_codegen_tests::whole_bank;
 use kiln_compiler::graph::{Gate, RouteSpec, Scoring, Unary};
 use kiln_compiler::kernels::{
     BankSpec, CombineSpec, Epilogue, ExpertDownSpec, ExpertUpSpec, GatherSpec, GemmSpec, KernelSpec, MatvecSpec,
@@ -106,13 +107,8 @@ fn kernels_of_mixtures_of_experts_read_well() {
         scale: 1.0,
     };
     let bank = |rows, per_binding| BankSpec {
-        of: 32,
-        first: 0,
-        experts: 32,
         per_binding,
-        rows,
-        cols: 2880,
-        format: WeightFormat::Q8 { block: 32 },
+        ..whole_bank(32, rows, 2880, WeightFormat::Q8 { block: 32 })
     };
     let router = RouterSpec {
         experts: 32,

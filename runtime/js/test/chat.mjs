@@ -3,7 +3,7 @@
 // SCREENSHOTS: a folder for pictures of every state. Exit code 1: something failed.
 import { mkdirSync, readFileSync } from 'node:fs';
 import { launch } from './browser.mjs';
-import { assert, equal } from './common.mjs';
+import { assert, equal, makeCheck } from './common.mjs';
 import { serve } from './server.mjs';
 
 const [mode, bundle, screenshots] = process.argv.slice(2);
@@ -17,23 +17,10 @@ const { port } = new URL(server.url);
 const browser = await launch(mode);
 const page = await browser.context.newPage();
 page.setDefaultTimeout(240_000);
-const problems = [];
+/** Each step needs those before it. */
+const { check, failures: problems } = makeCheck(`chat (${mode})`, { logs: browser.logs, skip: () => problems.length > 0, onFailure: () => picture('failed') });
 page.on('pageerror', (error) => problems.push(`page: ${error.message}`));
 const QUESTION = 'What is the capital of France?';
-
-/** A step, after those before it. */
-async function check(name, run) {
-  if (problems.length > 0) return;
-  const started = Date.now();
-  try {
-    const note = await run();
-    console.log(`ok     chat (${mode}): ${name}${note ? ` [${note}]` : ''} (${Date.now() - started} ms)`);
-  } catch (error) {
-    problems.push(name);
-    console.log(`FAILED chat (${mode}): ${name} (${Date.now() - started} ms)\n${error.stack}\n${browser.logs.slice(-8).join('\n')}`);
-    await picture('failed');
-  }
-}
 
 async function picture(name) {
   if (screenshots) await page.screenshot({ path: `${screenshots}/${name}.png` });

@@ -3,6 +3,7 @@
 // Exit code 1: some failed.
 import { readFileSync } from 'node:fs';
 import { launch } from './browser.mjs';
+import { equal, makeCheck } from './common.mjs';
 import { serve } from './server.mjs';
 
 const [mode, expectedFile, toy, big, only] = process.argv.slice(2);
@@ -12,23 +13,7 @@ const bundles = { toy, big };
 let server = await serve(root, bundles);
 const browser = await launch(mode);
 const { context } = browser;
-const failures = [];
-
-async function check(name, run) {
-  if (only && name !== 'all cases in a page') return;
-  const started = Date.now();
-  try {
-    const note = await run();
-    console.log(`ok     chromium (${mode}): ${name}${note ? ` [${note}]` : ''} (${Date.now() - started} ms)`);
-  } catch (error) {
-    failures.push(name);
-    console.log(`FAILED chromium (${mode}): ${name} (${Date.now() - started} ms)\n${error.stack}\n${browser.logs.slice(-8).join('\n')}`);
-  }
-}
-
-function equal(found, wanted, what = '') {
-  if (JSON.stringify(found) !== JSON.stringify(wanted)) throw new Error(`${what}: ${JSON.stringify(found)} is not ${JSON.stringify(wanted)}`);
-}
+const { check, failures } = makeCheck(`chromium (${mode})`, { logs: browser.logs, skip: (name) => only && name !== 'all cases in a page' });
 
 async function open(query = '') {
   const page = await context.newPage();

@@ -22,3 +22,24 @@ export async function refused(promise, code, details = {}) {
 }
 
 export const GREEDY = { temperature: 0 };
+
+/**
+ * Runs named steps and tells how each went: `check(name, run)`, where what `run` returns is a note. `logs` are what the browser
+ * said; `skip(name)` leaves a step out.
+ */
+export function makeCheck(title, { logs = [], skip = () => false, onFailure = () => {} } = {}) {
+  const failures = [];
+  const check = async (name, run) => {
+    if (skip(name)) return;
+    const started = Date.now();
+    try {
+      const note = await run();
+      console.log(`ok     ${title}: ${name}${note ? ` [${note}]` : ''} (${Date.now() - started} ms)`);
+    } catch (error) {
+      failures.push(name);
+      console.log(`FAILED ${title}: ${name} (${Date.now() - started} ms)\n${error.stdout ?? ''}${error.stderr ?? ''}${error.stack}\n${logs.slice(-8).join('\n')}`);
+      await onFailure();
+    }
+  };
+  return { check, failures };
+}

@@ -7,23 +7,13 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { launch } from './browser.mjs';
-import { assert, equal } from './common.mjs';
+import { assert, equal, makeCheck } from './common.mjs';
 import { serve } from './server.mjs';
 
 const [mode, expectedFile, toy] = process.argv.slice(2);
 const { prompt, ids } = JSON.parse(readFileSync(expectedFile));
 const folder = mkdtempSync(join(tmpdir(), 'kiln-consumer-'));
-let failed = false;
-
-async function check(name, run) {
-  try {
-    await run();
-    console.log(`ok     consumer: ${name}`);
-  } catch (error) {
-    failed = true;
-    console.log(`FAILED consumer: ${name}\n${error.stdout ?? ''}${error.stderr ?? ''}${error.stack}`);
-  }
-}
+const { check, failures } = makeCheck('consumer');
 
 const run = (command, ...args) => execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: 'pipe' });
 
@@ -84,4 +74,4 @@ for (const bundler of ['vite', 'webpack', 'esbuild', 'none']) {
 await browser.close();
 await server.close();
 rmSync(folder, { recursive: true });
-process.exit(failed ? 1 : 0);
+process.exit(failures.length > 0 ? 1 : 0);
