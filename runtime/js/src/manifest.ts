@@ -52,20 +52,22 @@ export const FORMAT_VERSION = 2;
 
 /** Reads a manifest as far as downloading needs it; the wasm module checks the rest before it runs anything. */
 export function parseManifest(text: string, from: string): Manifest {
+  const notOne = (cause?: unknown) => new KilnError('bundle', `${from} is not a Kiln manifest; point at the folder that compile-model wrote`, {}, { cause });
   let manifest: Manifest;
   try {
     manifest = JSON.parse(text);
   } catch (cause) {
-    throw new KilnError('bundle', `${from} is not a Kiln manifest; point at the folder that compile-model wrote`, {}, { cause });
+    throw notOne(cause);
   }
   const found = manifest?.format_version;
-  if (typeof found !== 'number' || !Array.isArray(manifest.variants) || !Array.isArray(manifest.shards)) {
-    throw new KilnError('bundle', `${from} is not a Kiln manifest; point at the folder that compile-model wrote`);
-  }
+  if (typeof found !== 'number') throw notOne();
   if (found !== FORMAT_VERSION) {
     const advice = found > FORMAT_VERSION ? 'update kiln-runtime' : 'compile the model again';
     throw new KilnError('bundle-version', `${from}: bundle format ${found}, this package reads ${FORMAT_VERSION}; ${advice}`);
   }
+  const { model, variants, shards } = manifest;
+  const whole = model && Array.isArray(shards) && Array.isArray(variants) && variants.length > 0 && variants.every((variant) => variant?.kernels && variant.buffers);
+  if (!whole) throw notOne();
   return manifest;
 }
 

@@ -117,6 +117,8 @@ export function loadingCases({ kiln, base, expected, cache, toy, open, control, 
       equal([...kept].filter((key) => key.startsWith('shards/')), [], 'a damaged piece stays cached');
       await refused(from('other-version'), 'bundle-version');
       await refused(from('no-manifest'), 'bundle');
+      await refused(from('hollow-manifest'), 'bundle');
+      await refused(from('no-variants'), 'bundle');
       await refused(from('huge'), 'unsupported');
       await refused(open('http://127.0.0.1:9/'), 'network');
       await works('flaky');

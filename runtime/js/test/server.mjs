@@ -35,6 +35,8 @@ const FAULTS = {
   busy: ({ response, file, count }) => isShard(file) && count <= 2 && send(response, 503, 'later'),
   'other-version': (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => (manifest.format_version = 99))),
   'no-manifest': (at) => at.file === 'manifest.json' && send(at.response, 200, '{"hello": 1}'),
+  'hollow-manifest': (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => delete manifest.model)),
+  'no-variants': (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => (manifest.variants = []))),
   /** Needs more than any device has. */
   huge: (at) => at.file === 'manifest.json' && send(at.response, 200, edit(at.bytes, (manifest) => manifest.variants.forEach((variant) => (variant.limits.maxBufferSize = 2 ** 50)))),
   /** Positions without end. */
