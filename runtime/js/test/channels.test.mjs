@@ -1,11 +1,11 @@
-// Reasoning, answers and calls of tools told apart: the cases of the Rust runtime's tests (runtime/tests/channels.rs).
+// Reasoning, answers and calls of tools told apart: the cases of the Rust runtime's tests (runtime/native/tests/channels.rs).
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { TextModel } from '../dist/text.js';
 
 const MARKS = ['<|start|>', '<|channel|>', '<|message|>', '<|constrain|>', '<|end|>', '<|return|>', '<|call|>', '<think>', '</think>'];
-const byteLevel = readFileSync(new URL('../../tests/text/byte_level.json', import.meta.url), 'utf8');
+const byteLevel = readFileSync(new URL('../../cases/text/byte_level.json', import.meta.url), 'utf8');
 
 /** The byte-level tokenizer of the fixtures with these added tokens. */
 function withMarks(marks, chatTemplate) {

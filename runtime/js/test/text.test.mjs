@@ -1,11 +1,11 @@
 // Tokenizer and templates against what Hugging Face's Python packages make of the same input: the fixtures of the Rust
-// runtime's tests (runtime/tests/text/make_fixtures.py).
+// runtime's tests (runtime/cases/text/make_fixtures.py).
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { TextModel } from '../dist/text.js';
 
-const read = (name) => readFileSync(new URL(`../../tests/text/${name}`, import.meta.url), 'utf8');
+const read = (name) => readFileSync(new URL(`../../cases/text/${name}`, import.meta.url), 'utf8');
 const CONFIG = JSON.stringify({
   bos_token: '<|begin|>',
   eos_token: { content: '<|im_end|>', lstrip: false },

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use kiln_runtime::text::{TextModel, TokenStream};
 use proptest::prelude::*;
 
-const BYTE_LEVEL: &str = include_str!("text/byte_level.json");
-const BYTE_FALLBACK: &str = include_str!("text/byte_fallback.json");
+const BYTE_LEVEL: &str = include_str!("../../cases/text/byte_level.json");
+const BYTE_FALLBACK: &str = include_str!("../../cases/text/byte_fallback.json");
 
 /// The two fixtures and, made from the second, the decoders of Llama 2 and of SentencePiece unigram models.
 static TOKENIZERS: LazyLock<Vec<TextModel>> = LazyLock::new(|| {

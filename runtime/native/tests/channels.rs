@@ -20,7 +20,7 @@ const MARKS: [&str; 9] = [
 
 /// The byte-level tokenizer of the fixtures with these added tokens.
 fn with_marks(marks: &[&str]) -> TextModel {
-    let mut json: serde_json::Value = serde_json::from_str(include_str!("text/byte_level.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(include_str!("../../cases/text/byte_level.json")).unwrap();
     let added = json["added_tokens"].as_array_mut().unwrap();
     added.retain(|token| !MARKS.contains(&token["content"].as_str().unwrap()));
     for (id, mark) in (1000..).zip(marks) {

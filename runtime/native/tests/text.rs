@@ -6,20 +6,20 @@ use kiln_runtime::text::{Message, TextError, TextModel};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-const BYTE_LEVEL: &[u8] = include_bytes!("text/byte_level.json");
-const BYTE_FALLBACK: &[u8] = include_bytes!("text/byte_fallback.json");
+const BYTE_LEVEL: &[u8] = include_bytes!("../../cases/text/byte_level.json");
+const BYTE_FALLBACK: &[u8] = include_bytes!("../../cases/text/byte_fallback.json");
 const CONFIG: &str = r#"{"bos_token": "<|begin|>", "eos_token": {"content": "<|im_end|>", "lstrip": false},
     "pad_token": "<|end|>", "unk_token": null, "add_bos_token": true}"#;
 
 fn template(name: &str) -> &'static str {
     match name {
-        "smollm2" => include_str!("text/templates/smollm2.jinja"),
-        "llama3" => include_str!("text/templates/llama3.jinja"),
-        "qwen3" => include_str!("text/templates/qwen3.jinja"),
-        "gemma3" => include_str!("text/templates/gemma3.jinja"),
-        "harmony" => include_str!("text/templates/harmony.jinja"),
-        "expressions" => include_str!("text/templates/expressions.jinja"),
-        "features" => include_str!("text/templates/features.jinja"),
+        "smollm2" => include_str!("../../cases/text/templates/smollm2.jinja"),
+        "llama3" => include_str!("../../cases/text/templates/llama3.jinja"),
+        "qwen3" => include_str!("../../cases/text/templates/qwen3.jinja"),
+        "gemma3" => include_str!("../../cases/text/templates/gemma3.jinja"),
+        "harmony" => include_str!("../../cases/text/templates/harmony.jinja"),
+        "expressions" => include_str!("../../cases/text/templates/expressions.jinja"),
+        "features" => include_str!("../../cases/text/templates/features.jinja"),
         other => panic!("no template {other}"),
     }
 }
@@ -50,7 +50,7 @@ fn templates_render_as_in_transformers() {
         /// Null where the template raised.
         text: Option<String>,
     }
-    let fixture: Fixture = serde_json::from_str(include_str!("text/renders.json")).unwrap();
+    let fixture: Fixture = serde_json::from_str(include_str!("../../cases/text/renders.json")).unwrap();
     assert!(fixture.renders.len() > 90);
     for render in fixture.renders {
         let mut model = with_template(template(&render.template));
@@ -82,7 +82,7 @@ fn ids_and_text_are_those_of_the_python_tokenizers() {
         byte_level: Vec<Case>,
         byte_fallback: Vec<Case>,
     }
-    let fixture: Fixture = serde_json::from_str(include_str!("text/encodings.json")).unwrap();
+    let fixture: Fixture = serde_json::from_str(include_str!("../../cases/text/encodings.json")).unwrap();
     for (tokenizer, cases) in [(BYTE_LEVEL, fixture.byte_level), (BYTE_FALLBACK, fixture.byte_fallback)] {
         let model = TextModel::load(tokenizer, None, None).unwrap();
         for case in cases {

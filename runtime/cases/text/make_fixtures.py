@@ -2,7 +2,7 @@
 """Writes the fixtures beside it: two tiny tokenizers, and what Hugging Face makes of texts and chats.
 
     pip install transformers==5.23.0 tokenizers==0.23.3 jinja2==3.1.6
-    python runtime/tests/text/make_fixtures.py
+    python runtime/cases/text/make_fixtures.py
 
 `renders.json` holds chat templates rendered by transformers (Jinja2 itself), the independent reference for
 `TextModel::render_chat`; `encodings.json` holds ids and decoded text by the Python tokenizers package.
