@@ -175,7 +175,7 @@ fn moe_choice(egraph: &TermGraph, extraction: &Extraction, order: &[Id], prices:
 }
 
 /// Whether an e-node is a dispatch of its own.
-pub fn is_kernel(term: &Term) -> bool {
+pub(super) fn is_kernel(term: &Term) -> bool {
     !matches!(
         term,
         Term::Leaf(_)
