@@ -30,6 +30,7 @@ mod matvec;
 mod names;
 mod norm;
 mod pointwise;
+mod quads;
 mod rope;
 mod rope_cache;
 mod route;

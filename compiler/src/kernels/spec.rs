@@ -82,14 +82,15 @@ pub enum KernelSpec {
     SampleFinal { groups: u32, slots: u32 },
 }
 
-/// Embedding rows of the step's tokens. Bindings: weight, tokens, step, out (rw). Grid: one workgroup a token.
+/// Embedding rows of the step's tokens. Bindings: the table, tokens, out (rw). Grid: one workgroup a token.
 ///
-/// A table over the binding limit is split by rows: one dispatch a part, each writing only the tokens
-/// whose id lies in `first_row .. first_row + rows`.
+/// A table over the binding limit is several weights, each of `per_binding` rows (the last may have fewer). One dispatch reads
+/// as many as it has bindings for: rows `first_row .. first_row + rows`, and writes only the tokens whose ids lie there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatherSpec {
     pub rows: u32,
     pub first_row: u32,
+    pub per_binding: u32,
     pub width: u32,
     pub format: WeightFormat,
     /// Multiplies the row (Gemma: sqrt(hidden)); 1 is nothing.
@@ -97,7 +98,7 @@ pub struct GatherSpec {
 }
 
 /// RMS norm of rows of `width`, `per_token` of them for each token.
-/// Bindings: x, weight (f32 `[width]`), step, out (rw). With `add`: out += norm(x) (the residual in place).
+/// Bindings: x, weight (f32 `[width]`), out (rw). With `add`: out += norm(x) (the residual in place).
 /// Grid: (per_token, tokens): one workgroup a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NormSpec {
@@ -142,8 +143,8 @@ pub enum Epilogue {
 
 /// `out[row] = epilogue(w[row] · prologue(x))` for one token.
 /// Bindings: x, [norm weight], weight, [epilogue operands ..], step (only if `row_from_step`), out (rw).
-/// Grid: (ceil(rows / rows_per_workgroup)), folded to (gx, gy) with gx = min(n, 65535) where it would exceed the
-/// limit (use `MatvecSpec::workgroups`); surplus rows are skipped.
+/// Grid: ceil(rows / rows_per_workgroup), folded to two dimensions where one would not hold them (see
+/// `MatvecSpec::workgroups`); surplus workgroups return at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatvecSpec {
     pub rows: u32,
@@ -181,7 +182,7 @@ pub struct GemmSpec {
 }
 
 /// An elementwise expression over `width` elements a token.
-/// Bindings: inputs .., step, out (rw). Grid: (ceil(width / 256), tokens).
+/// Bindings: inputs .., out (rw). Grid: (ceil(width / 256), tokens).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PointwiseSpec {
     pub width: u32,
@@ -279,7 +280,7 @@ pub struct AttentionPrefillSpec {
 
 /// Attention of one token, the visible positions divided among `splits` workgroups; each writes a partial result.
 /// Bindings: q, cache, step, partials (rw). Partials: f32 `[heads][splits][width + 2]`: unnormalised output, maximum
-/// (of scores in base 2), sum. Grid: (splits, heads / heads_together), see `AttentionSplitSpec::heads_together`.
+/// (of scores in base 2), sum. Grid: (splits, kv_heads · groups), see `AttentionSplitSpec::groups_of`.
 /// A split whose range is empty writes maximum = -f32::MAX and sum 0. Sinks are left to the join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionSplitSpec {
@@ -329,8 +330,8 @@ pub struct ConvolutionStateSpec {
 }
 
 /// The gated delta rule, see [`crate::graph::Op::GatedDelta`], over all tokens of the step, in order.
-/// Bindings: qkv (all three in one value), a, b, parameters (f32 `[2 · value_heads]`: a_log, then dt_bias), step,
-/// state (f32 `[value_heads][key_dim][value_dim]`, rw), out `[tokens, value_heads · value_dim]` (rw).
+/// Bindings: qkv (all three in one value), a, b, parameters (f32 `[2 · value_heads]`: a_log, then dt_bias),
+/// step (unless `single`), state (f32 `[value_heads][key_dim][value_dim]`, rw), out `[tokens, value_heads · value_dim]` (rw).
 /// Grid: `GatedDeltaSpec::groups`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatedDeltaSpec {

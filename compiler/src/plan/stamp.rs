@@ -25,7 +25,7 @@ pub(super) enum Single {
 
 /// Where a binding points before buffers have numbers.
 #[derive(Clone, Copy)]
-pub(super) enum Target {
+pub(super) enum Bound {
     Single(Single),
     Value(usize),
     State(usize),
@@ -34,7 +34,7 @@ pub(super) enum Target {
 
 pub(super) struct Resolved {
     pub(super) kernel: usize,
-    pub(super) targets: Vec<(Target, Access)>,
+    pub(super) targets: Vec<(Bound, Access)>,
     pub(super) grid: [Grid; 3],
     pub(super) label: String,
 }
@@ -262,10 +262,10 @@ impl<'a> Stamp<'a> {
         Ok(self.kernels.len() - 1)
     }
 
-    fn targets(&mut self, operand: &Operand, layer: usize, values: &[usize], targets: &mut Vec<(Target, Access)>) {
+    fn targets(&mut self, operand: &Operand, layer: usize, values: &[usize], targets: &mut Vec<(Bound, Access)>) {
         let (target, access) = match operand {
-            Operand::Read(value) => (Target::Value(values[value.0]), Access::Read),
-            Operand::Write(value) => (Target::Value(values[value.0]), Access::ReadWrite),
+            Operand::Read(value) => (Bound::Value(values[value.0]), Access::Read),
+            Operand::Write(value) => (Bound::Value(values[value.0]), Access::ReadWrite),
             Operand::Matrix(matrix, rows) | Operand::Elements(matrix, rows) | Operand::Scales(matrix, rows) => {
                 let which = match operand {
                     Operand::Elements(..) => Portion::Elements,
@@ -287,26 +287,26 @@ impl<'a> Stamp<'a> {
             }
             Operand::ReadState(state) => (self.state(*state, layer), Access::Read),
             Operand::WriteState(state) => (self.state(*state, layer), Access::ReadWrite),
-            Operand::Step => (Target::Single(Single::Step), Access::Read),
-            Operand::AdvanceStep => (Target::Single(Single::Step), Access::ReadWrite),
-            Operand::Tokens => (Target::Single(Single::Tokens), Access::Read),
-            Operand::NextToken => (Target::Single(Single::Tokens), Access::ReadWrite),
-            Operand::Output => (Target::Single(Single::Output), Access::ReadWrite),
+            Operand::Step => (Bound::Single(Single::Step), Access::Read),
+            Operand::AdvanceStep => (Bound::Single(Single::Step), Access::ReadWrite),
+            Operand::Tokens => (Bound::Single(Single::Tokens), Access::Read),
+            Operand::NextToken => (Bound::Single(Single::Tokens), Access::ReadWrite),
+            Operand::Output => (Bound::Single(Single::Output), Access::ReadWrite),
         };
         targets.push((target, access));
     }
 
-    fn weight(&mut self, tensor: u32) -> Target {
+    fn weight(&mut self, tensor: u32) -> Bound {
         if !self.used_weights.contains(&tensor) {
             self.used_weights.push(tensor);
         }
-        Target::Weight(tensor)
+        Bound::Weight(tensor)
     }
 
-    fn state(&mut self, state: StateId, layer: usize) -> Target {
+    fn state(&mut self, state: StateId, layer: usize) -> Bound {
         let key = (state, layer);
         let known = self.states.iter().position(|known| *known == key);
-        Target::State(known.unwrap_or_else(|| {
+        Bound::State(known.unwrap_or_else(|| {
             self.states.push(key);
             self.states.len() - 1
         }))
