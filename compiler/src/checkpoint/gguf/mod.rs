@@ -17,7 +17,9 @@ mod tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::store::{MappedFile, StoredTensor, TensorStore};
+use super::files::Files;
+use super::store::TensorStore;
+use super::stored::StoredTensor;
 use super::{Checkpoint, CheckpointError, GenerationDefaults, TensorInfo, model_name};
 use metadata::Metadata;
 
@@ -79,7 +81,8 @@ impl Family {
 }
 
 pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let file = MappedFile::open(path)?;
+    let files = Files::default();
+    let file = files.map(path)?;
     let header = parse::Header::read(file.bytes()).map_err(|e| e.in_file(&file.name))?;
     let metadata = Metadata::new(&file.name, &header.metadata);
     let family = Family::of(&metadata)?;
@@ -94,7 +97,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let Some(name) = names::translate(family, tensor.name) else {
             continue;
         };
-        let stored = names::stored(family, &metadata, tensor)?;
+        let conversion = names::conversion(family, &metadata, tensor)?;
         let info = TensorInfo {
             shape: names::shape(tensor),
             source: tensor.source,
@@ -108,7 +111,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
                 info,
                 file: 0,
                 bytes,
-                stored,
+                conversion,
             },
         );
     }
@@ -118,6 +121,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         text,
         generation,
         tensors: TensorStore::new(vec![file], tensors),
+        files: files.into_paths(),
         gguf: true,
     })
 }
