@@ -38,6 +38,8 @@ export interface Shard {
 export interface Variant {
   name: string;
   features: string[];
+  /** WGSL's language features that the kernels use; absent: none. */
+  language_features?: string[];
   limits: Record<string, number>;
   kernels: (TextFile & { name: string; bindings: ('read' | 'read-write')[] })[];
   buffers: { name: string; kind: BufferKind }[];
@@ -49,6 +51,7 @@ export interface BufferKind {
   bytes?: number;
   bytes_per_position?: number;
   positions?: number | null;
+  window?: number | null;
   slots?: number;
 }
 
