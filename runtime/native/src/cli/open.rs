@@ -7,6 +7,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{ModelArgs, SamplingArgs, TextArgs};
+use super::no_bundle::what_is;
 use crate::text::{Message, TextError, TextModel};
 use crate::{
     Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
@@ -16,6 +17,9 @@ use crate::{
 pub(super) type FolderBundle = Bundle<DirectorySource>;
 
 pub(super) async fn bundle(folder: &Path) -> anyhow::Result<FolderBundle> {
+    if let Some(mistaken) = what_is(folder) {
+        return Err(mistaken.into());
+    }
     let opened = Bundle::open(DirectorySource::new(folder)).await;
     opened.with_context(|| format!("cannot open bundle {}", folder.display()))
 }
