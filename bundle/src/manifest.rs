@@ -93,6 +93,10 @@ pub struct Variant {
     /// `base`, `subgroups` or `f16`.
     pub name: String,
     pub features: Vec<Feature>,
+    /// WGSL's language features that the kernels use, by WGSL's names (`subgroup_id`). A browser lists those it knows
+    /// apart from what the device can do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub language_features: Vec<String>,
     pub limits: Limits,
     pub kernels: Vec<Kernel>,
     pub buffers: Vec<Buffer>,

@@ -58,14 +58,19 @@ record!(WeightTensor {
     offset,
     bytes
 });
-record!(Variant {
-    name,
-    features,
-    limits,
-    kernels,
-    buffers,
-    programs
-});
+impl FromJson for Variant {
+    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
+        Ok(Variant {
+            name: json.field("name")?,
+            features: json.field("features")?,
+            language_features: json.field::<Option<_>>("language_features")?.unwrap_or_default(),
+            limits: json.field("limits")?,
+            kernels: json.field("kernels")?,
+            buffers: json.field("buffers")?,
+            programs: json.field("programs")?,
+        })
+    }
+}
 record!(Limits {
     max_storage_buffers_per_shader_stage = "maxStorageBuffersPerShaderStage",
     max_storage_buffer_binding_size = "maxStorageBufferBindingSize",
@@ -283,7 +288,7 @@ mod tests {
         "text": {"tokenizer": "t", "tokenizer_config": null, "chat_template": "c"},
         "shards": [{"file": "w", "bytes": 64, "sha256": "00"}],
         "weights": [{"name": "a", "shard": 0, "offset": 16, "bytes": 48}],
-        "variants": [{"name": "f16", "features": ["shader-f16", "subgroups"],
+        "variants": [{"name": "f16", "features": ["shader-f16", "subgroups"], "language_features": ["subgroup_id"],
             "limits": {"maxStorageBuffersPerShaderStage": 8, "maxStorageBufferBindingSize": 1, "maxBufferSize": 2,
                 "maxComputeInvocationsPerWorkgroup": 3, "maxComputeWorkgroupStorageSize": 4,
                 "maxComputeWorkgroupsPerDimension": 5},

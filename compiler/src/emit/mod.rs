@@ -143,6 +143,7 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
     for plan in plans {
         let variant = plan.capability.name().to_string();
         let mut features = Vec::new();
+        let mut language_features = BTreeSet::new();
         let mut kernels = Vec::new();
         for kernel in plan.kernels {
             let shared = texts[&kernel.name].len() == 1;
@@ -150,6 +151,10 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
             let file = format!("kernels/{folder}{}.wgsl", kernel.name);
             staging.write(&file, kernel.wgsl.as_bytes())?;
             features.extend(kernel.features);
+            // The one word of WGSL in our kernels that came after its first version, and not with a feature of the device.
+            if kernel.wgsl.contains("@builtin(subgroup_id)") {
+                language_features.insert("subgroup_id".to_string());
+            }
             kernels.push(Kernel {
                 name: kernel.name,
                 file,
@@ -163,6 +168,7 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
             limits: plan.limits,
             name: variant,
             features,
+            language_features: language_features.into_iter().collect(),
             kernels,
             buffers: plan.buffers,
             programs: plan.programs,

@@ -32,6 +32,8 @@ export interface Shard {
 export interface Variant {
   name: string;
   features: string[];
+  /** WGSL's language features that the kernels use; absent: none. */
+  language_features?: string[];
   limits: Record<string, number>;
   kernels: { name: string; file: string; sha256: string; bindings: ('read' | 'read-write')[] }[];
   buffers: { name: string; kind: BufferKind }[];
@@ -43,6 +45,7 @@ export interface BufferKind {
   bytes?: number;
   bytes_per_position?: number;
   positions?: number | null;
+  window?: number | null;
   slots?: number;
 }
 

@@ -1,5 +1,5 @@
 import { Bundle, type BundleOptions } from './bundle.js';
-import { type HostOptions, openHost } from './hosts.js';
+import { type HostOptions, hostFeatures, languageFeatures, openHost } from './hosts.js';
 import { kernelFiles } from './manifest.js';
 import { type AdapterLike, type Fit, fit, type Requirements, requirements } from './requirements.js';
 
@@ -70,9 +70,9 @@ export class Registry {
   /** Which variants run on this device (or on the given adapter) with sessions of `context` positions, and what the others lack. */
   async fits(model: string | URL, { adapter, context, ...options }: FitOptions = {}): Promise<Fit> {
     const { manifest } = await this.#open(model);
-    if (adapter) return fit(manifest, adapter, [], context);
+    if (adapter) return fit(manifest, adapter, { language: languageFeatures() }, context);
     const host = await openHost(options);
-    return fit(manifest, host.adapter, host.unlistedFeatures, context);
+    return fit(manifest, host.adapter, hostFeatures(host), context);
   }
 
   /** Facts of the model. */
