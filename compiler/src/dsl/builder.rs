@@ -283,6 +283,19 @@ impl Builder {
         StateId(state.states.len() - 1)
     }
 
+    /// Where the layer being defined put these keys and values into a cache.
+    pub(super) fn cache_of(&self, keys: Tensor<'_>, values: Tensor<'_>) -> Option<Span> {
+        let state = self.state();
+        let nodes = &state.open.nodes;
+        let reads = |node, operand: Tensor<'_>, position| {
+            let mut edges = nodes.edges_connecting(operand.node, node);
+            operand.section == state.closed.len() && edges.any(|edge| *edge.weight() == position)
+        };
+        let caches = (nodes.node_indices()).filter(|node| matches!(nodes[*node].op, Op::CacheWrite(_)));
+        let mut same = caches.filter(|node| reads(*node, keys, 0) && reads(*node, values, 1));
+        same.next().map(|node| nodes[node].span)
+    }
+
     /// Notes that a reader of the state needs its last `window` positions (`None`: all).
     pub(super) fn widen_state(&self, id: StateId, window: Option<usize>) {
         let mut state = self.state.borrow_mut();
