@@ -1,5 +1,6 @@
 //! What must hold for every model, on a GPU (real or software).
 
+mod definitions;
 mod hybrids;
 mod mixtures;
 

@@ -17,10 +17,11 @@ pub struct Architecture {
 type Define = dyn Fn(&str, &Reader<'_>) -> Result<ModelGraph, DefineError> + Send + Sync;
 
 impl Architecture {
-    /// `names` are Hugging Face's, as in `architectures` of config.json; there is at least one.
+    /// `names` are Hugging Face's, as in `architectures` of config.json; there is at least one. `definition` may be a
+    /// closure, of a definition that is only known when the program runs.
     pub fn new<C: Config + 'static>(
         names: &'static [&'static str],
-        definition: for<'g> fn(&C, Weights<'g>, Tokens<'g>) -> Logits<'g>,
+        definition: impl for<'g> Fn(&C, Weights<'g>, Tokens<'g>) -> Logits<'g> + Send + Sync + 'static,
     ) -> Self {
         let define = move |name: &str, config: &Reader<'_>| {
             let architecture = || name.to_string();
