@@ -17,7 +17,7 @@ use crate::cost::{Profile, UnknownProfile};
 use crate::dsl::DefineError;
 use crate::emit::{self, EmitError, Staging, WeightLayout};
 use crate::graph::{DeclaredWeight, ModelGraph, WeightRole};
-use crate::kernels::Variant;
+use crate::kernels::Capability;
 use crate::plan::{PlanError, PlanOptions, VariantPlan, WeightTable, plan_variant, rewrite_model};
 use crate::progress::Progress;
 use crate::reference::{self, EvalError};
@@ -169,9 +169,9 @@ pub fn compile(
     let format_of = |name: &str| formats.get(name).copied().unwrap_or(WeightFormat::F32);
     let model = rewrite_model(&graph, &plan_options, &format_of)?;
     let mut weights = WeightTable::default();
-    let plans = [Variant::F16, Variant::Subgroups, Variant::Base]
-        .into_iter()
-        .map(|variant| plan_variant(&graph, &model, &plan_options, variant, &mut weights))
+    // The best comes first in the manifest.
+    let plans = (Capability::ALL.into_iter().rev())
+        .map(|capability| plan_variant(&graph, &model, &plan_options, capability, &mut weights))
         .collect::<Result<Vec<VariantPlan>, PlanError>>()?;
     let kernel_bytes = kernel_bytes(&plans);
 

@@ -8,6 +8,7 @@ use syn::{
     Signature, Stmt, Token, Type, parse_quote,
 };
 
+use crate::syntax::{is_over_layers, loops_over_layers};
 use crate::{carry, naming};
 
 /// `"LlamaForCausalLM", "MistralForCausalLM"`
@@ -135,7 +136,7 @@ fn check_loops(function: &ItemFn) -> Result<Ident> {
             top.push(each);
         }
     }
-    if let Some(nested) = carry::loops_over_layers(&function.block)
+    if let Some(nested) = loops_over_layers(&function.block)
         .into_iter()
         .find(|each| !top.iter().any(|known| std::ptr::eq(*known, *each)))
     {
@@ -154,14 +155,6 @@ fn check_loops(function: &ItemFn) -> Result<Ident> {
             Err(Error::new(second.for_token.span, message))
         }
     }
-}
-
-/// Whether the loop has the form `for layer in w.layers(..)` or `.layers_of(..)`.
-pub fn is_over_layers(each: &ExprForLoop) -> bool {
-    let Expr::MethodCall(call) = &*each.expr else {
-        return false;
-    };
-    call.method == "layers" || call.method == "layers_of"
 }
 
 fn layers_loop(statement: &Stmt) -> Option<&ExprForLoop> {

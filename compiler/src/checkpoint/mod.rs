@@ -15,6 +15,7 @@ mod random;
 mod safetensors;
 mod source;
 mod store;
+mod stored;
 mod validate;
 mod view;
 

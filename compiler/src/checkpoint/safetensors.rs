@@ -6,7 +6,8 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::store::{MappedFile, Stored, StoredTensor, TensorStore};
+use super::store::{MappedFile, TensorStore};
+use super::stored::{Conversion, StoredTensor};
 use super::{CheckpointError, SourceType, TensorInfo, mxfp4};
 
 const SINGLE: &str = "model.safetensors";
@@ -89,7 +90,7 @@ fn index(file: &MappedFile, number: usize) -> Result<BTreeMap<String, StoredTens
             info,
             file: number,
             bytes: data + start..data + end,
-            stored: Stored::Plain,
+            conversion: Conversion::None,
         };
         tensors.insert(name, stored);
     }

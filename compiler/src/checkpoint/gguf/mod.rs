@@ -17,7 +17,8 @@ mod tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::store::{MappedFile, StoredTensor, TensorStore};
+use super::store::{MappedFile, TensorStore};
+use super::stored::StoredTensor;
 use super::{Checkpoint, CheckpointError, GenerationDefaults, TensorInfo, model_name};
 use metadata::Metadata;
 
@@ -94,7 +95,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let Some(name) = names::translate(family, tensor.name) else {
             continue;
         };
-        let stored = names::stored(family, &metadata, tensor)?;
+        let conversion = names::conversion(family, &metadata, tensor)?;
         let info = TensorInfo {
             shape: names::shape(tensor),
             source: tensor.source,
@@ -108,7 +109,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
                 info,
                 file: 0,
                 bytes,
-                stored,
+                conversion,
             },
         );
     }
