@@ -3,6 +3,7 @@
 //! A kernel costs `launch + max(bytes / bandwidth, operations / peak) / occupancy`, in picoseconds. Parameters,
 //! views, prologues and epilogues are part of the kernel around them: they cost what they read more.
 
+mod limits;
 mod mixture;
 mod profile;
 
@@ -40,6 +41,9 @@ impl Prices for Costs<'_> {
     }
 
     fn price(&self, egraph: &TermGraph, term: &Term) -> Option<u64> {
+        if limits::refusal(egraph, term).is_some() {
+            return None;
+        }
         let facts = |id: &Id| egraph[*id].data;
         let tokens = self.tokens();
         let elementwise = |inputs: u64, width: u32| {
@@ -124,6 +128,10 @@ impl Prices for Costs<'_> {
             },
         };
         Some(self.kernel(work))
+    }
+
+    fn refusal(&self, egraph: &TermGraph, term: &Term) -> Option<String> {
+        limits::refusal(egraph, term)
     }
 }
 
