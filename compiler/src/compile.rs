@@ -92,6 +92,8 @@ pub struct CompileReport {
     /// Bytes of WGSL over all variants.
     pub kernel_bytes: u64,
     pub seconds: f64,
+    /// The files of the checkpoint that were read, in alphabetical order.
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Error)]
@@ -174,6 +176,11 @@ pub fn compile(
         .map(|capability| plan_variant(&graph, &model, &plan_options, capability, &mut weights))
         .collect::<Result<Vec<VariantPlan>, PlanError>>()?;
     let kernel_bytes = kernel_bytes(&plans);
+    let level_0 = PlanOptions {
+        level: OptLevel::None,
+        ..plan_options.clone()
+    };
+    let unfused = rewrite_model(&graph, &level_0, &format_of)?;
 
     let staging = Staging::begin(&options.output)?;
     let layout = WeightLayout::new(&graph, &weights);
@@ -211,19 +218,14 @@ pub fn compile(
         return Err(EmitError::Interrupted.into());
     }
     staging.publish()?;
-    let explanations = model.explanations().into_iter().cloned().collect();
-    let unfused = PlanOptions {
-        level: OptLevel::None,
-        ..plan_options
-    };
-    let unfused = rewrite_model(&graph, &unfused, &format_of)?;
     Ok(CompileReport {
         manifest,
-        explanations,
+        explanations: model.explanations().into_iter().cloned().collect(),
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),
         kernel_bytes,
         seconds: started.elapsed().as_secs_f64(),
+        files: checkpoint.files().to_vec(),
     })
 }
 

@@ -9,6 +9,7 @@ extern crate self as kiln_compiler;
 
 pub mod architectures;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod compile;
 pub mod config;

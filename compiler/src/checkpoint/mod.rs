@@ -7,6 +7,7 @@
 
 mod blocks;
 mod error;
+mod files;
 mod generation;
 mod gguf;
 mod hugging_face;
@@ -21,7 +22,7 @@ mod view;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use blocks::{Run, decode, for_each_run};
 pub use error::{CheckpointError, TensorProblem};
@@ -42,6 +43,7 @@ pub struct Checkpoint {
     text: Option<TextAssets>,
     generation: GenerationDefaults,
     tensors: TensorStore,
+    files: Vec<PathBuf>,
     gguf: bool,
 }
 
@@ -93,6 +95,11 @@ impl Checkpoint {
     /// Where to stop, and how to sample unless told otherwise.
     pub fn generation(&self) -> &GenerationDefaults {
         &self.generation
+    }
+
+    /// The files that were read, in alphabetical order.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// How this checkpoint holds a model's weights: GGUF files, unlike Hugging Face's, never hold a matrix transposed.

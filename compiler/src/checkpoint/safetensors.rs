@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::files::Files;
 use super::store::{MappedFile, TensorStore};
 use super::stored::{Conversion, StoredTensor};
 use super::{CheckpointError, SourceType, TensorInfo, mxfp4};
@@ -14,15 +15,15 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors in `directory`; empty if it holds no safetensors at all.
-pub(super) fn open(directory: &Path) -> Result<TensorStore, CheckpointError> {
+pub(super) fn open(directory: &Path, files: &Files) -> Result<TensorStore, CheckpointError> {
     if directory.join(SINGLE).exists() {
-        let file = MappedFile::open(&directory.join(SINGLE))?;
+        let file = files.map(&directory.join(SINGLE))?;
         let mut tensors = index(&file, 0)?;
         mxfp4::join(&mut tensors)?;
         return Ok(TensorStore::new(vec![file], tensors));
     }
     if directory.join(INDEX).exists() {
-        return open_sharded(directory);
+        return open_sharded(directory, files);
     }
     Ok(TensorStore::default())
 }
@@ -33,10 +34,10 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
+fn open_sharded(directory: &Path, files: &Files) -> Result<TensorStore, CheckpointError> {
     let path = directory.join(INDEX);
-    let text = std::fs::read(&path).map_err(|e| CheckpointError::io(&path, e))?;
-    let ShardIndex { weight_map } = serde_json::from_slice(&text).map_err(|source| CheckpointError::Json {
+    let text = (files.text(&path)?).ok_or_else(|| CheckpointError::io(&path, std::io::ErrorKind::NotFound.into()))?;
+    let ShardIndex { weight_map } = serde_json::from_str(&text).map_err(|source| CheckpointError::Json {
         file: INDEX.to_string(),
         source,
     })?;
@@ -47,7 +48,7 @@ fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
     let mut shards: Vec<&String> = weight_map.values().collect();
     shards.sort_unstable();
     shards.dedup();
-    let mut files = Vec::with_capacity(shards.len());
+    let mut mapped = Vec::with_capacity(shards.len());
     let mut tensors = BTreeMap::new();
     let mut absent = Vec::new();
     for shard in shards {
@@ -55,21 +56,21 @@ fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
         if Path::new(shard).components().count() != 1 || shard.starts_with("..") {
             return Err(damaged(format!("shard name {shard:?} is no plain file name")));
         }
-        let file = MappedFile::open(&directory.join(shard))?;
-        let mut found = index(&file, files.len())?;
+        let file = files.map(&directory.join(shard))?;
+        let mut found = index(&file, mapped.len())?;
         for (name, _) in weight_map.iter().filter(|(_, s)| *s == shard) {
             match found.remove(name) {
                 Some(tensor) => drop(tensors.insert(name.clone(), tensor)),
                 None => absent.push(format!("{name} is not in {shard}")),
             }
         }
-        files.push(file);
+        mapped.push(file);
     }
     if !absent.is_empty() {
         return Err(damaged(absent.join(", ")));
     }
     mxfp4::join(&mut tensors)?;
-    Ok(TensorStore::new(files, tensors))
+    Ok(TensorStore::new(mapped, tensors))
 }
 
 fn index(file: &MappedFile, number: usize) -> Result<BTreeMap<String, StoredTensor>, CheckpointError> {

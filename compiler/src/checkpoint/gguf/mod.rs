@@ -17,7 +17,8 @@ mod tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::store::{MappedFile, TensorStore};
+use super::files::Files;
+use super::store::TensorStore;
 use super::stored::StoredTensor;
 use super::{Checkpoint, CheckpointError, GenerationDefaults, TensorInfo, model_name};
 use metadata::Metadata;
@@ -80,7 +81,8 @@ impl Family {
 }
 
 pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let file = MappedFile::open(path)?;
+    let files = Files::default();
+    let file = files.map(path)?;
     let header = parse::Header::read(file.bytes()).map_err(|e| e.in_file(&file.name))?;
     let metadata = Metadata::new(&file.name, &header.metadata);
     let family = Family::of(&metadata)?;
@@ -119,6 +121,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         text,
         generation,
         tensors: TensorStore::new(vec![file], tensors),
+        files: files.into_paths(),
         gguf: true,
     })
 }
