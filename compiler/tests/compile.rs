@@ -1,5 +1,7 @@
 //! The compiler as a program uses it: what it writes, what it refuses, and that nothing half-written stays.
 
+mod limits;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

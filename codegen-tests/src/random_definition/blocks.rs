@@ -139,7 +139,11 @@ fn rope(maker: &mut Maker) {
 fn attention(maker: &mut Maker) {
     let kv_heads = 1 + maker.random.below(2);
     let heads = kv_heads * *maker.random.choice(&[1, 2, 3, 5]);
-    let width = *maker.random.choice(&[4, 5, 8, 8, 16, 24]);
+    let width = match maker.random.below(12) {
+        // Too many elements for a kernel that has a thread for each.
+        0 => 130,
+        _ => *maker.random.choice(&[4, 5, 8, 8, 16, 24]),
+    };
     let (queries, keys) = (heads * width, kv_heads * width);
     let [mut q, mut k, v] = match maker.random.below(4) {
         0 => [queries, keys, keys].map(|width| maker.row_of(width)),
@@ -168,8 +172,20 @@ fn attention(maker: &mut Maker) {
     if ropes > 0 && width > 1 {
         let one = turn(maker, width);
         let other = if ropes == 1 { turn(maker, width) } else { one };
+        // Split into other heads than those that attend, now and then.
+        let halves = heads % 2 == 0 && width >= 4 && maker.random.below(5) == 0;
+        let (heads, one) = match halves {
+            true => (heads / 2, Turn { share: 1.0, ..one }),
+            false => (heads, one),
+        };
         q = maker.push(Operator::Rope { heads, turn: one }, &[q]);
-        k = maker.push(Operator::Rope { heads: kv_heads, turn: other }, &[k]);
+        k = maker.push(
+            Operator::Rope {
+                heads: kv_heads,
+                turn: other,
+            },
+            &[k],
+        );
     }
     let cache = maker.push(Operator::Cache { kv_heads }, &[k, v]);
     let attend = |maker: &mut Maker, q: usize| {
@@ -196,7 +212,7 @@ fn convolution(maker: &mut Maker) {
         let gate = maker.row_of(maker.width(x));
         x = maker.binary(gate, x);
     }
-    let taps = 2 + maker.random.below(4);
+    let taps = 2 + maker.random.below(7);
     let bias = maker.random.below(2) == 0;
     let mut out = maker.push(Operator::Convolution { taps, bias }, &[x]);
     if maker.random.below(2) == 0 {
@@ -250,7 +266,10 @@ fn experts(maker: &mut Maker) {
     };
     let routing = maker.push(route, &[scores]);
     let gate = match maker.random.below(3) {
-        0 => Gate::Clamped { alpha: 1.702, limit: 1.5 },
+        0 => Gate::Clamped {
+            alpha: 1.702,
+            limit: 1.5,
+        },
         _ => Gate::Activated(*maker.random.choice(&[Unary::Silu, Unary::GeluTanh, Unary::Relu])),
     };
     let of = Operator::Experts {

@@ -9,13 +9,13 @@ pub struct Definition {
     /// Width of what goes from layer to layer.
     pub hidden: usize,
     /// Starts with the embedding of the tokens, `hidden` wide, and ends `hidden` wide.
-    pub prologue: Section,
+    pub entry: Section,
     /// The distinct kinds of layers; each starts and ends `hidden` wide.
     pub kinds: Vec<Section>,
     /// The kind of each layer.
     pub layers: Vec<usize>,
     /// Starts `hidden` wide and ends `vocab` wide.
-    pub epilogue: Section,
+    pub head: Section,
 }
 
 /// Steps in the order in which they are traced.
@@ -38,13 +38,23 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operator {
     /// `[T, n] -> [T, rows]` by a weight of its own.
-    Linear { rows: usize, bias: bool },
+    Linear {
+        rows: usize,
+        bias: bool,
+    },
     /// As `Linear`, by a weight that is never quantized.
-    Router { experts: usize, bias: bool },
+    Router {
+        experts: usize,
+        bias: bool,
+    },
     /// `[T, hidden] -> [T, vocab]` by the embedding.
     TiedHead,
     /// RMS norm of each of `heads` parts.
-    Norm { heads: usize, plus_one: bool, eps: f32 },
+    Norm {
+        heads: usize,
+        plus_one: bool,
+        eps: f32,
+    },
     Unary(Unary),
     /// Two operands of equal width.
     Binary(Binary),
@@ -52,12 +62,20 @@ pub enum Operator {
     Softcap(f32),
     Clamp(f32),
     /// `[T, n] -> [T, len]`
-    Slice { start: usize, len: usize },
+    Slice {
+        start: usize,
+        len: usize,
+    },
     /// `[T, n], [T, 1] -> [T, n]`
     ScaleRows,
-    Rope { heads: usize, turn: Turn },
+    Rope {
+        heads: usize,
+        turn: Turn,
+    },
     /// Keys and values of equal width `-> cache`.
-    Cache { kv_heads: usize },
+    Cache {
+        kv_heads: usize,
+    },
     /// Queries and a cache `-> [T, n]`.
     Attention {
         heads: usize,
@@ -66,9 +84,15 @@ pub enum Operator {
         softcap: Option<f32>,
         sinks: bool,
     },
-    Convolution { taps: usize, bias: bool },
+    Convolution {
+        taps: usize,
+        bias: bool,
+    },
     /// Queries, keys (of equal width), values, `a`, `b` (`[T, value_heads]`) `-> [T, values]`.
-    GatedDelta { key_heads: usize, value_heads: usize },
+    GatedDelta {
+        key_heads: usize,
+        value_heads: usize,
+    },
     /// `[T, experts] ->` routing
     Route {
         chosen: usize,
@@ -78,7 +102,11 @@ pub enum Operator {
         bias: bool,
     },
     /// `[T, n]` and a routing `-> [T, n]`.
-    Experts { inner: usize, gate: Gate, bias: bool },
+    Experts {
+        inner: usize,
+        gate: Gate,
+        bias: bool,
+    },
 }
 
 /// How a rope turns: base, and the share of a head that it turns.
@@ -93,8 +121,13 @@ pub struct Turn {
 pub enum Kind {
     /// `[T, width]`
     Row(usize),
-    Cache { kv_heads: usize, width: usize },
-    Routing { experts: usize },
+    Cache {
+        kv_heads: usize,
+        width: usize,
+    },
+    Routing {
+        experts: usize,
+    },
 }
 
 /// Why a definition is none.
@@ -108,17 +141,15 @@ impl fmt::Display for IllTyped {
 }
 
 impl Definition {
-    /// All sections: prologue, kinds of layers, epilogue.
+    /// All sections: entry, kinds of layers, head.
     pub fn sections(&self) -> impl Iterator<Item = &Section> {
         let layers = self.kinds.iter();
-        std::iter::once(&self.prologue).chain(layers).chain([&self.epilogue])
+        std::iter::once(&self.entry).chain(layers).chain([&self.head])
     }
 
     pub fn sections_mut(&mut self) -> impl Iterator<Item = &mut Section> {
         let layers = self.kinds.iter_mut();
-        std::iter::once(&mut self.prologue)
-            .chain(layers)
-            .chain([&mut self.epilogue])
+        std::iter::once(&mut self.entry).chain(layers).chain([&mut self.head])
     }
 
     /// Operators of all sections.
@@ -178,9 +209,10 @@ impl Operator {
             (Operator::Router { experts, .. }, [Kind::Row(_)]) => row(experts),
             (Operator::TiedHead, [Kind::Row(width)]) if *width == hidden => row(vocab),
             (Operator::Norm { heads, .. }, [Kind::Row(width)]) if splits(*width, heads) => row(*width),
-            (Operator::Unary(_) | Operator::Scale(_) | Operator::Softcap(_) | Operator::Clamp(_), [Kind::Row(width)]) => {
-                row(*width)
-            }
+            (
+                Operator::Unary(_) | Operator::Scale(_) | Operator::Softcap(_) | Operator::Clamp(_),
+                [Kind::Row(width)],
+            ) => row(*width),
             (Operator::Binary(_), [Kind::Row(left), Kind::Row(right)]) if left == right => row(*left),
             (Operator::Slice { start, len }, [Kind::Row(width)]) if start + len <= *width => row(len),
             (Operator::ScaleRows, [Kind::Row(width), Kind::Row(1)]) => row(*width),

@@ -27,9 +27,9 @@ pub fn generate(seed: u64) -> Definition {
             inside,
         }
     };
-    let prologue = match random.below(3) {
+    let entry = match random.below(3) {
         0 => Section::default(),
-        _ => maker(false, &mut random).plain_section(),
+        _ => maker(false, &mut random).entry(),
     };
     let count = 1 + random.below(2);
     let kinds = (0..count)
@@ -45,10 +45,10 @@ pub fn generate(seed: u64) -> Definition {
     Definition {
         vocab,
         hidden,
-        prologue,
+        entry,
         kinds,
         layers,
-        epilogue: maker(false, &mut random).epilogue(),
+        head: maker(false, &mut random).head(),
     }
 }
 
@@ -149,7 +149,9 @@ impl Maker {
     }
 
     pub fn binary(&mut self, left: usize, right: usize) -> usize {
-        let operator = *self.random.choice(&[Binary::Add, Binary::Sub, Binary::Mul, Binary::Add]);
+        let operator = *self
+            .random
+            .choice(&[Binary::Add, Binary::Sub, Binary::Mul, Binary::Add]);
         self.push(Operator::Binary(operator), &[left, right])
     }
 
@@ -159,7 +161,11 @@ impl Maker {
 
     /// Makes one row of `width` of all that nothing takes, adds what enters if it is as wide, and ends.
     fn end(mut self, width: usize) -> Section {
-        let loose: Vec<usize> = self.rows().into_iter().filter(|row| *row > 0 && !self.used[*row]).collect();
+        let loose: Vec<usize> = self
+            .rows()
+            .into_iter()
+            .filter(|row| *row > 0 && !self.used[*row])
+            .collect();
         let mut parts = Vec::new();
         for row in loose {
             parts.push(match self.width(row) {
@@ -206,8 +212,8 @@ impl Maker {
         self.end(width)
     }
 
-    /// A prologue: no states.
-    fn plain_section(mut self) -> Section {
+    /// An entry: no states.
+    fn entry(mut self) -> Section {
         let wanted = 1 + self.random.below(4);
         while self.section.steps.len() < wanted {
             blocks::any(&mut self);
@@ -216,7 +222,7 @@ impl Maker {
         self.end(width)
     }
 
-    fn epilogue(mut self) -> Section {
+    fn head(mut self) -> Section {
         if self.random.below(4) > 0 {
             self.norm(0, 1);
         }

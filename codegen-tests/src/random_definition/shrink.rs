@@ -7,16 +7,18 @@ use super::definition::{Definition, Operator, Section};
 use super::trial::{Failure, Trial};
 use crate::random_model::Grid;
 
-/// Most trials that shrinking runs.
-const PATIENCE: usize = 200;
+/// Most trials that shrinking runs: a minute or two.
+const PATIENCE: usize = 150;
 
 /// The smallest trial found that fails as `failure` says `trial` does, and how it fails.
 pub fn shrink(mut trial: Trial, failure: &Failure) -> (Trial, Failure) {
     let mut last = failure.clone();
     let (level, variant) = failure.place();
     trial.levels.retain(|other| level.is_none_or(|level| *other == level));
-    trial.variants.retain(|other| variant.is_none_or(|variant| *other == variant));
-    let smallest = shrink_by(trial, &mut |smaller| match smaller.run() {
+    trial
+        .variants
+        .retain(|other| variant.is_none_or(|variant| *other == variant));
+    let smallest = shrink_by(trial, PATIENCE, &mut |smaller| match smaller.run() {
         Err(found) if found.like(failure) => {
             last = found;
             true
@@ -26,10 +28,9 @@ pub fn shrink(mut trial: Trial, failure: &Failure) -> (Trial, Failure) {
     (smallest, last)
 }
 
-/// The smallest trial found of which `fails` holds, as it does of `trial`: nothing can be taken from it without mending
-/// it, as far as was tried.
-pub fn shrink_by(mut trial: Trial, fails: &mut dyn FnMut(&Trial) -> bool) -> Trial {
-    let mut left = PATIENCE;
+/// The smallest trial found of which `fails` holds, as it does of `trial`, when it may be asked `patience` times.
+pub fn shrink_by(mut trial: Trial, patience: usize, fails: &mut dyn FnMut(&Trial) -> bool) -> Trial {
+    let mut left = patience;
     'smaller: loop {
         let size = size(&trial);
         for candidate in candidates(&trial) {
@@ -165,7 +166,11 @@ fn smaller_sections(section: &Section) -> Vec<Section> {
         for value in earlier {
             let mut shorter = section.clone();
             for later in &mut shorter.steps[index + 1..] {
-                later.operands.iter_mut().filter(|of| **of == index + 1).for_each(|of| *of = value);
+                later
+                    .operands
+                    .iter_mut()
+                    .filter(|of| **of == index + 1)
+                    .for_each(|of| *of = value);
             }
             if shorter.output == index + 1 {
                 shorter.output = value;
@@ -196,11 +201,22 @@ fn plainer(operator: Operator) -> Vec<Operator> {
         Operator::Linear { rows, .. } => vec![Operator::Linear { rows, bias: false }],
         Operator::Router { experts, .. } => vec![
             Operator::Router { experts, bias: false },
-            Operator::Linear { rows: experts, bias: false },
+            Operator::Linear {
+                rows: experts,
+                bias: false,
+            },
         ],
         Operator::Norm { heads, plus_one, eps } => vec![
-            Operator::Norm { heads: 1, plus_one, eps },
-            Operator::Norm { heads, plus_one: false, eps },
+            Operator::Norm {
+                heads: 1,
+                plus_one,
+                eps,
+            },
+            Operator::Norm {
+                heads,
+                plus_one: false,
+                eps,
+            },
         ],
         Operator::Unary(_) => vec![Operator::Unary(Unary::Relu)],
         Operator::Scale(_) | Operator::Softcap(_) | Operator::Clamp(_) => vec![Operator::Unary(Unary::Relu)],
@@ -253,8 +269,16 @@ fn plainer(operator: Operator) -> Vec<Operator> {
         }
         Operator::Experts { inner, gate, .. } => [1, inner / 2]
             .into_iter()
-            .map(|inner| Operator::Experts { inner, gate, bias: false })
-            .chain([Operator::Experts { inner, gate, bias: false }])
+            .map(|inner| Operator::Experts {
+                inner,
+                gate,
+                bias: false,
+            })
+            .chain([Operator::Experts {
+                inner,
+                gate,
+                bias: false,
+            }])
             .collect(),
         Operator::TiedHead
         | Operator::Binary(_)
@@ -269,10 +293,22 @@ fn plainer(operator: Operator) -> Vec<Operator> {
 fn plainer_settings(trial: &Trial) -> Vec<Trial> {
     let plain = trial.clone();
     let mut all = vec![
-        Trial { grid: Grid::F32, ..plain.clone() },
-        Trial { plan: None, ..plain.clone() },
-        Trial { binding_limit: None, ..plain.clone() },
-        Trial { chunk: 16, ..plain.clone() },
+        Trial {
+            grid: Grid::F32,
+            ..plain.clone()
+        },
+        Trial {
+            plan: None,
+            ..plain.clone()
+        },
+        Trial {
+            binding_limit: None,
+            ..plain.clone()
+        },
+        Trial {
+            chunk: 16,
+            ..plain.clone()
+        },
     ];
     all.extend([1, 4, trial.tokens / 2].map(|tokens| Trial {
         tokens: tokens.max(1),

@@ -9,7 +9,7 @@ impl fmt::Display for Definition {
         let Definition { vocab, hidden, .. } = self;
         writeln!(f, "let embedding = w.matrix(\"embedding\", {vocab}, {hidden});")?;
         writeln!(f, "let mut x = gather(embedding, tokens);")?;
-        write_section(f, &self.prologue, "p", "w", "")?;
+        write_section(f, &self.entry, "p", "w", "")?;
         for (kind, section) in self.kinds.iter().enumerate() {
             let of_kind = self.layers.iter().enumerate().filter(|(_, of)| **of == kind);
             let numbers: Vec<String> = of_kind.map(|(layer, _)| layer.to_string()).collect();
@@ -17,7 +17,7 @@ impl fmt::Display for Definition {
             write_section(f, section, "v", "layer", "    ")?;
             writeln!(f, "}}")?;
         }
-        write_section(f, &self.epilogue, "e", "w", "")?;
+        write_section(f, &self.head, "e", "w", "")?;
         writeln!(f, "x")
     }
 }
@@ -37,7 +37,11 @@ fn write_section(
     for (index, step) in section.steps.iter().enumerate() {
         let operands: Vec<String> = step.operands.iter().map(|of| value(*of)).collect();
         let made = value(index + 1);
-        writeln!(f, "{indent}let {made} = {};", expression(step.operator, &operands, weights))?;
+        writeln!(
+            f,
+            "{indent}let {made} = {};",
+            expression(step.operator, &operands, weights)
+        )?;
     }
     if section.output > 0 {
         writeln!(f, "{indent}x = {};", value(section.output))?;
@@ -67,10 +71,16 @@ fn expression(operator: Operator, of: &[String], w: &str) -> String {
         Operator::Slice { start, len } => format!("{x}.columns({start}, {len})"),
         Operator::ScaleRows => format!("{x}.scale_rows({})", of[1]),
         Operator::Rope { heads, turn } => {
-            format!("{x}.heads({heads}, ..).rope(theta {}, share {}).merge_heads()", turn.theta, turn.share)
+            format!(
+                "{x}.heads({heads}, ..).rope(theta {}, share {}).merge_heads()",
+                turn.theta, turn.share
+            )
         }
         Operator::Cache { kv_heads } => {
-            format!("layer.cache({x}.heads({kv_heads}, ..), {}.heads({kv_heads}, ..))", of[1])
+            format!(
+                "layer.cache({x}.heads({kv_heads}, ..), {}.heads({kv_heads}, ..))",
+                of[1]
+            )
         }
         Operator::Attention {
             heads,

@@ -2,8 +2,8 @@
 
 use kiln_compiler::config::{Config, ConfigError, Field, FromConfig, Reader};
 use kiln_compiler::dsl::{
-    Architecture, Attention, Cache, Experts, GatedDelta, Layer, LayerKind, Logits, Matrix, Rope, Routed, Routing, Tensor,
-    Tokens, Weights, activate, attention, gather, linear, moe, rms_norm, rms_norm_plus_one, route,
+    Architecture, Attention, Cache, Experts, GatedDelta, Layer, LayerKind, Logits, Matrix, Rope, Routed, Routing,
+    Tensor, Tokens, Weights, activate, attention, gather, linear, moe, rms_norm, rms_norm_plus_one, route,
 };
 use kiln_compiler::graph::Binary;
 use serde_json::json;
@@ -48,7 +48,7 @@ fn trace<'g>(definition: &Definition, w: Weights<'g>, tokens: Tokens<'g>) -> Log
         embedding,
     };
     let embedded = gather(embedding, tokens);
-    let x = part(&definition.prologue, "prologue".to_string(), None).trace(embedded);
+    let x = part(&definition.entry, "entry".to_string(), None).trace(embedded);
     let kinds: Vec<Numbered> = definition.layers.iter().map(|kind| Numbered(*kind)).collect();
     let mut stack = w.layers_of("layers", &kinds).enter(x);
     while let Some((layer, input)) = stack.next_template() {
@@ -56,7 +56,7 @@ fn trace<'g>(definition: &Definition, w: Weights<'g>, tokens: Tokens<'g>) -> Log
         let inside = part(&definition.kinds[kind], format!("kind{kind}"), Some(layer));
         stack.output(inside.trace(input));
     }
-    part(&definition.epilogue, "epilogue".to_string(), None).trace(stack.leave())
+    part(&definition.head, "head".to_string(), None).trace(stack.leave())
 }
 
 /// A section while it is traced.

@@ -50,6 +50,23 @@ pub struct Trial {
     pub variants: Vec<&'static str>,
 }
 
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Trial {
+            grid, tokens, chunk, ..
+        } = self;
+        write!(f, "// weights {grid:?}, {tokens} tokens in chunks of {chunk}")?;
+        if let Some(plan) = self.plan {
+            write!(f, ", experts by {}", plan.name())?;
+        }
+        if let Some(limit) = self.binding_limit {
+            write!(f, ", bindings of {limit} bytes")?;
+        }
+        writeln!(f, ", levels {:?}, {}", self.levels, self.variants.join(", "))?;
+        self.definition.fmt(f)
+    }
+}
+
 /// What went wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failure {
@@ -74,7 +91,10 @@ impl fmt::Display for Failure {
             Failure::NotCompiled(level, error) => write!(f, "level {level:?} is not compiled: {error}"),
             Failure::Panicked(level, message) => write!(f, "level {level:?} panics: {message}"),
             Failure::Wrong { level, variant, error } => {
-                write!(f, "level {level:?}, {variant}: logits differ by {error:.1e} of themselves")
+                write!(
+                    f,
+                    "level {level:?}, {variant}: logits differ by {error:.1e} of themselves"
+                )
             }
         }
     }
@@ -85,7 +105,10 @@ impl Failure {
     pub fn like(&self, other: &Failure) -> bool {
         let words = |text: &str| {
             let word = |word: &&str| word.chars().all(|c| c.is_alphabetic() || ",;:.'".contains(c));
-            text.split_whitespace().filter(word).map(str::to_string).collect::<Vec<_>>()
+            text.split_whitespace()
+                .filter(word)
+                .map(str::to_string)
+                .collect::<Vec<_>>()
         };
         match (self, other) {
             (Failure::Refused(one), Failure::Refused(other)) => words(one) == words(other),
@@ -110,7 +133,12 @@ impl Trial {
     /// What a seed stands for.
     pub fn of_seed(seed: u64) -> Trial {
         let mut random = Random(seed ^ 0x5eed);
-        let plans = [None, Some(MoePlan::Gather), Some(MoePlan::Grouped), Some(MoePlan::Dense)];
+        let plans = [
+            None,
+            Some(MoePlan::Gather),
+            Some(MoePlan::Grouped),
+            Some(MoePlan::Dense),
+        ];
         let mut trial = Trial {
             seed,
             definition: generate(seed),
@@ -138,7 +166,9 @@ impl Trial {
     /// # Errors
     /// The first thing that is not as it should be.
     pub fn run(&self) -> Result<(), Failure> {
-        let Some((model, ids)) = self.model()? else { return Ok(()) };
+        let Some((model, ids)) = self.model()? else {
+            return Ok(());
+        };
         let expected = Evaluator::new(&model.graph, &model.weights).feed(&ids).expect("logits");
         for &level in &self.levels {
             let outcome = catch_unwind(AssertUnwindSafe(|| self.run_level(level, &model, &ids, &expected)));
@@ -151,7 +181,13 @@ impl Trial {
         Ok(())
     }
 
-    fn run_level(&self, level: OptLevel, model: &RandomModel, ids: &[u32], expected: &[Vec<f32>]) -> Result<(), Failure> {
+    fn run_level(
+        &self,
+        level: OptLevel,
+        model: &RandomModel,
+        ids: &[u32],
+        expected: &[Vec<f32>],
+    ) -> Result<(), Failure> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut options = CompileOptions::new(model.folder.path(), folder.path().join("bundle"));
         options.quant = match self.grid {
@@ -199,7 +235,9 @@ impl Trial {
         let config = self.config();
         let refused = |error: &dyn fmt::Display| Failure::Refused(error.to_string());
         self.definition.check().map_err(|error| refused(&error))?;
-        let graph = architecture(self.definition.clone()).build(&config).map_err(|error| refused(&error))?;
+        let graph = architecture(self.definition.clone())
+            .build(&config)
+            .map_err(|error| refused(&error))?;
         for attempt in 0..ATTEMPTS {
             let seed = self.seed.wrapping_add(attempt << 40);
             let model = RandomModel::of_graph(graph.clone(), &config, self.grid, seed, |_, _| ());
@@ -247,7 +285,9 @@ fn choices(graph: &ModelGraph) -> Vec<Choice<'_>> {
     let mut choices = Vec::new();
     for (_, section) in graph.sections() {
         for node in section.nodes.node_indices() {
-            let Op::Route(spec) = section.nodes[node].op else { continue };
+            let Op::Route(spec) = section.nodes[node].op else {
+                continue;
+            };
             let operands = section.operands(node);
             let scores = &section.nodes[operands[0]];
             let bias = operands.get(1).map(|bias| &section.nodes[*bias].op);

@@ -1,8 +1,11 @@
 //! Random definitions, see [`kiln_codegen_tests::random_definition`].
 
+mod coverage;
+mod shrinking;
+
 use std::ops::Range;
 
-use kiln_codegen_tests::random_definition::{Trial, shrink};
+use kiln_codegen_tests::random_definition::{Failure, Trial, shrink};
 
 /// Seeds that every run of the tests goes through, unless `KILN_DEFINITIONS` names others: `200..1200`.
 const SEEDS: Range<u64> = 0..200;
@@ -13,13 +16,13 @@ fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("KILN_DEFINITIONS") else {
         return SEEDS;
     };
-    let range = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    let range = (text.split_once("..")).and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     range.unwrap_or_else(|| panic!("KILN_DEFINITIONS={text}: expected seeds as in 200..1200"))
 }
 
-/// Runs each `SHARES`-th seed from `share` on; the first that fails is made small.
+/// Runs each `SHARES`-th seed from `share` on. The first of each kind of failure is made small.
 fn run(share: u64) {
-    let mut failed = Vec::new();
+    let mut failed: Vec<(Trial, Failure)> = Vec::new();
     for seed in seeds().filter(|seed| seed % SHARES == share) {
         let trial = Trial::of_seed(seed);
         if let Err(failure) = trial.run() {
@@ -27,16 +30,22 @@ fn run(share: u64) {
             failed.push((trial, failure));
         }
     }
-    let Some((trial, failure)) = failed.first() else { return };
+    let mut told: Vec<&Failure> = Vec::new();
+    for (trial, failure) in &failed {
+        if told.iter().any(|other| other.like(failure)) {
+            continue;
+        }
+        told.push(failure);
+        let (small, of_small) = shrink(trial.clone(), failure);
+        let seed = trial.seed;
+        eprintln!(
+            "\nseed {seed}: {failure}\nThe same of a smaller definition: {of_small}\n{small}\nTo repeat it: \
+             KILN_DEFINITIONS={seed}..{} cargo nextest run -p kiln-codegen-tests -E 'test(definitions::seeds)'",
+            seed + 1,
+        );
+    }
     let seeds: Vec<u64> = failed.iter().map(|(trial, _)| trial.seed).collect();
-    let (small, of_small) = shrink(trial.clone(), failure);
-    let seed = trial.seed;
-    panic!(
-        "seeds {seeds:?} fail; {seed}: {failure}\n\nThe same of a smaller definition: {of_small}\n{small:?}\n{}\n\
-         To repeat it: KILN_DEFINITIONS={seed}..{} cargo nextest run -p kiln-codegen-tests -E 'test(definitions)'",
-        small.definition,
-        seed + 1
-    );
+    assert!(seeds.is_empty(), "seeds {seeds:?} fail");
 }
 
 macro_rules! shares {

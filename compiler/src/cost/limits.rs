@@ -40,8 +40,7 @@ pub(super) fn refusal(egraph: &TermGraph, term: &Term) -> Option<String> {
             LeafDef::Taps { taps, .. } => {
                 let able = ConvolutionSpec::TAPS;
                 let (fewest, most) = (able.start(), able.end());
-                (!able.contains(taps))
-                    .then(|| format!("a convolution of {taps} taps; kernels have {fewest} to {most}"))
+                (!able.contains(taps)).then(|| format!("a convolution of {taps} taps; kernels have {fewest} to {most}"))
             }
             _ => None,
         },

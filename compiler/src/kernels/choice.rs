@@ -4,11 +4,11 @@
 //! are no rounds. Scores are compared as integers that sort the same, ties by number, so the ranks differ whatever the
 //! scores are: NaN is below all else.
 
+use super::RouteKernelSpec;
 use super::activation::unary;
 use super::attention::lowest;
 use super::builder::{Array, Builder, F32, KernelError, Reduction, U32};
 use super::names::{flag, number};
-use super::RouteKernelSpec;
 use super::sample::sortable;
 use crate::graph::{RouteSpec, Scoring, Unary};
 

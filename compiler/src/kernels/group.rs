@@ -87,7 +87,12 @@ impl<'b> Group<'b> {
     }
 
     fn body(&self) {
-        let tokens = self.step.load(StepWord::Tokens as u32).named("tokens");
+        // The head has one, however many the step had.
+        let tokens = self
+            .step
+            .load(StepWord::Tokens as u32)
+            .min(self.spec.tokens)
+            .named("tokens");
         let assignments = (tokens * self.spec.k).named("assignments");
         self.each_assignment::<4>(self.b.literal(0), assignments, |_, expert| {
             self.counts.add(expert, 1);

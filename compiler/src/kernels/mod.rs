@@ -9,7 +9,7 @@ mod attention_join;
 mod attention_prefill;
 mod attention_split;
 mod bank;
-pub mod builder;
+mod builder;
 mod cache;
 mod choice;
 mod combine;

@@ -116,12 +116,7 @@ fn every_template_saturates() {
     // With room to spare: other definitions may be longer.
     for_each_section(&configs(), OptLevel::Full, |case| {
         let rounds = case.rewritten.rounds.unwrap_or(usize::MAX);
-        assert!(
-            rounds <= FEW_ROUNDS,
-            "{} {:?}: {rounds} rounds",
-            case.name,
-            case.phase
-        );
+        assert!(rounds <= FEW_ROUNDS, "{} {:?}: {rounds} rounds", case.name, case.phase);
         let nodes = case.rewritten.egraph.total_number_of_nodes();
         assert!(
             nodes < MAX_NODES / 10,

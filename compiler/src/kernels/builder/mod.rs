@@ -33,7 +33,7 @@ use naga::{Block, Expression, Handle, Literal, Module, Span, Statement, TypeInne
 pub use finish::{KernelError, KernelSource, MAX_WORKGROUP_BYTES};
 pub use memory::{Array, AtomicArray, Pointer};
 pub use reduce::{Reduction, Totals};
-pub use value::{Bool, F32, Float, Integer, Kind, Number, Operand, U32, UVec4, Value, Vec4};
+pub use value::{Bool, F32, Float, Kind, Number, Operand, U32, UVec4, Value, Vec4};
 
 use super::Capability;
 
@@ -135,11 +135,6 @@ impl Builder {
     /// `num_subgroups`: subgroups in a workgroup.
     pub fn subgroup_count(&self) -> U32<'_> {
         self.subgroup_builtin("subgroup_count", naga::BuiltIn::NumSubgroups)
-    }
-
-    /// `subgroup_size`: threads in a subgroup.
-    pub fn subgroup_size(&self) -> U32<'_> {
-        self.subgroup_builtin("subgroup_size", naga::BuiltIn::SubgroupSize)
     }
 
     /// A named module constant: `const COLS: u32 = 576u;`. The same name gives the same constant.

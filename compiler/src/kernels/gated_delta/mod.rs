@@ -29,7 +29,6 @@ const COLUMNS: u32 = GatedDeltaSpec::COLUMNS;
 const QUAD: u32 = 4;
 
 impl GatedDeltaSpec {
-    
     pub const MOST_KEY_DIM: u32 = 256;
 
     fn name(&self) -> String {

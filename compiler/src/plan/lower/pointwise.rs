@@ -48,8 +48,11 @@ impl Lowering<'_> {
             Term::Add(_) | Term::Sub(_) | Term::Mul(_) | Term::ScaleRows(_) => 2,
             _ => 1,
         };
-        let alone = self.options.level == OptLevel::Full && self.uses[&id] == 1;
-        if root || (alone && inputs.len() + needed + reserved <= MAX_INPUTS) {
+        let splices = || {
+            let alone = self.options.level == OptLevel::Full && self.uses[&id] == 1;
+            alone && inputs.len() + needed + reserved <= MAX_INPUTS
+        };
+        if root || splices() {
             let of_one = |lowering: &mut Self, x: Id, inputs: &mut Vec<Columns>| {
                 Box::new(lowering.expression(x, false, reserved, inputs))
             };
