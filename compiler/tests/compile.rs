@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+mod limits;
 
 use std::fs;
 use std::path::{Path, PathBuf};
