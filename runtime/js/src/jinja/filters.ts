@@ -55,6 +55,9 @@ function extreme(what: 'min' | 'max'): Filter {
   });
 }
 
+/** These filters look into nothing that is false, None among it. */
+const itemsIfAny = (value: Value) => (truth(value) ? items(value) : []);
+
 /** `select` and its like: with a test, or by what is true. */
 function select(what: string, byAttribute: boolean, wanted: boolean): Filter {
   return (value, positional, named) => {
@@ -62,7 +65,7 @@ function select(what: string, byAttribute: boolean, wanted: boolean): Filter {
     const [attribute, rest] = byAttribute ? [positional[0]!, positional.slice(1)] : [undefined, positional];
     const [test, ...others] = rest;
     if (test !== undefined && !isText(test)) throw new Error(`${what} wants the name of a test`);
-    return items(value).filter((item) => {
+    return itemsIfAny(value).filter((item) => {
       const tested = attribute === undefined ? item : path(item, attribute);
       return (test === undefined ? truth(tested) : holds(str(test), tested, others)) === wanted;
     });
@@ -215,11 +218,11 @@ const FILTERS: Record<string, Filter> = {
   map: (value, positional, named) => {
     if (positional.length === 0) {
       const given = new Arguments('map', ['attribute', 'default'], [], named);
-      return items(value).map((item) => path(item, given.get('attribute') ?? NONE, given.get('default')));
+      return itemsIfAny(value).map((item) => path(item, given.get('attribute') ?? NONE, given.get('default')));
     }
     const [name, ...rest] = positional;
     if (!isText(name!)) throw new Error('map wants the name of a filter');
-    return items(value).map((item) => filter(str(name), item, rest, named));
+    return itemsIfAny(value).map((item) => filter(str(name), item, rest, named));
   },
   select: select('select', false, true),
   reject: select('reject', false, false),
