@@ -5,7 +5,6 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-const MAGIC: [u8; 8] = *b"kilnsess";
 const VERSION: u32 = 1;
 /// Longer headers are none.
 const MAX_HEADER_BYTES: u64 = 256 << 20;
@@ -84,6 +83,9 @@ pub enum SavedSessionError {
 }
 
 impl SavedSession {
+    /// How it begins.
+    pub(crate) const MAGIC: [u8; 8] = *b"kilnsess";
+
     /// The tokens that it has in its states.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -104,7 +106,7 @@ impl SavedSession {
     /// Those of the writer.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let header = serde_json::to_vec(&self.header)?;
-        to.write_all(&MAGIC)?;
+        to.write_all(&SavedSession::MAGIC)?;
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(&header)?;
         for id in &self.tokens {
@@ -120,7 +122,7 @@ impl SavedSession {
     pub fn read(from: &mut impl Read, file: &str) -> Result<Self, SavedSessionError> {
         let mut reader = Reader { from, file };
         let is_session = |magic: Result<_, SavedSessionError>| match magic {
-            Ok(magic) => Ok(magic == MAGIC),
+            Ok(magic) => Ok(magic == SavedSession::MAGIC),
             Err(SavedSessionError::Damaged { .. }) => Ok(false),
             Err(error) => Err(error),
         };
@@ -144,14 +146,14 @@ impl SavedSession {
         Ok(Self { header, tokens, states })
     }
 
-    /// Writes a file: aside first, so that a file of this name is whole, or still the one before.
+    /// Writes a file: aside first, so that a file of this name is whole, or still the one before. Links stay links.
     ///
     /// # Errors
     /// [`SavedSessionError::Write`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn write_file(&self, path: &std::path::Path) -> Result<(), SavedSessionError> {
         let write = || {
-            let mut file = crate::aside::AsideFile::create(path)?;
+            let mut file = crate::output::OutputFile::create(path)?;
             self.write(&mut file)?;
             file.finish()
         };
