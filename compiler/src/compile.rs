@@ -24,6 +24,10 @@ use crate::reference::{self, EvalError};
 use crate::rewrite::{Explanation, MoePlan, OptLevel};
 use crate::weights::{PackError, Quant, WeightFormat, check_exact, format_for};
 
+/// Which compiler this is: its version and a hash of its sources. Another one may make another bundle of the same.
+pub const COMPILER: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("KILN_COMPILER_SOURCES"));
+/// Whether this compiler was built with optimization: without, it is about fifteen times as slow.
+pub const OPTIMIZED: bool = !cfg!(kiln_unoptimized);
 /// Bytes of a storage binding that every browser grants.
 pub const BINDING_LIMIT: u64 = 128 << 20;
 /// Context of a session when neither the user nor the model says less.

@@ -1,5 +1,9 @@
 //! The compiler as a program uses it: what it writes, what it refuses, and that nothing half-written stays.
 
+#[cfg(feature = "cli")]
+mod cli;
+mod limits;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -234,6 +238,22 @@ fn a_folder_that_is_no_bundle_is_never_overwritten() {
         "years of work"
     );
     assert_eq!(workspace.left(), [workspace.output()]);
+}
+
+#[test]
+fn a_report_lists_the_files_that_were_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../codegen-tests/fixtures/llama-A-bf16");
+    let workspace = Workspace::new(&config());
+    let options = CompileOptions {
+        no_self_test: true,
+        ..CompileOptions::new(&fixtures, workspace.output())
+    };
+    let report = compile(&options, &Registry::default(), &Silent).unwrap();
+    let read = ["config.json", "generation_config.json", "model.safetensors"];
+    assert_eq!(report.files, read.map(|file| fixtures.join(file)));
+
+    let report = compile(&workspace.options(), &Registry::default(), &Silent).unwrap();
+    assert_eq!(report.files, [workspace.source()]);
 }
 
 #[test]

@@ -18,6 +18,12 @@ pub enum CheckpointError {
     },
     #[error("{path}: not a checkpoint; give a Hugging Face directory, a config.json or a .gguf file")]
     NotACheckpoint { path: String },
+    #[error("{path} is a part of the checkpoint {folder}; give that folder")]
+    PartOfCheckpoint { path: String, folder: String },
+    #[error("{path}: a bundle that is compiled already; run it with run-model chat {folder}")]
+    Bundle { path: String, folder: String },
+    #[error("{path}: a folder without config.json; give the GGUF file itself, {file}")]
+    FolderOfGguf { path: String, file: String },
     #[error("{file}: not the JSON that is expected there: {source}")]
     Json {
         file: String,

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::files::Files;
 use super::store::TensorStore;
-use super::{Checkpoint, CheckpointError, GenerationDefaults, model_name, safetensors, tokenizer};
+use super::{Checkpoint, CheckpointError, GenerationDefaults, mistaken, model_name, safetensors, tokenizer};
 
 pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
     let files = Files::default();
-    let config = (files.json(&config_path)?)
-        .ok_or_else(|| CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into()))?;
+    let missing = || CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into());
+    let config = (files.json(&config_path)?).ok_or_else(|| mistaken::what_is(path).unwrap_or_else(missing))?;
     let tensors = safetensors::open(path, &files)?;
     if tensors.is_empty() && path.join("pytorch_model.bin").exists() {
         return Err(CheckpointError::Unsupported {
@@ -35,6 +35,16 @@ pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError>
 pub(super) fn open_config(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let files = Files::default();
     let config = (files.json(path)?).ok_or_else(|| CheckpointError::io(path, std::io::ErrorKind::NotFound.into()))?;
+    let describes_model = ["architectures", "model_type"]
+        .iter()
+        .any(|key| config.get(key).is_some());
+    let is_named_so = path.file_name().is_some_and(|name| name == "config.json");
+    if !describes_model
+        && !is_named_so
+        && let Some(mistaken) = mistaken::what_is(path)
+    {
+        return Err(mistaken);
+    }
     Ok(Checkpoint {
         name: model_name(path),
         generation: GenerationDefaults::read(None, &config),

@@ -11,6 +11,7 @@ mod files;
 mod generation;
 mod gguf;
 mod hugging_face;
+mod mistaken;
 mod mxfp4;
 mod random;
 mod safetensors;
@@ -63,9 +64,11 @@ impl Checkpoint {
             _ if metadata.is_dir() => hugging_face::open_directory(path),
             Some("json") => hugging_face::open_config(path),
             Some("gguf") => gguf::open(path),
-            _ => Err(CheckpointError::NotACheckpoint {
-                path: path.display().to_string(),
-            }),
+            _ => Err(
+                mistaken::what_is(path).unwrap_or_else(|| CheckpointError::NotACheckpoint {
+                    path: path.display().to_string(),
+                }),
+            ),
         }
     }
 

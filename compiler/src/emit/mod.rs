@@ -30,6 +30,8 @@ pub enum EmitError {
     },
     #[error("{path} exists and is no Kiln bundle; name another folder or remove it")]
     Occupied { path: String },
+    #[error("{path} is no folder, and a bundle is one; name another path")]
+    NoFolder { path: String },
     #[error(transparent)]
     Pack(#[from] PackError),
     /// A fault of Kiln.

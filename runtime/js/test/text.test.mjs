@@ -111,16 +111,12 @@ function atTime(seconds, run) {
 
 test('a stop text ends the answer wherever the pieces are cut', () => {
   const model = open('byte_level');
-  const ids = model.encode('Hello, world! The year 2024', false);
-  for (const [stops, expected] of [
-    [['world'], 'Hello, '],
-    [['! The', ' The year'], 'Hello, world'],
-    [['nowhere'], 'Hello, world! The year 2024'],
-    [['2024 '], 'Hello, world! The year 2024'],
-    [['', 'H'], ''],
-  ]) {
-    const stream = model.stream(stops);
-    assert.equal(ids.map((id) => stream.push(id)).join('') + stream.finish(), expected, stops.join());
+  const { text, cases } = JSON.parse(read('stops.json'));
+  const ids = model.encode(text, false);
+  assert.ok(cases.length > 0);
+  for (const { stop, shown } of cases) {
+    const stream = model.stream(stop);
+    assert.equal(ids.map((id) => stream.push(id)).join('') + stream.finish(), shown, stop.join());
   }
 });
 

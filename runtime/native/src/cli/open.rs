@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kiln_bundle::TextFile;
 
 use super::args::{ModelArgs, SamplingArgs, TextArgs};
+use super::no_bundle::what_is;
 use crate::text::{Message, TextError, TextModel};
 use crate::{
     Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
@@ -18,6 +19,9 @@ use crate::{
 pub(super) type FolderBundle = Bundle<DirectorySource>;
 
 pub(super) async fn bundle(folder: &Path) -> anyhow::Result<FolderBundle> {
+    if let Some(mistaken) = what_is(folder) {
+        return Err(mistaken.into());
+    }
     let opened = Bundle::open(DirectorySource::new(folder)).await;
     opened.with_context(|| format!("cannot open bundle {}", folder.display()))
 }
