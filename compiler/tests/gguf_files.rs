@@ -194,6 +194,12 @@ fn runs_of_spaces_are_cut_from_the_left() {
 }
 
 #[test]
+fn a_file_may_say_that_it_has_no_tokenizer() {
+    let without = renamed("gpt2", "gpt2", "none").unwrap();
+    assert!(open("gpt2").text().is_some() && without.text().is_none());
+}
+
+#[test]
 fn a_file_names_its_pre_tokenizer() {
     assert!(open("qwen2").warnings().is_empty());
     let error = renamed("qwen2", "qwen2", "qwenX").unwrap_err().to_string();

@@ -139,7 +139,8 @@ fn run_model(toy: &Toy, command: &str, arguments: &[&str], input: impl AsRef<[u8
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
+    // A program that refuses its arguments or the bundle ends without reading.
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
     child.wait_with_output().unwrap()
 }
 
