@@ -51,6 +51,7 @@ record!(TextFiles {
     tokenizer_config,
     chat_template
 });
+record!(TextFile { file, sha256 });
 record!(Shard { file, bytes, sha256 });
 record!(WeightTensor {
     name,
@@ -280,12 +281,12 @@ mod tests {
     use crate::{BundleError, Manifest};
 
     /// One of everything.
-    const MANIFEST: &str = r#" {"format_version": 2, "compiler": "kiln \"1\" \u00e9\ud83d\ude00\n", "unknown": [{}, [], true, false],
+    const MANIFEST: &str = r#" {"format_version": 3, "compiler": "kiln \"1\" \u00e9\ud83d\ude00\n", "unknown": [{}, [], true, false],
         "model": {"name": "m", "architecture": "A", "layers": 1, "hidden_size": 8, "vocab_size": 9, "max_context": 10,
             "default_context": 10, "chunk": 4, "parameters": 18446744073709551615, "quantization": "q4",
             "eos_token_ids": [1, 2], "bos_token_id": null,
             "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 9.5e-1}},
-        "text": {"tokenizer": "t", "tokenizer_config": null, "chat_template": "c"},
+        "text": {"tokenizer": {"file": "t", "sha256": "aa"}, "tokenizer_config": null, "chat_template": {"file": "c", "sha256": "bb"}},
         "shards": [{"file": "w", "bytes": 64, "sha256": "00"}],
         "weights": [{"name": "a", "shard": 0, "offset": 16, "bytes": 48}],
         "variants": [{"name": "f16", "features": ["shader-f16", "subgroups"], "language_features": ["subgroup_id"],

@@ -93,6 +93,9 @@ pub fn run(registry: &Registry) -> ExitCode {
     let _ = ctrlc::set_handler(move || interrupted.store(true, Ordering::Relaxed));
     match compile(&options, registry, &bars) {
         Ok(report) => {
+            for warning in &report.warnings {
+                eprintln!("warning: {warning}");
+            }
             let mut text = String::new();
             if arguments.explain {
                 for explanation in &report.explanations {

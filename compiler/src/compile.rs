@@ -88,6 +88,8 @@ impl CompileOptions {
 #[derive(Clone, Debug)]
 pub struct CompileReport {
     pub manifest: Manifest,
+    /// What the user should know of the checkpoint, a sentence each.
+    pub warnings: Vec<String>,
     pub explanations: Vec<Explanation>,
     /// Mean dispatches of a layer in decode.
     pub layer_dispatches: f64,
@@ -224,6 +226,7 @@ pub fn compile(
     staging.publish()?;
     Ok(CompileReport {
         manifest,
+        warnings: checkpoint.warnings().to_vec(),
         explanations: model.explanations().into_iter().cloned().collect(),
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),

@@ -30,6 +30,15 @@ pub enum CheckpointError {
         #[source]
         source: serde_json::Error,
     },
+    /// Another kind of file under this name.
+    #[error("{file} is {what}; download it again")]
+    NotJson { file: String, what: &'static str },
+    /// A tokenizer that no runtime can use.
+    #[error(
+        "{file} {what}; download it again, or make a new one with transformers: \
+         AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    )]
+    Tokenizer { file: String, what: String },
     /// The file contradicts itself or ends too early.
     #[error("{file}: {what}; the file is truncated or damaged, download it again")]
     Damaged { file: String, what: String },

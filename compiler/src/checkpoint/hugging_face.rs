@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::files::Files;
 use super::store::TensorStore;
-use super::{Checkpoint, CheckpointError, GenerationDefaults, TextAssets, mistaken, model_name, safetensors};
+use super::{Checkpoint, CheckpointError, GenerationDefaults, mistaken, model_name, safetensors, tokenizer};
 
 pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
@@ -21,14 +19,16 @@ pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError>
         });
     }
     let generation = files.json(&path.join("generation_config.json"))?;
+    let mut warnings = Vec::new();
     Ok(Checkpoint {
         name: model_name(path),
         generation: GenerationDefaults::read(generation.as_ref(), &config),
-        text: text_assets(path, &files)?,
+        text: tokenizer::read(path, &files, &config, &mut warnings)?,
         config,
         tensors,
         files: files.into_paths(),
         gguf: false,
+        warnings,
     })
 }
 
@@ -53,34 +53,6 @@ pub(super) fn open_config(path: &Path) -> Result<Checkpoint, CheckpointError> {
         tensors: TensorStore::default(),
         files: files.into_paths(),
         gguf: false,
+        warnings: Vec::new(),
     })
-}
-
-fn text_assets(directory: &Path, files: &Files) -> Result<Option<TextAssets>, CheckpointError> {
-    let Some(tokenizer_json) = files.text(&directory.join("tokenizer.json"))? else {
-        return Ok(None);
-    };
-    let config_path = directory.join("tokenizer_config.json");
-    let tokenizer_config = files.json(&config_path)?;
-    let chat_template = match files.text(&directory.join("chat_template.jinja"))? {
-        Some(template) => Some(template),
-        None => tokenizer_config.as_ref().and_then(embedded_template),
-    };
-    Ok(Some(TextAssets {
-        tokenizer_json,
-        tokenizer_config_json: files.text(&config_path)?,
-        chat_template,
-    }))
-}
-
-/// `chat_template` in `tokenizer_config.json`: a template, or several by name, of which `default`.
-fn embedded_template(tokenizer_config: &Value) -> Option<String> {
-    let template = match tokenizer_config.get("chat_template")? {
-        Value::Array(named) => named
-            .iter()
-            .find(|entry| entry.get("name").is_some_and(|name| name == "default"))?
-            .get("template")?,
-        template => template,
-    };
-    template.as_str().map(str::to_string)
 }

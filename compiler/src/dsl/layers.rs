@@ -92,7 +92,7 @@ impl<'g, K: LayerKind> Layers<'g, K> {
             self.builder
                 .problem(at, format!("the model has more than {MOST_LAYERS} layers"));
         }
-        let carried = self.builder.adopt(carried, Some(at));
+        let carried = self.builder.adopt(carried, at);
         let (shape, name) = (carried.shape(), self.builder.name(carried));
         self.builder.close(carried);
         self.builder.state_mut().layers = layers;
@@ -125,7 +125,7 @@ impl<'g, K: LayerKind> Stack<'g, K> {
     #[track_caller]
     pub fn output(&mut self, carried: Tensor<'g>) {
         let at = Location::caller();
-        let carried = self.builder.adopt(carried, Some(at));
+        let carried = self.builder.adopt(carried, at);
         let found = carried.shape();
         if found != self.shape {
             let message = format!(

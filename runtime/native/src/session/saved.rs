@@ -121,7 +121,12 @@ impl SavedSession {
     /// Not a saved session, of another version, damaged, or unreadable.
     pub fn read(from: &mut impl Read, file: &str) -> Result<Self, SavedSessionError> {
         let mut reader = Reader { from, file };
-        if reader.bytes(8)? != SavedSession::MAGIC {
+        let is_session = |magic: Result<_, SavedSessionError>| match magic {
+            Ok(magic) => Ok(magic == SavedSession::MAGIC),
+            Err(SavedSessionError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if !is_session(reader.bytes(8))? {
             return Err(SavedSessionError::NotASession { file: file.to_string() });
         }
         let length = reader.bytes(8)?;
@@ -232,6 +237,55 @@ impl Header {
             tokens,
             states,
             note: serde_json::Value::Null,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// Read by the tests of the JavaScript package as well.
+    #[derive(Deserialize)]
+    struct Cases {
+        tokens: Vec<u32>,
+        states: Vec<Vec<u8>>,
+        note: serde_json::Value,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        what: String,
+        hex: String,
+        fault: Option<String>,
+    }
+
+    fn decode(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.chars().map(|digit| digit.to_digit(16).unwrap() as u8).collect();
+        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    }
+
+    #[test]
+    fn saved_sessions_are_read_and_what_is_none_is_refused() {
+        let cases: Cases = serde_json::from_str(include_str!("../../../cases/saved.json")).unwrap();
+        assert!(cases.cases.len() > 15);
+        for case in cases.cases {
+            let bytes = decode(&case.hex);
+            let fault = match SavedSession::read(&mut bytes.as_slice(), "file") {
+                Ok(saved) => {
+                    let read = (&saved.tokens, &saved.states, saved.note());
+                    assert_eq!(read, (&cases.tokens, &cases.states, &cases.note), "{}", case.what);
+                    None
+                }
+                Err(SavedSessionError::NotASession { .. }) => Some("not-a-session"),
+                Err(SavedSessionError::Version { .. }) => Some("version"),
+                Err(SavedSessionError::Damaged { .. }) => Some("damaged"),
+                Err(error) => panic!("{}: {error}", case.what),
+            };
+            assert_eq!(fault, case.fault.as_deref(), "{}", case.what);
         }
     }
 }
