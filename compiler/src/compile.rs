@@ -26,7 +26,7 @@ use crate::weights::{PackError, Quant, WeightFormat, check_exact, format_for};
 
 /// Which compiler this is: its version and a hash of its sources. Another one may make another bundle of the same.
 pub const COMPILER: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("KILN_COMPILER_SOURCES"));
-/// Whether this compiler was built with optimization: without, it is about fifteen times as slow.
+/// Whether this compiler was built with optimization: without, packing takes many times as long.
 pub const OPTIMIZED: bool = !cfg!(kiln_unoptimized);
 /// Bytes of a storage binding that every browser grants.
 pub const BINDING_LIMIT: u64 = 128 << 20;
