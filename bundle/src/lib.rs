@@ -12,10 +12,10 @@ mod step;
 
 pub use error::BundleError;
 pub use manifest::*;
-pub use step::StepWord;
+pub use step::{NOT_FINITE, RULED_OUT, RuleWord, StepWord};
 
 /// The version this crate reads and writes. A manifest with another one is refused.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Name of the manifest inside a bundle folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 

@@ -98,6 +98,12 @@ pub fn run(registry: &Registry) -> ExitCode {
                 }
             }
             println!("{}", summary(&report, &options));
+            if !report.ignored_sampling.is_empty() {
+                let settings = report.ignored_sampling.join(", ");
+                eprintln!(
+                    "warning: the checkpoint's settings for generating are ignored where Kiln lacks them: {settings}"
+                );
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -132,15 +138,18 @@ fn summary(report: &CompileReport, options: &CompileOptions) -> String {
             prefill,
             decode,
             head,
+            adjust: _,
+            greedy,
             sample,
         } = &variant.programs;
         text += &format!(
-            "  {:<9} {:>3} kernels; dispatches: decode {}, prefill {}, head {}, sample {}\n",
+            "  {:<9} {:>3} kernels; dispatches: decode {}, prefill {}, head {}, greedy {}, sample {}\n",
             variant.name,
             variant.kernels.len(),
             decode.len(),
             prefill.len(),
             head.len(),
+            greedy.len(),
             sample.len(),
         );
     }

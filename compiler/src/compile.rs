@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kiln_bundle::{FORMAT_VERSION, Manifest, Model, SamplingDefaults};
+use kiln_bundle::{FORMAT_VERSION, Manifest, Model};
 use thiserror::Error;
 
 use self::packed_values::PackedValues;
@@ -91,6 +91,8 @@ pub struct CompileReport {
     pub unfused_layer_dispatches: f64,
     /// Bytes of WGSL over all variants.
     pub kernel_bytes: u64,
+    /// What the checkpoint asks of generating that Kiln does not do.
+    pub ignored_sampling: Vec<String>,
     pub seconds: f64,
     /// The files of the checkpoint that were read, in alphabetical order.
     pub files: Vec<PathBuf>,
@@ -224,6 +226,7 @@ pub fn compile(
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),
         kernel_bytes,
+        ignored_sampling: checkpoint.generation().sampling.ignored.clone(),
         seconds: started.elapsed().as_secs_f64(),
         files: checkpoint.files().to_vec(),
     })
@@ -300,6 +303,10 @@ fn model_of(
     formats: &BTreeMap<String, WeightFormat>,
 ) -> Model {
     let generation = checkpoint.generation();
+    let mut sampling = generation.sampling.defaults.clone();
+    // No token outside the vocabulary is ever sampled.
+    let is_known = |id: &u32| (*id as usize) < facts.vocab_size;
+    sampling.rules.retain(|rule| rule.ids.iter().all(is_known));
     let elements = |shape: &[usize]| shape.iter().map(|dim| *dim as u64).product::<u64>();
     let formats: BTreeSet<String> = formats.values().map(WeightFormat::to_string).collect();
     let formats: Vec<String> = formats.into_iter().collect();
@@ -316,10 +323,6 @@ fn model_of(
         quantization: format!("{} ({})", options.quant, formats.join(", ")),
         eos_token_ids: generation.eos_token_ids.clone(),
         bos_token_id: generation.bos_token_id,
-        sampling: SamplingDefaults {
-            temperature: Some(generation.temperature),
-            top_k: generation.top_k,
-            top_p: generation.top_p,
-        },
+        sampling,
     }
 }

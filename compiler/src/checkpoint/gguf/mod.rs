@@ -11,6 +11,7 @@ mod mixtures;
 mod names;
 mod parse;
 mod rope;
+mod sampling;
 mod sentencepiece;
 mod tokenizer;
 
@@ -91,6 +92,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let text = tokenizer::translate(family, &metadata)?;
     let mut generation = GenerationDefaults::read(None, &config);
     generation.eos_token_ids = tokenizer::end_tokens(&metadata)?;
+    generation.sampling = sampling::translate(&metadata)?;
 
     let mut tensors = BTreeMap::new();
     for tensor in &header.tensors {
