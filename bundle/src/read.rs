@@ -58,6 +58,7 @@ record!(TextFiles {
     tokenizer_config,
     chat_template
 });
+record!(TextFile { file, sha256 });
 record!(Shard { file, bytes, sha256 });
 record!(WeightTensor {
     name,
@@ -302,7 +303,7 @@ mod tests {
             "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 9.5e-1, "min_p": 0.05, "repetition_penalty": 1.1,
                 "no_repeat_ngram_size": 3, "min_new_tokens": 4, "min_length": 5,
                 "rules": [{"ids": [1]}, {"ids": [2, 3], "bias": -2.5, "first": 1}]}},
-        "text": {"tokenizer": "t", "tokenizer_config": null, "chat_template": "c"},
+        "text": {"tokenizer": {"file": "t", "sha256": "aa"}, "tokenizer_config": null, "chat_template": {"file": "c", "sha256": "bb"}},
         "shards": [{"file": "w", "bytes": 64, "sha256": "00"}],
         "weights": [{"name": "a", "shard": 0, "offset": 16, "bytes": 48}],
         "variants": [{"name": "f16", "features": ["shader-f16", "subgroups"], "language_features": ["subgroup_id"],

@@ -48,6 +48,14 @@ impl Sampling {
             ignored: reader.ignored,
         }
     }
+
+    /// What a user should know of the settings that are ignored, if there are any.
+    pub(in crate::checkpoint) fn warning(&self) -> Option<String> {
+        let settings = self.ignored.join(", ");
+        (!settings.is_empty()).then(|| {
+            format!("the model will generate without these settings of its checkpoint, which Kiln lacks or cannot read: {settings}")
+        })
+    }
 }
 
 /// Settings that Kiln does not have, and the value at which they do nothing (null does nothing either). Of transformers'
@@ -77,7 +85,7 @@ const UNSUPPORTED_IN_SAMPLING: &[(&str, f64)] = &[
     ("top_h", f64::NAN),
 ];
 
-fn is_share(value: f64) -> bool {
+fn is_share(value: f32) -> bool {
     (0.0..=1.0).contains(&value)
 }
 
@@ -96,13 +104,14 @@ impl<'a> Reader<'a> {
         self.ignored.push(format!("{key} {value}"));
     }
 
-    fn number(&mut self, key: &str, good: impl Fn(f64) -> bool) -> Option<f32> {
+    fn number(&mut self, key: &str, good: impl Fn(f32) -> bool) -> Option<f32> {
         let value = self.get(key)?;
-        let number = value.as_f64().filter(|number| number.is_finite() && good(*number));
+        let number = value.as_f64().map(|number| number as f32);
+        let number = number.filter(|number| number.is_finite() && good(*number));
         if number.is_none() {
             self.ignore(key, value);
         }
-        number.map(|number| number as f32)
+        number
     }
 
     fn count(&mut self, key: &str) -> Option<u32> {

@@ -7,7 +7,7 @@ mod staging;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kiln_bundle::{Kernel, Manifest, TextFiles, Variant, WeightTensor};
+use kiln_bundle::{Kernel, Manifest, TextFile, TextFiles, Variant, WeightTensor};
 use thiserror::Error;
 
 pub use staging::Staging;
@@ -30,6 +30,8 @@ pub enum EmitError {
     },
     #[error("{path} exists and is no Kiln bundle; name another folder or remove it")]
     Occupied { path: String },
+    #[error("{path} is no folder, and a bundle is one; name another path")]
+    NoFolder { path: String },
     #[error(transparent)]
     Pack(#[from] PackError),
     /// A fault of Kiln.
@@ -177,14 +179,14 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
 
 /// Writes tokenizer and chat template.
 pub fn write_text(staging: &Staging, text: &TextAssets) -> Result<TextFiles, EmitError> {
-    let optional = |name: &str, content: &Option<String>| -> Result<Option<String>, EmitError> {
-        let Some(content) = content else { return Ok(None) };
+    let write = |name: &str, content: &String| -> Result<TextFile, EmitError> {
         staging.write(name, content.as_bytes())?;
-        Ok(Some(name.to_string()))
+        Ok(TextFile::of(name, content.as_bytes()))
     };
-    staging.write("tokenizer.json", text.tokenizer_json.as_bytes())?;
+    let optional =
+        |name: &str, content: &Option<String>| content.as_ref().map(|content| write(name, content)).transpose();
     Ok(TextFiles {
-        tokenizer: "tokenizer.json".to_string(),
+        tokenizer: write("tokenizer.json", &text.tokenizer_json)?,
         tokenizer_config: optional("tokenizer_config.json", &text.tokenizer_config_json)?,
         chat_template: optional("chat_template.jinja", &text.chat_template)?,
     })

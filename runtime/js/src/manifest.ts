@@ -17,7 +17,7 @@ export interface Manifest {
     bos_token_id: number | null;
     sampling: SamplingDefaults;
   };
-  text: { tokenizer: string; tokenizer_config: string | null; chat_template: string | null } | null;
+  text: { tokenizer: TextFile; tokenizer_config: TextFile | null; chat_template: TextFile | null } | null;
   shards: Shard[];
   weights: { name: string; bytes: number }[];
   variants: Variant[];
@@ -37,6 +37,12 @@ export interface SamplingDefaults {
   rules: { ids: number[]; bias?: number; first?: number }[];
 }
 
+/** A kernel, or a file of the tokenizer. */
+export interface TextFile {
+  file: string;
+  sha256: string;
+}
+
 export interface Shard {
   file: string;
   bytes: number;
@@ -49,7 +55,7 @@ export interface Variant {
   /** WGSL's language features that the kernels use; absent: none. */
   language_features?: string[];
   limits: Record<string, number>;
-  kernels: { name: string; file: string; sha256: string; bindings: ('read' | 'read-write')[] }[];
+  kernels: (TextFile & { name: string; bindings: ('read' | 'read-write')[] })[];
   buffers: { name: string; kind: BufferKind }[];
 }
 
@@ -88,7 +94,12 @@ export function parseManifest(text: string, from: string): Manifest {
   return manifest;
 }
 
+/** Tokenizer and template. */
+export function textFiles({ text }: Manifest): TextFile[] {
+  return text ? [text.tokenizer, text.tokenizer_config, text.chat_template].filter((file) => file !== null) : [];
+}
+
 /** The kernel files that a variant needs, each once. */
-export function kernelFiles(variant: Variant): { file: string; sha256: string }[] {
+export function kernelFiles(variant: Variant): TextFile[] {
   return [...new Map(variant.kernels.map((kernel) => [kernel.file, kernel])).values()];
 }

@@ -1,12 +1,12 @@
 import { Tokenizer } from '@huggingface/tokenizers';
 import { ChannelStream, type Format, formatOf, PLAIN } from './channels.js';
-import { Detokenizer } from './detokenize.js';
 import { KilnError } from './errors.js';
 import { ChatTemplate, Refusal } from './jinja.js';
-import type { Message } from './options.js';
-import { StopFilter } from './stop.js';
+import type { Message } from './message.js';
+import { TokenStream } from './token-stream.js';
+import type { Vocabulary } from './vocabulary.js';
 
-export { ChatTemplate };
+export { ChatTemplate, TokenStream };
 
 /** The files of a checkpoint, as text. */
 export interface TextFiles {
@@ -16,7 +16,7 @@ export interface TextFiles {
 }
 
 /** Tokenizer and chat template of one model. */
-export class TextModel {
+export class TextModel implements Vocabulary {
   #tokenizer: Tokenizer;
   #template: ChatTemplate | undefined;
   #templateFault: unknown;
@@ -142,37 +142,6 @@ function templateCall(call: { function?: { arguments?: unknown } }): object {
     return { ...call, function: { ...call.function, arguments: JSON.parse(text) } };
   } catch {
     return call;
-  }
-}
-
-/** Turns token ids into text. No piece ends within a character or shows the beginning of a stop text. */
-export class TokenStream {
-  #detokenizer: Detokenizer;
-  #filter: StopFilter;
-
-  constructor(
-    private model: TextModel,
-    stops: readonly string[],
-  ) {
-    this.#detokenizer = new Detokenizer(model);
-    this.#filter = new StopFilter(stops);
-  }
-
-  /** A stop text is complete. */
-  get stopped(): boolean {
-    return this.#filter.stopped;
-  }
-
-  /** The text that becomes certain with this token. */
-  push(id: number): string {
-    const special = this.model.specialToken(id);
-    if (special !== undefined) return this.#filter.stops.includes(special) ? this.finish() : '';
-    return this.stopped ? '' : this.#filter.push(this.#detokenizer.push(id));
-  }
-
-  /** The rest, when no more tokens come. */
-  finish(): string {
-    return this.#filter.push(this.#detokenizer.finish()) + this.#filter.stop();
   }
 }
 

@@ -10,10 +10,12 @@ mod metadata;
 mod mixtures;
 mod names;
 mod parse;
+mod pre_tokenizers;
 mod rope;
 mod sampling;
 mod sentencepiece;
 mod tokenizer;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -90,9 +92,11 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
 
     let config = config::translate(family, &metadata, &header, file.bytes())?;
     let text = tokenizer::translate(family, &metadata)?;
+    let mut warnings = tokenizer::warnings(&metadata)?;
     let mut generation = GenerationDefaults::read(None, &config);
     generation.eos_token_ids = tokenizer::end_tokens(&metadata)?;
     generation.sampling = sampling::translate(&metadata)?;
+    warnings.extend(generation.sampling.warning());
 
     let mut tensors = BTreeMap::new();
     for tensor in &header.tensors {
@@ -125,5 +129,6 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         tensors: TensorStore::new(vec![file], tensors),
         files: files.into_paths(),
         gguf: true,
+        warnings,
     })
 }
