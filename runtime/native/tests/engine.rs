@@ -311,7 +311,8 @@ fn penalties_follow_the_history_wherever_it_came_from() {
     held.push(4);
     assert_eq!(generate(&mut session, with_penalty(4, 3.0)).0, expected(&held, 4));
     // Gone back, saved, restored in another session.
-    let position = session.rewind(20).unwrap() as usize;
+    let position = session.rewind(25).unwrap() as usize;
+    assert_eq!(position, 25);
     held = session.tokens()[..position].to_vec();
     let saved = block_on(session.save()).unwrap();
     let mut other = block_on(Session::new(session.model().clone(), Some(MAX_CONTEXT))).unwrap();
