@@ -12,7 +12,7 @@ mod step;
 
 pub use error::BundleError;
 pub use manifest::*;
-pub use step::StepWord;
+pub use step::{NOT_FINITE, RULED_OUT, RuleWord, StepWord};
 
 /// The version this crate reads and writes. A manifest with another one is refused.
 pub const FORMAT_VERSION: u32 = 3;

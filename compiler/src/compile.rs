@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kiln_bundle::{FORMAT_VERSION, Manifest, Model, SamplingDefaults};
+use kiln_bundle::{FORMAT_VERSION, Manifest, Model};
 use thiserror::Error;
 
 use self::packed_values::PackedValues;
@@ -307,6 +307,10 @@ fn model_of(
     formats: &BTreeMap<String, WeightFormat>,
 ) -> Model {
     let generation = checkpoint.generation();
+    let mut sampling = generation.sampling.defaults.clone();
+    // No token outside the vocabulary is ever sampled.
+    let is_known = |id: &u32| (*id as usize) < facts.vocab_size;
+    sampling.rules.retain(|rule| rule.ids.iter().all(is_known));
     let elements = |shape: &[usize]| shape.iter().map(|dim| *dim as u64).product::<u64>();
     let formats: BTreeSet<String> = formats.values().map(WeightFormat::to_string).collect();
     let formats: Vec<String> = formats.into_iter().collect();
@@ -323,10 +327,6 @@ fn model_of(
         quantization: format!("{} ({})", options.quant, formats.join(", ")),
         eos_token_ids: generation.eos_token_ids.clone(),
         bos_token_id: generation.bos_token_id,
-        sampling: SamplingDefaults {
-            temperature: Some(generation.temperature),
-            top_k: generation.top_k,
-            top_p: generation.top_p,
-        },
+        sampling,
     }
 }

@@ -19,10 +19,11 @@ pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError>
         });
     }
     let generation = files.json(&path.join("generation_config.json"))?;
-    let mut warnings = Vec::new();
+    let generation = GenerationDefaults::read(generation.as_ref(), &config);
+    let mut warnings = Vec::from_iter(generation.sampling.warning());
     Ok(Checkpoint {
         name: model_name(path),
-        generation: GenerationDefaults::read(generation.as_ref(), &config),
+        generation,
         text: tokenizer::read(path, &files, &config, &mut warnings)?,
         config,
         tensors,

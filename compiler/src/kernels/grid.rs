@@ -67,8 +67,12 @@ impl KernelSpec {
                 tokens(GemmSpec::TILE_TOKENS),
                 ONE,
             ],
-            KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
-            KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => [ONE, ONE, ONE],
+            KernelSpec::Penalties { groups }
+            | KernelSpec::RepeatBan { groups }
+            | KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
+            KernelSpec::TokenRules | KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => {
+                [ONE, ONE, ONE]
+            }
         }
     }
 }

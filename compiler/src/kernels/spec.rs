@@ -78,6 +78,9 @@ pub enum KernelSpec {
     GroupedDown(GroupedDownSpec),
     Combine(CombineSpec),
     DenseDown(DenseDownSpec),
+    TokenRules,
+    Penalties { groups: u32 },
+    RepeatBan { groups: u32 },
     SampleThreshold { vocab: u32 },
     SamplePartial { vocab: u32, groups: u32 },
     SampleFinal { groups: u32, slots: u32 },
@@ -355,12 +358,21 @@ pub struct GatedDeltaSpec {
     pub single: bool,
 }
 
-// Sampling, three dispatches. All but greedy is: find the smallest logit that top-k and top-p keep (`SampleThreshold`,
-// one workgroup, bisection on the value; keeps all at once when neither is set or the temperature is 0), then
-// argmax of `logit / temperature + Gumbel noise` over what is kept (the Gumbel-max trick), noise from a counter-based
-// hash of (seed, position of the new token, token id). Greedy: argmax of the logit, the lowest id wins a tie.
+// What a generation asks of the logits, in transformers' order. The history is `array<vec2<u32>>`: for each position the
+// token and, at its first place, 1 plus how often it was sampled (elsewhere 0). The rules are laid out as
+// `kiln_bundle::RuleWord` says. The tokens before the one to be sampled are `position + tokens` of the step.
+// `TokenRules` adds the biases of single tokens and of sequences; first it appends the token sampled last. Bindings: step,
+// tokens, rules, history (rw), logits (rw). Grid (1).
+// `Penalties` treats each token of the history once. Bindings: step, history, rules, logits (rw). Grid (groups).
+// `RepeatBan` rules out what would repeat an n-gram. Bindings: step, history, rules, logits (rw). Grid (groups).
+
+// Sampling: find the smallest logit that top-k, top-p and min-p keep (`SampleThreshold`, one workgroup, bisection on the
+// value; keeps all at once when none is set), then argmax of `logit / temperature + Gumbel noise` over what is kept (the
+// Gumbel-max trick), noise from a counter-based hash of (seed, position of the new token, token id). Greedy, at
+// temperature 0: argmax of the logit alone, whatever the threshold; the lowest id wins a tie.
 // Tokens as likely as the last one kept are kept too.
 // `SampleThreshold` bindings: logits, step, threshold (f32 [1], rw). Grid (1).
 // `SamplePartial` bindings: logits, step, threshold, partials (u32 that sorts as the score does, u32 id:
 // `array<vec2<u32>>` [groups], rw). Grid (groups).
-// `SampleFinal` bindings: partials, step (rw), tokens (rw), output (u32 [slots], rw). Grid (1). Advances step, see `StepWord`.
+// `SampleFinal` bindings: partials, step (rw), tokens (rw), output (u32 [slots], rw). Grid (1). Advances step, see `StepWord`;
+// the output is the token's id, or `kiln_bundle::NOT_FINITE` or `RULED_OUT`.

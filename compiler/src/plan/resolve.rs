@@ -4,7 +4,7 @@ use kiln_bundle::{Access, Binding, Buffer, BufferKind, Dispatch};
 
 use super::memory::{self, Touches};
 use super::ring_slots;
-use super::sampler::OUTPUT_SLOTS;
+use super::sampler::{HISTORY_ENTRY_BYTES, OUTPUT_SLOTS, RULES_BYTES};
 use super::stamp::{Bound, Program, Resolved, Single, Stamp};
 use crate::graph::{StateDecl, StateKind};
 use crate::kernels::CacheType;
@@ -44,7 +44,7 @@ impl Stamp<'_> {
     }
 
     pub(super) fn dispatch(&self, call: &Resolved, program: &Program, slots: &[Option<memory::Slot>]) -> Dispatch {
-        let first_arena = Single::Logits as u32 + 1;
+        let first_arena = Single::COUNT;
         let first_state = first_arena + self.arenas.len() as u32;
         let first_weight = first_state + self.states.len() as u32;
         let bindings = call.targets.iter().map(|(target, _)| match *target {
@@ -112,6 +112,13 @@ impl Stamp<'_> {
                     bytes: u64::from(self.vocab()) * 4,
                 },
             ),
+            named(
+                "history",
+                BufferKind::History {
+                    bytes_per_position: HISTORY_ENTRY_BYTES,
+                },
+            ),
+            named("rules", BufferKind::Rules { bytes: RULES_BYTES }),
         ];
         for (index, bytes) in self.arenas.iter().enumerate() {
             buffers.push(named(&format!("arena.{index}"), BufferKind::Arena { bytes: *bytes }));

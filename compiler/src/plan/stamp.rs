@@ -6,7 +6,7 @@ use kiln_bundle::{Access, Dispatch, Grid, Programs};
 
 use super::calls::{Extent, Operand, SectionPlan, ValueId};
 use super::lower::lower_section;
-use super::sampler::sampler;
+use super::sampler::{BEFORE_GREEDY, adjuster, sampler};
 use super::weights::{Portion, WeightTable};
 use super::{PlanError, PlanOptions, RewrittenModel, VariantPlan};
 use crate::graph::{ModelGraph, StateId};
@@ -21,6 +21,13 @@ pub(super) enum Single {
     Output,
     Hidden,
     Logits,
+    History,
+    Rules,
+}
+
+impl Single {
+    /// How many there are.
+    pub(super) const COUNT: u32 = Single::Rules as u32 + 1;
 }
 
 /// Where a binding points before buffers have numbers.
@@ -88,10 +95,11 @@ impl<'a> Stamp<'a> {
             self.layers_program(Phase::Prefill)?,
             self.layers_program(Phase::Decode)?,
             self.head_program()?,
-            self.sample_program()?,
+            self.program_on_logits(&adjuster(self.vocab()))?,
+            self.program_on_logits(&sampler(self.vocab()))?,
         ];
         let placed: Vec<_> = programs.iter().map(|program| self.place(program)).collect();
-        let [prefill, decode, head, sample]: [Vec<Dispatch>; 4] = std::array::from_fn(|index| {
+        let [prefill, decode, head, adjust, sample]: [Vec<Dispatch>; 5] = std::array::from_fn(|index| {
             let (program, slots) = (&programs[index], &placed[index]);
             program
                 .calls
@@ -105,6 +113,8 @@ impl<'a> Stamp<'a> {
             prefill,
             decode,
             head,
+            adjust,
+            greedy: sample[BEFORE_GREEDY..].to_vec(),
             sample,
         };
         let weight_bytes = self
@@ -166,12 +176,11 @@ impl<'a> Stamp<'a> {
         Ok(program)
     }
 
-    fn sample_program(&mut self) -> Result<Program, PlanError> {
-        let plan = sampler(self.vocab());
+    fn program_on_logits(&mut self, plan: &SectionPlan) -> Result<Program, PlanError> {
         let mut program = Program::default();
         let pinned = program.value(0);
         program.pinned.insert(pinned, Single::Logits);
-        self.append(&mut program, &plan, Phase::Head, Some(pinned), None)?;
+        self.append(&mut program, plan, Phase::Head, Some(pinned), None)?;
         Ok(program)
     }
 
@@ -293,6 +302,9 @@ impl<'a> Stamp<'a> {
             Operand::Tokens => (Bound::Single(Single::Tokens), Access::Read),
             Operand::NextToken => (Bound::Single(Single::Tokens), Access::ReadWrite),
             Operand::Output => (Bound::Single(Single::Output), Access::ReadWrite),
+            Operand::History => (Bound::Single(Single::History), Access::Read),
+            Operand::AppendHistory => (Bound::Single(Single::History), Access::ReadWrite),
+            Operand::Rules => (Bound::Single(Single::Rules), Access::Read),
         };
         targets.push((target, access));
     }

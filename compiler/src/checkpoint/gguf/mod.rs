@@ -12,6 +12,7 @@ mod names;
 mod parse;
 mod pre_tokenizers;
 mod rope;
+mod sampling;
 mod sentencepiece;
 mod tokenizer;
 mod vocabulary;
@@ -91,9 +92,11 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
 
     let config = config::translate(family, &metadata, &header, file.bytes())?;
     let text = tokenizer::translate(family, &metadata)?;
-    let warnings = tokenizer::warnings(&metadata)?;
+    let mut warnings = tokenizer::warnings(&metadata)?;
     let mut generation = GenerationDefaults::read(None, &config);
     generation.eos_token_ids = tokenizer::end_tokens(&metadata)?;
+    generation.sampling = sampling::translate(&metadata)?;
+    warnings.extend(generation.sampling.warning());
 
     let mut tensors = BTreeMap::new();
     for tensor in &header.tensors {

@@ -156,6 +156,16 @@ impl Builder {
         }
     }
 
+    /// The next binding of group 0: `array<atomic<u32>>`, read-write.
+    pub fn storage_atomic(&self, name: &str) -> AtomicArray<'_> {
+        let element = self
+            .state
+            .borrow_mut()
+            .intern_inner(TypeInner::Atomic(naga::Scalar::U32));
+        let base = self.bind(name, element, 4, Access::ReadWrite);
+        AtomicArray { builder: self, base }
+    }
+
     /// `length` elements of workgroup memory, zero at the start.
     pub fn shared<T: Kind>(&self, name: &str, length: u32) -> Array<'_, T> {
         let element = self.state.borrow_mut().intern::<T>();

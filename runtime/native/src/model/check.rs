@@ -1,11 +1,14 @@
 //! What must hold of a manifest before it is replayed, beyond what `Manifest::from_json` checks. Kernels run
 //! without bounds checks, so nothing here is taken on trust.
 
-use kiln_bundle::{Access, BufferKind, Dispatch, Grid, Manifest, Variant};
+use kiln_bundle::{Access, BufferKind, Dispatch, Grid, Manifest, RuleWord, Variant};
 
 use super::buffer_bytes;
 use crate::Error;
 use crate::error::inconsistent;
+
+/// Bytes of a position's token and count.
+const HISTORY_ENTRY: u64 = 8;
 
 /// Device-independent facts of the model.
 pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), Error> {
@@ -51,6 +54,8 @@ pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgp
         let needed = match buffer.kind {
             BufferKind::Hidden { .. } => 4 * u64::from(model.chunk) * u64::from(model.hidden_size),
             BufferKind::Logits { .. } => 4 * u64::from(model.vocab_size),
+            BufferKind::History { .. } => HISTORY_ENTRY,
+            BufferKind::Rules { .. } => 4 * RuleWord::COUNT as u64,
             _ => 4,
         };
         // Parts of a state are cleared and copied entry by entry.
@@ -67,12 +72,11 @@ pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgp
     }
     let programs = &variant.programs;
     let chunk = model.chunk;
-    for (program, tokens) in [
-        (&programs.prefill, chunk),
-        (&programs.decode, 1),
-        (&programs.head, chunk),
-        (&programs.sample, 1),
-    ] {
+    for (name, program) in programs.all() {
+        let tokens = match name {
+            "prefill" | "head" => chunk,
+            _ => 1,
+        };
         for dispatch in program {
             check_aliases(variant, dispatch)?;
             check_grid(variant, dispatch, tokens, limits.max_compute_workgroups_per_dimension)?;
