@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use kiln_bundle::{Manifest, Programs};
+use kiln_bundle::{Manifest, Programs, TrustStore};
 
 use crate::architectures::Registry;
 use crate::compile::{CompileError, CompileOptions, CompileReport, compile};
@@ -98,6 +98,7 @@ pub fn run(registry: &Registry) -> ExitCode {
                 }
             }
             println!("{}", summary(&report, &options));
+            remember(&report.manifest);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -108,6 +109,24 @@ pub fn run(registry: &Registry) -> ExitCode {
                 _ => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+/// Notes that the bundle was compiled here: `run-model` runs its kernels without bounds checks then. The bundle is good
+/// without it, too.
+fn remember(manifest: &Manifest) {
+    let digest = manifest.digest();
+    let added = match TrustStore::of_user() {
+        Some(store) => store
+            .add(digest)
+            .map_err(|error| format!("{}: {error}", store.file().display())),
+        None => Err("there is no folder for the user's state".to_string()),
+    };
+    if let Err(problem) = added {
+        eprintln!(
+            "warning: cannot note that the bundle was compiled here ({problem}); run-model will run its kernels with \
+             bounds checks unless it is given --trust {digest}"
+        );
     }
 }
 
