@@ -36,10 +36,14 @@ pub fn expand(input: DeriveInput) -> Result<TokenStream> {
             None => quote!(#own),
         };
         reads.push(match options.default {
-            Some(default) => quote_spanned! {ty.span()=>
-                #[allow(clippy::redundant_closure)]
-                let #name: #ty = #reader.field_or(#key, #symbol, || #default)?;
-            },
+            Some(default) => {
+                // What does not fit the field's type is the author's expression.
+                let otherwise = quote_spanned!(default.span()=> || -> #ty { #default });
+                quote_spanned! {ty.span()=>
+                    #[allow(clippy::redundant_closure)]
+                    let #name: #ty = #reader.field_or(#key, #symbol, #otherwise)?;
+                }
+            }
             None => quote_spanned!(ty.span()=> let #name: #ty = #reader.field(#key, #symbol)?;),
         });
     }

@@ -11,12 +11,14 @@ mod files;
 mod generation;
 mod gguf;
 mod hugging_face;
+mod mistaken;
 mod mxfp4;
 mod random;
 mod safetensors;
 mod source;
 mod store;
 mod stored;
+mod tokenizer;
 mod validate;
 mod view;
 
@@ -29,6 +31,7 @@ pub use error::{CheckpointError, TensorProblem};
 pub use generation::GenerationDefaults;
 pub use random::RandomWeights;
 pub use source::{SourceType, TensorInfo, TensorSource};
+pub use tokenizer::TextAssets;
 pub use validate::{ExpectedTensor, validate};
 pub use view::View;
 
@@ -45,17 +48,7 @@ pub struct Checkpoint {
     tensors: TensorStore,
     files: Vec<PathBuf>,
     gguf: bool,
-}
-
-/// The files that turn text into token ids and back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextAssets {
-    /// Text of a Hugging Face `tokenizer.json`.
-    pub tokenizer_json: String,
-    /// Text of a `tokenizer_config.json`: names of the special tokens.
-    pub tokenizer_config_json: Option<String>,
-    /// Jinja source.
-    pub chat_template: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl Checkpoint {
@@ -71,9 +64,11 @@ impl Checkpoint {
             _ if metadata.is_dir() => hugging_face::open_directory(path),
             Some("json") => hugging_face::open_config(path),
             Some("gguf") => gguf::open(path),
-            _ => Err(CheckpointError::NotACheckpoint {
-                path: path.display().to_string(),
-            }),
+            _ => Err(
+                mistaken::what_is(path).unwrap_or_else(|| CheckpointError::NotACheckpoint {
+                    path: path.display().to_string(),
+                }),
+            ),
         }
     }
 
@@ -87,9 +82,14 @@ impl Checkpoint {
         &self.config
     }
 
-    /// Tokenizer and chat template; `None` for a checkpoint without `tokenizer.json`.
+    /// Tokenizer and chat template; `None` for a checkpoint without a tokenizer that Kiln reads.
     pub fn text(&self) -> Option<&TextAssets> {
         self.text.as_ref()
+    }
+
+    /// What a user should know of this checkpoint and can do something about, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Where to stop, and how to sample unless told otherwise.

@@ -169,24 +169,26 @@ impl Source {
 impl Part {
     fn blocks(&self, rows: usize) -> Result<Vec<RowBlocks>, String> {
         let wanted = self.pieces.get(self.wanted.clone()).unwrap_or_default();
-        let each: usize = wanted.iter().sum();
+        // A damaged config's pieces may be of any size.
+        let total = |pieces: &[usize]| pieces.iter().fold(0, |sum: usize, piece| sum.saturating_add(*piece));
+        let each = total(wanted);
         if each == 0 || !rows.is_multiple_of(each) {
             let (name, pieces, wanted) = (&self.name, &self.pieces, &self.wanted);
             return Err(format!(
                 "`{name}` has {rows} rows, which are not pieces {wanted:?} of groups of {pieces:?}"
             ));
         }
-        let group: usize = self.pieces.iter().sum();
+        let group = total(&self.pieces);
         // Rows that take turns are one run through the whole tensor.
         if self.pieces.iter().all(|piece| *piece == 1) && self.wanted.len() == 1 {
             return Ok(vec![RowBlocks {
-                group: group * rows,
+                group: group.saturating_mul(rows),
                 start: self.wanted.start,
                 len: rows,
                 step: group,
             }]);
         }
-        let start = |piece: usize| self.pieces[..piece].iter().sum();
+        let start = |piece: usize| total(&self.pieces[..piece]);
         let block = |piece: usize| RowBlocks {
             group,
             start: start(piece),

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Toy, reference, variant};
-use kiln_bundle::{BufferKind, BundleError, FORMAT_VERSION, Feature, Grid, MANIFEST_FILE, Manifest, TrustStore};
+use kiln_bundle::{
+    BufferKind, BundleError, FORMAT_VERSION, Feature, Grid, MANIFEST_FILE, Manifest, TextFile, TextFiles, TrustStore,
+};
 use kiln_runtime::{
     CancelToken, DeviceOptions, Error, KernelChecks, LoadOptions, Missing, Model, Session, Trust, block_on,
 };
@@ -97,6 +99,27 @@ fn changed_missing_and_broken_kernels() {
     }
     std::fs::remove_file(toy.file("kernels/mix.wgsl")).unwrap();
     assert!(matches!(refused(&toy), Error::Read { .. }));
+}
+
+#[test]
+fn changed_text_files_are_noticed() {
+    let mut toy = Toy::new();
+    std::fs::write(toy.file("tokenizer.json"), "{ }").unwrap();
+    let written = TextFile::of("tokenizer.json", b"{}");
+    toy.manifest.text = Some(TextFiles {
+        tokenizer: written.clone(),
+        tokenizer_config: None,
+        chat_template: None,
+    });
+    toy.save();
+    let bundle = toy.open().unwrap();
+    let error = block_on(bundle.text(&written.file, &written.sha256)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Checksum { file, .. } if file == "tokenizer.json"),
+        "{error}"
+    );
+    std::fs::write(toy.file("tokenizer.json"), "{}").unwrap();
+    assert_eq!(block_on(bundle.text(&written.file, &written.sha256)).unwrap(), "{}");
 }
 
 #[test]
@@ -225,6 +248,14 @@ fn paths_do_not_leave_the_bundle() {
         let error = changed(|manifest| manifest.shards[0].file = path.to_string());
         assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
         let error = changed(|manifest| manifest.variants[0].kernels[0].file = path.to_string());
+        assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
+        let error = changed(|manifest| {
+            manifest.text = Some(TextFiles {
+                tokenizer: TextFile::of(path, b""),
+                tokenizer_config: None,
+                chat_template: None,
+            });
+        });
         assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
     }
 }

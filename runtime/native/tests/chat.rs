@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use common::{Toy, VOCAB, reference};
-use kiln_bundle::TextFiles;
+use kiln_bundle::{TextFile, TextFiles};
 use serde_json::json;
 
 /// A user's words come after w1, the assistant's after w2.
@@ -15,13 +15,10 @@ const TEMPLATE: &str = "{% for message in messages %}{{ 'w1' if message.role == 
                         {{ message.content }} {% endfor %}{% if add_generation_prompt %}w2{% endif %}";
 
 fn toy() -> Toy {
-    let toy = Toy::with(|manifest| {
-        manifest.text = Some(TextFiles {
-            tokenizer: "tokenizer.json".to_string(),
-            tokenizer_config: None,
-            chat_template: Some("chat_template.jinja".to_string()),
-        });
-    });
+    toy_with(TEMPLATE)
+}
+
+fn toy_with(template: &str) -> Toy {
     let words: Vec<String> = (0..VOCAB).map(|id| format!(r#""w{id}": {id}"#)).collect();
     let tokenizer = format!(
         r#"{{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
@@ -29,9 +26,23 @@ fn toy() -> Toy {
             "model": {{"type": "WordLevel", "unk_token": "w0", "vocab": {{ {} }}}}}}"#,
         words.join(",")
     );
-    std::fs::write(toy.file("tokenizer.json"), tokenizer).unwrap();
-    std::fs::write(toy.file("chat_template.jinja"), TEMPLATE).unwrap();
+    let mut toy = Toy::new();
+    set_text(&mut toy, &tokenizer, template);
     toy
+}
+
+/// Gives a toy these text files, and their checksums.
+fn set_text(toy: &mut Toy, tokenizer: &str, template: &str) {
+    let write = |name: &str, text: &str| {
+        std::fs::write(toy.file(name), text).unwrap();
+        TextFile::of(name, text.as_bytes())
+    };
+    toy.manifest.text = Some(TextFiles {
+        tokenizer: write("tokenizer.json", tokenizer),
+        tokenizer_config: None,
+        chat_template: Some(write("chat_template.jinja", template)),
+    });
+    toy.save();
 }
 
 /// A toy that says what it is told to, token by token in each answer, with a tokenizer that has harmony's marks.
@@ -84,7 +95,6 @@ impl Scripted {
         toy.set_kernel("pick", &kernel.replace("output[step[3] % 8u] = best;", &next));
         // What ends generation stands in generation_config.json: not the end of every message.
         toy.manifest.model.eos_token_ids = vec![6, 7];
-        toy.save();
         let words = (0..).zip(HARMONY_WORDS);
         let vocab: serde_json::Map<String, serde_json::Value> =
             words.clone().map(|(id, word)| (word.to_string(), json!(id))).collect();
@@ -98,8 +108,7 @@ impl Scripted {
         let tokenizer = json!({"version": "1.0", "added_tokens": marks, "normalizer": null,
             "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null, "truncation": null,
             "padding": null, "model": {"type": "WordLevel", "unk_token": "w0", "vocab": vocab}});
-        std::fs::write(toy.file("tokenizer.json"), tokenizer.to_string()).unwrap();
-        std::fs::write(toy.file("chat_template.jinja"), HARMONY_TEMPLATE).unwrap();
+        set_text(&mut toy, &tokenizer.to_string(), HARMONY_TEMPLATE);
         Self { toy }
     }
 
@@ -204,12 +213,7 @@ fn a_line_that_is_no_message_is_told_and_the_chat_goes_on() {
 
 #[test]
 fn a_template_that_cannot_be_used_is_an_error() {
-    let toy = toy();
-    std::fs::write(
-        toy.file("chat_template.jinja"),
-        "{% for message in messages %}w1{% endfo %}",
-    )
-    .unwrap();
+    let toy = toy_with("{% for message in messages %}w1{% endfo %}");
     for (command, arguments) in [("generate", &["--prompt", "w4"][..]), ("chat", &[])] {
         let output = run_model(&toy, command, arguments, "w4\n");
         let errors = String::from_utf8(output.stderr).unwrap();
@@ -225,8 +229,7 @@ fn a_template_that_cannot_be_used_is_an_error() {
 
 #[test]
 fn templates_see_the_date_in_local_time() {
-    let toy = toy();
-    std::fs::write(toy.file("chat_template.jinja"), "w{{ strftime_now('%H') | int % 16 }}").unwrap();
+    let toy = toy_with("w{{ strftime_now('%H') | int % 16 }}");
     let hour = || {
         let since_1970 = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

@@ -5,7 +5,7 @@ mod directory;
 mod memory;
 mod source;
 
-use kiln_bundle::{Digest, MANIFEST_FILE, Manifest};
+use kiln_bundle::{Digest, MANIFEST_FILE, Manifest, sha256_hex};
 
 use crate::Error;
 #[cfg(not(target_arch = "wasm32"))]
@@ -37,7 +37,9 @@ impl<S: BundleSource> Bundle<S> {
         let manifest = Manifest::from_json(&text, MANIFEST_FILE)?;
         let shards = manifest.shards.iter().map(|shard| &shard.file);
         let kernels = manifest.variants.iter().flat_map(|variant| &variant.kernels);
-        for file in shards.chain(kernels.map(|kernel| &kernel.file)) {
+        let texts = manifest.text.iter().flat_map(|text| text.iter());
+        let files = shards.chain(kernels.map(|kernel| &kernel.file));
+        for file in files.chain(texts.map(|text| &text.file)) {
             check_path(file)?;
         }
         crate::model::check_manifest(&manifest)?;
@@ -61,17 +63,41 @@ impl<S: BundleSource> Bundle<S> {
         &self.source
     }
 
-    /// A whole file, e.g. the tokenizer.
+    /// A file of text, compared with its checksum: a tokenizer, a template, a kernel.
+    ///
+    /// # Errors
+    /// As for [`file`](Self::file), and a file that is not what the compiler wrote.
+    pub async fn text(&self, file: &str, sha256: &str) -> Result<String, Error> {
+        checked_text(file, self.file(file).await?, sha256)
+    }
+
+    /// The text of a kernel, compared with its checksum.
+    pub(crate) async fn kernel(&self, file: &str, sha256: &str) -> Result<String, Error> {
+        checked_text(file, read_all(&self.source, file, MAX_KERNEL_BYTES).await?, sha256)
+    }
+
+    /// A whole file, as it is.
     ///
     /// # Errors
     /// A path that leaves the bundle, or an unreadable file.
     pub async fn file(&self, file: &str) -> Result<Vec<u8>, Error> {
         read_all(&self.source, file, MAX_TEXT_BYTES).await
     }
+}
 
-    pub(crate) async fn kernel(&self, file: &str) -> Result<Vec<u8>, Error> {
-        read_all(&self.source, file, MAX_KERNEL_BYTES).await
+fn checked_text(file: &str, bytes: Vec<u8>, sha256: &str) -> Result<String, Error> {
+    let found = sha256_hex(&bytes);
+    if found != sha256 {
+        return Err(Error::Checksum {
+            file: file.to_string(),
+            expected: sha256.to_string(),
+            found,
+        });
     }
+    String::from_utf8(bytes).map_err(|_| Error::Read {
+        file: file.to_string(),
+        cause: std::io::Error::other("it is not UTF-8"),
+    })
 }
 
 async fn read_all(source: &impl BundleSource, file: &str, most: u64) -> Result<Vec<u8>, Error> {

@@ -13,7 +13,7 @@ pub(super) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    done
+  0    done, or whoever read standard output has seen enough
   1    an error, told on standard error; for verify: a variant is out of tolerance
   2    wrong use of the command line
   130  interrupted with Ctrl-C";

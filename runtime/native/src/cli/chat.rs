@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::answer::{Answer, Display, answer};
 use super::args::ChatArgs;
-use super::{open, session_file};
+use super::{open, session_file, tell};
 use crate::text::{ChannelKind, ChannelStream, Message, TextModel};
 use crate::{CancelToken, Error, SavedSession, Session, StopReason};
 
@@ -21,7 +21,7 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     let mut input = Input::new()?;
     if input.is_terminal() {
         let name = &model.manifest().model.name;
-        eprintln!("{name} on {}. {COMMANDS}.", model.device().name());
+        tell(format_args!("{name} on {}. {COMMANDS}.", model.device().name()));
     }
     let mut session = Session::new(model, args.sampling.context).await?;
     session.set_cancel_token(cancel.clone());
@@ -35,7 +35,7 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
             Line::Empty => Ok(()),
             Line::Exit => break,
             Line::Help => {
-                eprintln!("{COMMANDS}");
+                tell(format_args!("{COMMANDS}"));
                 Ok(())
             }
             Line::Reset => {
@@ -107,7 +107,7 @@ fn report(error: anyhow::Error, json: bool) -> anyhow::Result<()> {
             None => return Err(error),
         },
     };
-    eprintln!("{message}");
+    tell(format_args!("{message}"));
     if json {
         writeln!(std::io::stdout(), "{}", json!({ "error": message }))?;
     }
@@ -142,7 +142,10 @@ impl<'a> Chat<'a> {
             );
         }
         session.restore(saved).await?;
-        eprintln!("(going on after {} messages; /reset starts anew)", messages.len());
+        tell(format_args!(
+            "(going on after {} messages; /reset starts anew)",
+            messages.len()
+        ));
         self.messages = messages;
         Ok(())
     }
@@ -185,7 +188,7 @@ impl<'a> Chat<'a> {
             writeln!(std::io::stdout())?;
         }
         if answer.report.stop == StopReason::ContextFull {
-            eprintln!("(the context is full; /reset starts a new conversation)");
+            tell("(the context is full; /reset starts a new conversation)");
         }
         Ok(answer.transcript.message())
     }
@@ -232,7 +235,7 @@ impl Input {
                         editor.add_history_entry(&line)?;
                         return Ok(Some(line.into_bytes()));
                     }
-                    Err(ReadlineError::Interrupted) => eprintln!("(/exit or Ctrl-D leaves)"),
+                    Err(ReadlineError::Interrupted) => tell("(/exit or Ctrl-D leaves)"),
                     Err(ReadlineError::Eof) => return Ok(None),
                     Err(error) => return Err(error.into()),
                 }

@@ -79,11 +79,29 @@ pub(super) fn float_repr(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "inf" } else { "-inf" }.to_string();
     }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    match exponent.parse::<i32>().unwrap_or(0) {
-        exponent if (-4..16).contains(&exponent) => format!("{value:?}"),
-        exponent => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
+    // The standard library takes another of two digits that are as near.
+    let shortest = serde_json::json!(value.abs()).to_string();
+    let (mantissa, power) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let leading = digits.len() - digits.trim_start_matches('0').len();
+    let digits = digits.trim_matches('0');
+    let exponent = power.parse::<i32>().unwrap_or(0) + whole.len() as i32 - 1 - leading as i32;
+    let sign = if value.is_sign_negative() { "-" } else { "" };
+    match exponent {
+        _ if digits.is_empty() => format!("{sign}0.0"),
+        -4..0 => format!("{sign}0.{}{digits}", "0".repeat((-exponent - 1) as usize)),
+        0..16 => {
+            let point = exponent as usize + 1;
+            let padded = format!("{digits:0<width$}", width = point + 1);
+            format!("{sign}{}.{}", &padded[..point], &padded[point..])
+        }
+        _ => {
+            let (first, rest) = digits.split_at(1);
+            let point = if rest.is_empty() { "" } else { "." };
+            let mark = if exponent < 0 { '-' } else { '+' };
+            format!("{sign}{first}{point}{rest}e{mark}{:02}", exponent.abs())
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt::Write;
 /// Rewrites, as Jinja2 does, every end of a line to `\n`. Within tags:
 /// - `{% generation %}`, which marks the assistant's words for training: it renders its body, so a block with
 ///   variables of its own stands for it;
-/// - in strings, what Python escapes with a backslash and minijinja does not.
+/// - in strings, what Python escapes with a backslash and minijinja does not;
+/// - floats, as what a filter gives: minijinja computes with constants before its operators are replaced.
 pub(super) fn for_minijinja(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
@@ -76,6 +77,10 @@ fn copy_to_end_of_tag<'a>(tag: &'a str, out: &mut String) -> &'a str {
                 rest = copy_string(rest, out);
                 continue;
             }
+            '0'..='9' if !out.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.') => {
+                rest = copy_number(rest, out);
+                continue;
+            }
             '{' => open_braces += 1,
             '}' if open_braces > 0 => open_braces -= 1,
             '%' | '}' if rest[1..].starts_with('}') => return rest,
@@ -83,6 +88,34 @@ fn copy_to_end_of_tag<'a>(tag: &'a str, out: &mut String) -> &'a str {
         }
         out.push(c);
         rest = &rest[c.len_utf8()..];
+    }
+    rest
+}
+
+/// Copies a number and gives what follows.
+fn copy_number<'a>(text: &'a str, out: &mut String) -> &'a str {
+    let digits = |text: &str| {
+        text.find(|c: char| !c.is_ascii_digit() && c != '_')
+            .unwrap_or(text.len())
+    };
+    let whole = digits(text);
+    let mut length = whole;
+    if let Some(fraction) = text[length..].strip_prefix('.')
+        && fraction.starts_with(|c: char| c.is_ascii_digit())
+    {
+        length += 1 + digits(fraction);
+    }
+    if let Some(exponent) = text[length..].strip_prefix(['e', 'E']) {
+        let sign = usize::from(exponent.starts_with(['+', '-']));
+        if exponent[sign..].starts_with(|c: char| c.is_ascii_digit()) {
+            length += 1 + sign + digits(&exponent[sign..]);
+        }
+    }
+    let (number, rest) = text.split_at(length);
+    if length > whole {
+        let _ = write!(out, "({number}|float)");
+    } else {
+        out.push_str(number);
     }
     rest
 }
