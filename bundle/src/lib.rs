@@ -4,15 +4,21 @@
 //! where the checkpoint had them, tokenizer files. `docs/bundle-format.md` specifies it in prose.
 //! Everything here is plain data: nothing in it knows about architectures.
 
+mod digest;
 mod error;
 mod json;
 mod manifest;
 mod read;
 mod step;
+#[cfg(not(target_arch = "wasm32"))]
+mod trust_store;
 
+pub use digest::{Digest, NotADigest};
 pub use error::BundleError;
 pub use manifest::*;
 pub use step::{NOT_FINITE, RULED_OUT, RuleWord, StepWord};
+#[cfg(not(target_arch = "wasm32"))]
+pub use trust_store::TrustStore;
 
 /// The version this crate reads and writes. A manifest with another one is refused.
 pub const FORMAT_VERSION: u32 = 3;

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{BundleError, FORMAT_VERSION};
+use crate::{BundleError, Digest, FORMAT_VERSION};
 
 /// All that the runtime needs to know of a compiled model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -382,6 +382,11 @@ impl Manifest {
         let mut text = serde_json::to_string(self).expect("a manifest is plain data");
         text.push('\n');
         text
+    }
+
+    /// Of the canonical text, which is what the compiler writes.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.to_json().as_bytes())
     }
 
     fn check(&self) -> Result<(), String> {

@@ -9,7 +9,8 @@ use kiln_compiler::compile::{CompileOptions, compile};
 use kiln_compiler::progress::Silent;
 use kiln_require::{Requirement, skip};
 use kiln_runtime::{
-    Bundle, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Session, block_on,
+    Bundle, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Session, Trust,
+    block_on,
 };
 use tempfile::TempDir;
 
@@ -58,9 +59,12 @@ pub fn load(bundle: &Path, variant: &str) -> Option<Arc<Model>> {
             }
             Err(error) => panic!("variant {variant}: {error}"),
         };
-        let model = Model::load(device, &bundle, LoadOptions::default())
-            .await
-            .expect("a model");
+        // Compiled by this process: it runs as it would for the user who compiled it.
+        let options = LoadOptions {
+            trust: Trust::digest(bundle.digest()),
+            ..LoadOptions::default()
+        };
+        let model = Model::load(device, &bundle, options).await.expect("a model");
         Some(Arc::new(model))
     })
 }

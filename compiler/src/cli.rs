@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use kiln_bundle::{Manifest, Programs};
+use kiln_bundle::{Manifest, Programs, TrustStore};
 
 use crate::architectures::Registry;
 use crate::compile::{CompileError, CompileOptions, CompileReport, compile};
@@ -103,6 +103,7 @@ pub fn run(registry: &Registry) -> ExitCode {
                 }
             }
             text += &summary(&report, &options);
+            remember(&report.manifest);
             print(&text)
         }
         Err(error) => {
@@ -113,6 +114,26 @@ pub fn run(registry: &Registry) -> ExitCode {
                 _ => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+/// Notes that the bundle was compiled here: `run-model` runs its kernels without bounds checks then. The bundle is good
+/// without it, too.
+fn remember(manifest: &Manifest) {
+    let digest = manifest.digest();
+    let added = match TrustStore::of_user() {
+        Some(store) => store
+            .add(digest)
+            .map_err(|error| format!("{}: {error}", store.file().display())),
+        None => Err("there is no folder for the user's state".to_string()),
+    };
+    if let Err(problem) = added {
+        // If somebody reads it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: cannot note that the bundle was compiled here ({problem}); run-model will run its kernels with \
+             bounds checks unless it is given --trust {digest}"
+        );
     }
 }
 

@@ -82,6 +82,7 @@ pub const MANIFEST_SHA256: &str = {digest:?};
         model.eos_token_ids,
         model.bos_token_id,
     );
+    text += &trust(&digest);
     text += &variants(manifest);
     text += &match embedding {
         Embedding::Inside => inside(name, folder)?,
@@ -97,6 +98,22 @@ pub async fn open() -> Result<::kiln_runtime::Bundle<Source>, ::kiln_runtime::Er
 }
 ";
     Ok(text)
+}
+
+/// What makes the program trust the bundle that its build made, and no other.
+fn trust(digest: &str) -> String {
+    let bytes: Vec<String> = (digest.as_bytes().chunks(2))
+        .map(|digits| format!("0x{}", String::from_utf8_lossy(digits)))
+        .collect();
+    format!(
+        "
+/// For `LoadOptions`: the kernels of this bundle, which the build has made, run without bounds checks.
+pub fn trust() -> ::kiln_runtime::Trust {{
+    ::kiln_runtime::Trust::digest(::kiln_runtime::Digest::from_bytes([{}]))
+}}
+",
+        bytes.join(", ")
+    )
 }
 
 /// The variants that there are, so that another one does not compile.

@@ -16,7 +16,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn run() -> Result<(), Box<dyn Error>> {
     let bundle = model::open().await?;
     let device = Device::open(bundle.manifest(), &DeviceOptions::default()).await?;
-    let loaded = Model::load(device, &bundle, LoadOptions::default()).await?;
+    let options = LoadOptions {
+        trust: model::trust(),
+        ..LoadOptions::default()
+    };
+    let loaded = Model::load(device, &bundle, options).await?;
     let mut chat = Chat {
         text: text()?,
         session: Session::new(loaded.into(), None).await?,

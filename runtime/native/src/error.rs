@@ -4,19 +4,16 @@ use thiserror::Error as ThisError;
 use crate::device::Missing;
 use crate::session::SavedSessionError;
 
-/// All that can go wrong between a bundle and its tokens. Each message names the way out.
+/// All that can go wrong between a bundle and its tokens. Each message names the way out, and is the whole story: what a
+/// field `cause` says is part of it, so `source()` does not give that again.
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum Error {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// A file of the bundle could not be read.
-    #[error("{file}: {source}; is this a complete bundle made by compile-model?")]
-    Read {
-        file: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("{file}: {cause}; is this a complete bundle made by compile-model?")]
+    Read { file: String, cause: std::io::Error },
     /// The manifest names a file outside the bundle's folder.
     #[error("{path:?} in the manifest leaves the bundle's folder; do not trust this bundle")]
     UnsafePath { path: String },
@@ -52,11 +49,10 @@ pub enum Error {
         missing: Vec<(String, Vec<Missing>)>,
     },
     /// The adapter refused to open.
-    #[error("{adapter} does not open: {source}")]
+    #[error("{adapter} does not open: {cause}")]
     Open {
         adapter: String,
-        #[source]
-        source: wgpu::RequestDeviceError,
+        cause: wgpu::RequestDeviceError,
     },
     /// The device's compiler refused a kernel.
     #[error(
@@ -109,11 +105,17 @@ pub enum Error {
     /// The settings rule out every token of the vocabulary.
     #[error("all tokens are ruled out, so there is none to go on with; loosen the rules about tokens")]
     AllTokensRuledOut,
+    /// A step of no tokens was asked for.
+    #[error("there is no token to run; give at least one")]
+    NoTokens,
     /// A position beyond the session's.
     #[error("cannot rewind to {position}: the session is at {current}")]
     Rewind { position: u32, current: u32 },
     #[error(transparent)]
     SavedSession(#[from] SavedSessionError),
+    #[cfg(feature = "text")]
+    #[error(transparent)]
+    Text(#[from] crate::text::TextError),
     /// Canceled by its [`crate::CancelToken`].
     #[error("canceled")]
     Canceled,
@@ -164,4 +166,157 @@ pub(crate) fn inconsistent(what: impl Into<String>) -> Error {
         file: kiln_bundle::MANIFEST_FILE.to_string(),
         what: what.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    fn io() -> io::Error {
+        io::Error::other("the cause")
+    }
+
+    /// One of each variant. The match only makes the compiler ask for new ones.
+    fn all() -> Vec<Error> {
+        let text = String::new;
+        let bundle = BundleError::Syntax {
+            file: text(),
+            what: text(),
+        };
+        let saved = SavedSessionError::Read {
+            file: text(),
+            cause: io(),
+        };
+        let written = SavedSessionError::Write {
+            file: text(),
+            cause: io(),
+        };
+        let all = vec![
+            Error::Bundle(bundle),
+            Error::Read {
+                file: text(),
+                cause: io(),
+            },
+            Error::UnsafePath { path: text() },
+            Error::FileSize {
+                file: text(),
+                expected: 0,
+                found: 0,
+            },
+            Error::Checksum {
+                file: text(),
+                expected: text(),
+                found: text(),
+            },
+            Error::NoWeights { model: text() },
+            Error::NoAdapter {
+                wanted: None,
+                available: Vec::new(),
+            },
+            Error::UnknownVariant {
+                name: text(),
+                available: Vec::new(),
+            },
+            Error::Unsupported {
+                adapter: text(),
+                missing: Vec::new(),
+            },
+            Error::Kernel {
+                file: text(),
+                kernel: text(),
+                message: text(),
+            },
+            Error::OutOfMemory { what: text(), bytes: 0 },
+            Error::ContextLength { asked: 0, max: 0 },
+            Error::StateTooLarge {
+                asked: 0,
+                bytes: 0,
+                limit: 0,
+                longest: 0,
+            },
+            Error::ContextOverflow {
+                position: 0,
+                tokens: 0,
+                context: 0,
+            },
+            Error::TokenOutOfRange { id: 0, vocab: 0 },
+            Error::NothingFed,
+            Error::NoTokens,
+            Error::Sampling {
+                name: "temperature",
+                expected: "0 or more",
+            },
+            Error::TooManyRules { bytes: 0, most: 0 },
+            Error::LogitsNotFinite {
+                variant: text(),
+                instead: None,
+            },
+            Error::AllTokensRuledOut,
+            Error::Rewind {
+                position: 0,
+                current: 0,
+            },
+            Error::SavedSession(saved),
+            Error::SavedSession(written),
+            #[cfg(feature = "text")]
+            Error::Text(crate::text::TextError::NoChatTemplate),
+            Error::Canceled,
+            Error::DeviceLost { reason: text() },
+            Error::Device { message: text() },
+            Error::NoTimestamps { adapter: text() },
+        ];
+        for error in &all {
+            match error {
+                Error::Bundle(_)
+                | Error::Read { .. }
+                | Error::UnsafePath { .. }
+                | Error::FileSize { .. }
+                | Error::Checksum { .. }
+                | Error::NoWeights { .. }
+                | Error::NoAdapter { .. }
+                | Error::UnknownVariant { .. }
+                | Error::Unsupported { .. }
+                | Error::Kernel { .. }
+                | Error::OutOfMemory { .. }
+                | Error::ContextLength { .. }
+                | Error::StateTooLarge { .. }
+                | Error::ContextOverflow { .. }
+                | Error::TokenOutOfRange { .. }
+                | Error::NothingFed
+                | Error::NoTokens
+                | Error::Sampling { .. }
+                | Error::TooManyRules { .. }
+                | Error::LogitsNotFinite { .. }
+                | Error::AllTokensRuledOut
+                | Error::Rewind { .. }
+                | Error::SavedSession(_)
+                | Error::Canceled
+                | Error::DeviceLost { .. }
+                | Error::Device { .. }
+                | Error::NoTimestamps { .. } => {}
+                #[cfg(feature = "text")]
+                Error::Text(_) => {}
+                // wgpu lets nobody make one.
+                Error::Open { .. } => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        for error in all() {
+            let text = error.to_string();
+            let mut cause = error.source();
+            while let Some(told) = cause {
+                assert!(!text.contains(&told.to_string()), "{text}, and again: {told}");
+                cause = told.source();
+            }
+        }
+        let read = &all()[1];
+        assert!(read.to_string().contains("the cause"), "{read}");
+    }
 }

@@ -13,6 +13,7 @@
 /// The module has
 ///
 /// - `open()`, a [`Bundle`](crate::Bundle) of the files in the program (or, with `.beside()`, beside it);
+/// - `trust()`, the [`Trust`](crate::Trust) for `LoadOptions` with which its kernels run without bounds checks;
 /// - `Variant`, an enum of the variants that there are;
 /// - what the manifest says of the model, as constants: `NAME`, `ARCHITECTURE`, `QUANTIZATION`, `PARAMETERS`, `LAYERS`,
 ///   `HIDDEN_SIZE`, `VOCAB_SIZE`, `MAX_CONTEXT`, `DEFAULT_CONTEXT`, `CHUNK`, `EOS_TOKEN_IDS`, `BOS_TOKEN_ID`,

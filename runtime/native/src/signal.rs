@@ -1,6 +1,6 @@
 //! A value that a callback delivers once and a future waits for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 struct Slot<T> {
@@ -26,7 +26,7 @@ impl<T> Signal<T> {
     }
 
     pub(crate) fn set(&self, value: T) {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slot();
         slot.value = Some(value);
         if let Some(waker) = slot.waker.take() {
             drop(slot);
@@ -34,10 +34,15 @@ impl<T> Signal<T> {
         }
     }
 
+    /// Takes the value if it is there.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.slot().value.take()
+    }
+
     /// Waits for the value and takes it.
     pub(crate) async fn wait(&self) -> T {
         std::future::poll_fn(|context| {
-            let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = self.slot();
             match slot.value.take() {
                 Some(value) => Poll::Ready(value),
                 None => {
@@ -47,5 +52,9 @@ impl<T> Signal<T> {
             }
         })
         .await
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::{Toy, variant};
+use common::{Toy, reference, variant};
 use kiln_bundle::{
-    BufferKind, BundleError, FORMAT_VERSION, Feature, Grid, MANIFEST_FILE, Manifest, TextFile, TextFiles,
+    BufferKind, BundleError, FORMAT_VERSION, Feature, Grid, MANIFEST_FILE, Manifest, TextFile, TextFiles, TrustStore,
 };
-use kiln_runtime::{CancelToken, DeviceOptions, Error, LoadOptions, Missing, Model, Session, block_on};
+use kiln_runtime::{
+    CancelToken, DeviceOptions, Error, KernelChecks, LoadOptions, Missing, Model, Session, Trust, block_on,
+};
 
 fn refused(toy: &Toy) -> Error {
     match toy.load() {
@@ -131,6 +133,115 @@ fn a_kernel_whose_bindings_are_not_as_listed() {
     );
 }
 
+/// Loads the toy's files with these checks, feeds, and gives the logits of all rows.
+fn logits_of(toy: &Toy, trust: Trust, ids: &[u32]) -> Vec<f32> {
+    let options = LoadOptions {
+        trust,
+        ..LoadOptions::default()
+    };
+    let model = toy.load_with(&DeviceOptions::default(), options).unwrap();
+    let mut session = block_on(Session::new(model.into(), None)).unwrap();
+    block_on(session.feed(ids)).unwrap();
+    let rows = session.rows().unwrap();
+    block_on(session.logits_of_rows(rows)).unwrap()
+}
+
+#[test]
+fn an_untrusted_kernel_sees_and_changes_only_the_bytes_bound_to_it() {
+    let ids = [2, 7, 1, 8];
+    let expected: Vec<f32> = (1..=ids.len()).flat_map(|n| reference::logits(&ids[..n])).collect();
+    // `emit` copies the hidden state of each row; it is given those of the first row only. The others lie right behind.
+    let narrow = Toy::with(|manifest| manifest.variants[0].programs.prefill[2].bindings[0].bytes = Some(8));
+    let seen = logits_of(&narrow, Trust::nothing(), &ids);
+    let row = |logits: &[f32], row: usize| logits[row * 17..(row + 1) * 17].to_vec();
+    assert_eq!(row(&seen, 0), row(&expected, 0));
+    for hidden in 1..4 {
+        assert_ne!(
+            row(&seen, hidden),
+            row(&expected, hidden),
+            "row {hidden} was read beyond the binding"
+        );
+    }
+    // The same with its output: what lies behind stays as it was, zero.
+    let narrow = Toy::with(|manifest| manifest.variants[0].programs.prefill[2].bindings[1].bytes = Some(8));
+    let changed = logits_of(&narrow, Trust::nothing(), &ids);
+    let untouched = reference::table().iter().map(|place| -place).collect::<Vec<f32>>();
+    for hidden in 2..4 {
+        assert_eq!(
+            row(&changed, hidden),
+            untouched,
+            "row {hidden} was written beyond the binding"
+        );
+    }
+}
+
+#[test]
+fn the_default_trusts_no_bundle_for_its_own_checksums() {
+    let toy = Toy::new();
+    let model = toy.load().unwrap();
+    assert_eq!(*model.kernel_checks(), KernelChecks::Foreign);
+    let digest = toy.open().unwrap().digest();
+    assert_eq!(digest, toy.manifest.digest());
+    let options = LoadOptions {
+        trust: Trust::digest(digest),
+        ..LoadOptions::default()
+    };
+    let model = toy.load_with(&DeviceOptions::default(), options).unwrap();
+    assert_eq!(*model.kernel_checks(), KernelChecks::Vouched);
+}
+
+#[test]
+fn a_trusted_digest_covers_every_kernel() {
+    let mut toy = Toy::new();
+    let store = tempfile::tempdir().unwrap();
+    let store = TrustStore::at(store.path().join("trusted"));
+    store.add(toy.manifest.digest()).unwrap();
+    let load = |toy: &Toy| {
+        let options = LoadOptions {
+            trust: Trust::store(store.clone()),
+            ..LoadOptions::default()
+        };
+        toy.load_with(&DeviceOptions::default(), options)
+    };
+    assert_eq!(*load(&toy).unwrap().kernel_checks(), KernelChecks::CompiledHere);
+    // Changed with its checksum, as whoever writes a bundle can: that is another bundle.
+    let text = std::fs::read_to_string(toy.file("kernels/mix.wgsl")).unwrap();
+    toy.set_kernel("mix", &text.replace("fn mix(", "fn  mix("));
+    toy.save();
+    assert_eq!(*load(&toy).unwrap().kernel_checks(), KernelChecks::Foreign);
+    // Changed alone: nothing runs.
+    std::fs::write(toy.file("kernels/mix.wgsl"), text + "// changed").unwrap();
+    assert!(matches!(load(&toy).err(), Some(Error::Checksum { .. })));
+}
+
+#[test]
+fn text_that_exhausts_a_compiler_is_an_error() {
+    let depth = 20_000;
+    let body = |body: String| format!("@compute @workgroup_size(1)\nfn mix() {{ {body} }}");
+    let texts = [
+        body(format!("let x = {}1{};", "(".repeat(depth), ")".repeat(depth))),
+        body(format!("let x = {}1;", "-".repeat(depth))),
+        body("{".repeat(depth) + &"}".repeat(depth)),
+        body("if true {".repeat(depth) + &"}".repeat(depth)),
+        format!("alias A = {}u32{};", "array<".repeat(depth), ", 2>".repeat(depth)),
+    ];
+    for text in texts {
+        let mut toy = Toy::new();
+        toy.set_kernel("mix", &text);
+        toy.save();
+        let error = refused(&toy);
+        assert!(
+            matches!(&error, Error::Kernel { kernel, .. } if kernel == "mix"),
+            "{error}"
+        );
+    }
+    let mut toy = Toy::new();
+    toy.set_kernel("mix", &" ".repeat((1 << 20) + 1));
+    toy.save();
+    let error = refused(&toy).to_string();
+    assert!(error.contains("at most 1048576"), "{error}");
+}
+
 #[test]
 fn paths_do_not_leave_the_bundle() {
     for path in ["../weights.safetensors", "/etc/passwd", "a/../../b"] {
@@ -154,6 +265,14 @@ fn manifests_that_contradict_themselves() {
     assert_inconsistent(changed(|m| m.weights[0].bytes = u64::MAX), "table");
     assert_inconsistent(changed(|m| m.weights[0].offset += 2), "table");
     assert_inconsistent(changed(|m| m.model.chunk = 0), "chunk");
+    assert_inconsistent(changed(|m| m.model.chunk = u32::MAX), "chunk");
+    let overflowing = |m: &mut Manifest| (m.model.chunk, m.model.hidden_size) = (1 << 16, u32::MAX);
+    assert_inconsistent(changed(overflowing), "hidden");
+    let endless = |m: &mut Manifest| {
+        let step = m.variants[0].programs.decode[0].clone();
+        m.variants[0].programs.decode = vec![step; (1 << 16) + 1];
+    };
+    assert_inconsistent(changed(endless), "65537 entries");
     assert_inconsistent(changed(|m| m.variants.clear()), "variants");
     assert_inconsistent(changed(|m| m.variants[0].programs.decode[0].kernel = 9), "kernel");
     assert_inconsistent(

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{Toy, VOCAB, reference};
+use kiln_bundle::TrustStore;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -149,6 +150,7 @@ fn inspect_and_devices_tell() {
         "decode: 3 dispatches, 3.0 a layer",
         "remember",
         "1 × 4 bytes a position (cache)",
+        "kernels run ",
         "1 × ring of 8 positions of 4 bytes, the last 3 needed (ring)",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
@@ -212,6 +214,50 @@ fn bench_measures() {
     }
     let arguments = ["bench", bundle(&toy), "--prefill", "100"];
     assert!(stderr(1, &arguments).contains("between 1 and the model's 40"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_foreign_bundle_runs_checked_unless_its_digest_is_trusted() {
+    let toy = Toy::new();
+    let digest = toy.manifest.digest().to_string();
+    let state = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_run-model"))
+            .args(["generate", bundle(&toy), "--ids", "3,1", "--max-tokens", "1", "--json"])
+            .args(more)
+            .env("XDG_STATE_HOME", state.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let kernels = json["kernels"].as_str().unwrap().to_string();
+        // Drivers may say something of their own.
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let notes: Vec<&str> = errors.lines().filter(|line| line.contains("kernels")).collect();
+        (kernels, notes.join("\n"))
+    };
+    let (kernels, note) = run(&[]);
+    assert!(kernels.starts_with("checked: the bundle was not compiled"), "{kernels}");
+    assert_eq!(note.lines().count(), 1, "{note}");
+    assert!(note.contains(&format!("--trust {digest}")), "{note}");
+
+    let (kernels, note) = run(&["--trust", &digest]);
+    assert!(kernels.starts_with("unchecked: the bundle's digest"), "{kernels}");
+    assert_eq!(note, "");
+    let other = "0".repeat(64);
+    assert!(run(&["--trust", &other]).0.starts_with("checked"));
+
+    TrustStore::at(state.path().join("kiln").join("trusted"))
+        .add(toy.manifest.digest())
+        .unwrap();
+    let (kernels, note) = run(&[]);
+    assert!(kernels.starts_with("unchecked: the bundle was compiled"), "{kernels}");
+    assert_eq!(note, "");
+    let (kernels, note) = run(&["--checked"]);
+    assert!(kernels.starts_with("checked"), "{kernels}");
+    assert_eq!(note, "");
+    stderr(2, &["generate", bundle(&toy), "--ids", "1", "--trust", "abc"]);
 }
 
 #[test]

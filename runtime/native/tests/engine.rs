@@ -231,24 +231,45 @@ fn canceling_stops_and_the_session_stays_usable() {
     let ids = block_on(async {
         let mut generation = session.generate(options(30)).unwrap();
         let mut ids = Vec::new();
-        while let Some(id) = generation.next().await.unwrap() {
-            ids.push(id);
-            if ids.len() == 3 {
-                cancel.cancel();
-            }
+        while ids.len() < 3 {
+            ids.extend(generation.next().await.unwrap());
         }
+        cancel.cancel();
+        assert!(matches!(generation.next().await, Err(Error::Canceled)));
         assert_eq!(generation.report().stop, StopReason::Canceled);
+        assert!(matches!(generation.next().await, Ok(None)), "once");
         ids
     });
     assert_eq!(ids, reference::generate(&prompt(5), 3));
+    // A cancel between two operations ends the next one, and that one only.
+    cancel.cancel();
+    let position = session.position();
     assert!(matches!(block_on(session.feed(&[1])), Err(Error::Canceled)));
-    cancel.clear();
+    assert_eq!(session.position(), position, "nothing was fed");
     let conversation = [prompt(5), ids, vec![1]].concat();
     block_on(session.feed_only_new(&conversation)).unwrap();
+    cancel.cancel();
+    cancel.clear();
     assert_eq!(
         generate(&mut session, options(4)).0,
         reference::generate(&conversation, 4)
     );
+    cancel.cancel();
+    assert!(matches!(block_on(session.synchronize()), Err(Error::Canceled)));
+    block_on(session.synchronize()).unwrap();
+}
+
+#[test]
+fn one_token_cancels_every_session_that_obeys_it_once() {
+    let toy = Toy::new();
+    let mut one = toy.session(MAX_CONTEXT);
+    let mut two = block_on(Session::new(one.model().clone(), Some(20))).unwrap();
+    two.set_cancel_token(one.cancel_token());
+    one.cancel_token().cancel();
+    for session in [&mut one, &mut two] {
+        assert!(matches!(block_on(session.feed(&[1])), Err(Error::Canceled)));
+        feed(session, &[1]);
+    }
 }
 
 #[test]
@@ -461,6 +482,9 @@ fn kernels_are_timed_where_the_device_can() {
     let timestamps = model.device().has_timestamps();
     let mut session = block_on(Session::new(model.into(), None)).unwrap();
     feed(&mut session, &prompt(3));
+    if timestamps {
+        assert!(matches!(block_on(session.profile(&[])), Err(Error::NoTokens)));
+    }
     match block_on(session.profile(&[1, 2])) {
         Ok(times) => {
             let mut counts: Vec<_> = times.iter().map(|t| (t.kernel.as_str(), t.dispatches)).collect();

@@ -5,7 +5,7 @@ mod common;
 use common::{Toy, reference, variant};
 use kiln_bundle::Feature;
 use kiln_require::{Requirement, skip};
-use kiln_runtime::{DeviceOptions, Error, GenerateOptions, LoadOptions, Session, block_on};
+use kiln_runtime::{DeviceOptions, Error, GenerateOptions, LoadOptions, Session, Trust, block_on};
 
 /// `emit` through 16-bit floats (exact for the toy's small integers) and a subgroup operation.
 const EMIT: &str = "enable f16;
@@ -76,7 +76,7 @@ fn a_kernel_may_not_use_a_feature_that_its_variant_does_not_list() {
 #[test]
 fn bounds_checks_change_nothing_in_correct_kernels_and_tame_wrong_ones() {
     let checked = || LoadOptions {
-        checked_shaders: true,
+        trust: Trust::nothing(),
         ..LoadOptions::default()
     };
     let mut toy = Toy::new();

@@ -5,7 +5,7 @@ mod common;
 use std::cell::RefCell;
 
 use common::{MAX_CONTEXT, Toy, VOCAB, reference};
-use kiln_runtime::{GenerateOptions, Session, block_on};
+use kiln_runtime::{Error, GenerateOptions, Session, block_on};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -82,8 +82,11 @@ impl Subject {
                 if *cancel {
                     stop.cancel();
                 }
-                if *cancel || *taken >= *asked || *taken as usize > room {
+                let ended = *taken >= *asked || *taken as usize >= room;
+                if ended {
                     assert_eq!(generation.next().await.unwrap(), None);
+                } else if *cancel {
+                    assert!(matches!(generation.next().await, Err(Error::Canceled)));
                 }
                 drop(generation);
                 stop.clear();

@@ -143,6 +143,34 @@ fn a_template_may_stand_in_the_tokenizer_config() {
 }
 
 #[test]
+fn a_template_without_end_is_an_error() {
+    for endless in [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set n = namespace(x='12345678') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='12345678') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{{ 'x' * 1000000000000 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ] {
+        let rendered = with_template(endless).render_chat(&messages(&[("user", "Hi")]), true);
+        assert!(matches!(rendered, Err(TextError::ChatTemplate { .. })), "{endless}");
+    }
+}
+
+#[test]
+fn a_pattern_that_backtracks_without_end_gives_up() {
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(BYTE_LEVEL).unwrap();
+    tokenizer["pre_tokenizer"] = serde_json::json!({
+        "type": "Split", "pattern": { "Regex": "(?=(a+)+c)(a+)+c" }, "behavior": "Isolated", "invert": false,
+    });
+    let model = TextModel::load(tokenizer.to_string().as_bytes(), None, None).unwrap();
+    let started = std::time::Instant::now();
+    // Either is fine; taking 2^40 steps is not.
+    let _ = model.encode(&("a".repeat(40) + "b"), false);
+    assert!(started.elapsed() < std::time::Duration::from_secs(60));
+}
+
+#[test]
 fn errors_name_the_cause_and_the_way_out() {
     let chat = messages(&[("user", "x")]);
 
@@ -175,7 +203,7 @@ fn errors_name_the_cause_and_the_way_out() {
         ));
     }
     let damaged = TextModel::load(BYTE_LEVEL, Some("{"), None);
-    assert!(matches!(damaged, Err(TextError::TokenizerConfig(_))));
+    assert!(matches!(damaged, Err(TextError::TokenizerConfig { .. })));
 }
 
 proptest! {

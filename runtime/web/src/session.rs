@@ -1,7 +1,9 @@
 //! A conversation's state, and generation through a callback.
 
 use js_sys::{Function, Promise};
-use kiln_runtime::{CancelToken, GenerateOptions, GenerationReport, Sampling, Session, StopReason, TokenRule};
+use kiln_runtime::{
+    CancelToken, Error, GenerateOptions, GenerationReport, Sampling, Session, StopReason, TokenRule,
+};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -42,7 +44,9 @@ impl WebSession {
     pub async fn feed(&mut self, ids: Vec<u32>, cancel: &Cancel) -> Result<(), JsValue> {
         self.0.set_cancel_token(cancel.0.clone());
         self.0.feed(&ids).await.map_err(to_js)?;
-        self.0.synchronize().await.map_err(to_js)
+        self.0.synchronize().await.map_err(to_js)?;
+        self.0.set_cancel_token(CancelToken::new());
+        Ok(())
     }
 
     /// Makes the state that of `ids`, feeding only what it does not hold yet. Returns how many were fed. At `opening` begins
@@ -51,6 +55,7 @@ impl WebSession {
     pub async fn feed_turn(&mut self, ids: Vec<u32>, opening: u32, cancel: &Cancel) -> Result<u32, JsValue> {
         self.0.set_cancel_token(cancel.0.clone());
         let fed = self.0.feed_turn(&ids, opening as usize).await.map_err(to_js)?;
+        self.0.set_cancel_token(CancelToken::new());
         Ok(fed as u32)
     }
 
@@ -104,7 +109,13 @@ impl WebSession {
         let model = Sampling::of(&self.0.model().manifest().model);
         let mut generation = self.0.generate(read_options(&options, model)).map_err(to_js)?;
         let mut stopped = false;
-        while !stopped && let Some(id) = generation.next().await.map_err(to_js)? {
+        while !stopped {
+            let id = match generation.next().await {
+                Ok(Some(id)) => id,
+                // The report tells it: what was said before is an answer, too.
+                Ok(None) | Err(Error::Canceled) => break,
+                Err(error) => return Err(to_js(error)),
+            };
             let mut answer = on_token.call1(&JsValue::UNDEFINED, &id.into())?;
             if let Some(promise) = answer.dyn_ref::<Promise>() {
                 answer = JsFuture::from(promise.clone()).await?;

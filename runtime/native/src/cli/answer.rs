@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use crate::text::{ChannelEvent, ChannelKind, ChannelStream, Transcript};
-use crate::{GenerateOptions, GenerationReport, Session, StopReason};
+use crate::{Error, GenerateOptions, GenerationReport, Session, StopReason};
 
 /// What came out of one generation.
 pub(super) struct Answer {
@@ -31,7 +31,13 @@ pub(super) async fn answer(
     let mut ids = Vec::new();
     let mut generation = session.generate(options)?;
     let mut stopped = false;
-    while !stopped && let Some(id) = generation.next().await? {
+    while !stopped {
+        let id = match generation.next().await {
+            Ok(Some(id)) => id,
+            // What was said before Ctrl-C is an answer, too.
+            Ok(None) | Err(Error::Canceled) => break,
+            Err(error) => return Err(error.into()),
+        };
         ids.push(id);
         if let Some(stream) = &mut stream {
             show(stream.push(id)?)?;

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
-use kiln_bundle::TokenRule;
+use kiln_bundle::{Digest, TokenRule};
 
 /// Runs a model that compile-model made, on any GPU with Vulkan, Metal or DirectX 12 (or in software).
 #[derive(Parser)]
@@ -68,9 +68,13 @@ pub(super) struct ModelArgs {
     /// Do not compare the weights with their checksums while loading
     #[arg(long)]
     pub(super) no_verify: bool,
-    /// Run the kernels with bounds checks
+    /// Run the kernels with bounds checks, even if the bundle is trusted
     #[arg(long)]
     pub(super) checked: bool,
+    /// Run the kernels without bounds checks if the bundle's manifest.json has this SHA-256 (may be repeated); bundles
+    /// compiled on this machine are trusted without it
+    #[arg(long, value_name = "SHA256", conflicts_with = "checked")]
+    pub(super) trust: Vec<Digest>,
 }
 
 #[derive(Args)]

@@ -50,6 +50,7 @@ pub(super) async fn run(args: GenerateArgs, cancel: &CancelToken) -> anyhow::Res
             "stop": report.stop,
             "device": model.device().name(),
             "variant": model.variant().name,
+            "kernels": model.kernel_checks().to_string(),
             "timings": {
                 "load_s": load.total.as_secs_f64(),
                 "pipelines_s": load.pipelines.as_secs_f64(),

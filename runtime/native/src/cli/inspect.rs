@@ -5,12 +5,18 @@ use kiln_bundle::{BufferKind, Dispatch, Grid, Manifest, Variant};
 
 use super::args::InspectArgs;
 use super::open::{self, FolderBundle};
-use crate::MemoryPlan;
+use crate::{MemoryPlan, Trust};
 
 pub(super) async fn run(args: InspectArgs) -> anyhow::Result<ExitCode> {
     let bundle = open::bundle(&args.bundle).await?;
     let mut out = std::io::stdout().lock();
     model(&mut out, bundle.manifest())?;
+    let digest = bundle.digest();
+    writeln!(
+        out,
+        "  kernels run {} (SHA-256 {digest})",
+        Trust::default().judge(digest)
+    )?;
     for variant in &bundle.manifest().variants {
         let kernel_bytes = kernel_bytes(&bundle, variant).await?;
         self::variant(&mut out, bundle.manifest(), variant, kernel_bytes)?;

@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         // Whoever reads our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(format_args!("error: {}", one_line(&error)));
+            tell(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -70,22 +70,6 @@ fn taking_values(command: clap::Command) -> clap::Command {
 /// Writes a line to standard error, if somebody reads it.
 fn tell(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// The error and its causes, without those that the one before has told already.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    let mut told = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if told.contains(&text) {
-            continue;
-        }
-        line += if line.is_empty() { "" } else { ": " };
-        line += &text;
-        told = text;
-    }
-    line
 }
 
 async fn run(command: Command, cancel: &CancelToken) -> anyhow::Result<ExitCode> {
@@ -120,16 +104,16 @@ mod tests {
         let io = std::io::Error::other("no such thing");
         let read = Error::Read {
             file: "a".to_string(),
-            source: io,
+            cause: io,
         };
         let error = Err::<(), _>(read).context("cannot open b").unwrap_err();
         assert_eq!(
-            one_line(&error),
+            format!("{error:#}"),
             "cannot open b: a: no such thing; is this a complete bundle made by compile-model?"
         );
         let error = Err::<(), _>(std::io::Error::other("full"))
             .context("cannot write c")
             .unwrap_err();
-        assert_eq!(one_line(&error), "cannot write c: full");
+        assert_eq!(format!("{error:#}"), "cannot write c: full");
     }
 }

@@ -13,7 +13,7 @@ use super::no_bundle::what_is;
 use crate::text::{Message, TextError, TextModel};
 use crate::{
     Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
-    Session, TokenRule,
+    Session, TokenRule, Trust,
 };
 
 pub(super) type FolderBundle = Bundle<DirectorySource>;
@@ -52,7 +52,19 @@ pub(super) async fn model(
         ..DeviceOptions::default()
     };
     let device = Device::open(bundle.manifest(), &options).await?;
-    load(bundle, device, !args.no_verify, args.checked, cancel).await
+    let trust = match args.checked {
+        true => Trust::nothing(),
+        false => args.trust.iter().copied().fold(Trust::default(), Trust::and),
+    };
+    let model = load(bundle, device, !args.no_verify, trust, cancel).await?;
+    let checks = model.kernel_checks();
+    if checks.are_on() && !args.checked {
+        super::tell(format_args!(
+            "note: kernels run {checks}; if you trust it: --trust {}",
+            bundle.digest()
+        ));
+    }
+    Ok(model)
 }
 
 /// Loads with a progress bar, where standard error is a terminal.
@@ -60,7 +72,7 @@ pub(super) async fn load(
     bundle: &FolderBundle,
     device: Device,
     verify_checksums: bool,
-    checked_shaders: bool,
+    trust: Trust,
     cancel: &CancelToken,
 ) -> Result<Arc<Model>, Error> {
     let total = bundle.manifest().shards.iter().map(|shard| shard.bytes).sum();
@@ -68,7 +80,7 @@ pub(super) async fn load(
     let mut progress = |done: crate::LoadProgress| bar.set_position(done.done);
     let options = LoadOptions {
         verify_checksums,
-        checked_shaders,
+        trust,
         cancel: cancel.clone(),
         progress: Some(&mut progress),
     };

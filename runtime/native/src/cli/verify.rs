@@ -6,7 +6,7 @@ use kiln_bundle::{Feature, SelfTest, Variant};
 
 use super::args::VerifyArgs;
 use super::open::{self, FolderBundle};
-use crate::{CancelToken, Device, DeviceOptions, Error, Session};
+use crate::{CancelToken, Device, DeviceOptions, Error, Session, Trust};
 
 /// Largest error of a variant with 32-bit and with 16-bit arithmetic.
 const TOLERANCE_F32: f32 = 1e-3;
@@ -92,7 +92,7 @@ async fn check(
     verify_checksums: bool,
     cancel: &CancelToken,
 ) -> anyhow::Result<f32> {
-    let model = open::load(bundle, device, verify_checksums, true, cancel).await?;
+    let model = open::load(bundle, device, verify_checksums, Trust::nothing(), cancel).await?;
     let mut session = Session::new(model, Some(test.ids.len() as u32)).await?;
     session.feed(&test.ids).await?;
     let logits = session.logits().await?;

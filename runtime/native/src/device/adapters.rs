@@ -1,6 +1,7 @@
 //! Which devices there are, and which is tried first.
 
 use super::needs::{self, Missing};
+use crate::helper::apart;
 use kiln_bundle::{Feature, Variant};
 
 /// What `run-model devices` shows of an adapter.
@@ -30,7 +31,7 @@ impl AdapterSummary {
 
 /// All adapters, the preferred one first.
 pub async fn adapters() -> Vec<AdapterSummary> {
-    enumerate().await.iter().map(summary).collect()
+    apart("adapters", enumerate()).await.iter().map(summary).collect()
 }
 
 fn summary(adapter: &wgpu::Adapter) -> AdapterSummary {

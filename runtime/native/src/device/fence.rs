@@ -1,4 +1,8 @@
 //! Waiting for the device: for submitted work, and for bytes that it copied back.
+//!
+//! Natively, submitting may block (software devices compute in it), and callbacks come from `poll`, which blocks until a
+//! submission is done. So a thread of the device submits, in the order in which it was asked to, and another one waits
+//! for one submission after the other. Browsers block nowhere and call back themselves.
 
 use std::sync::Arc;
 
@@ -9,13 +13,12 @@ use crate::signal::Signal;
 /// Work that was submitted.
 pub(crate) struct Fence {
     done: Signal<()>,
-    submission: wgpu::SubmissionIndex,
 }
 
 impl Fence {
-    pub(crate) async fn wait(self, device: &Device) -> Result<(), Error> {
-        device.block_on_submission(self.submission);
-        device.check()?;
+    /// # Errors
+    /// A lost device, or an operation that it refused.
+    pub(crate) async fn wait(&self, device: &Device) -> Result<(), Error> {
         self.done.wait().await;
         device.check()
     }
@@ -24,7 +27,6 @@ impl Fence {
 /// A mappable buffer that results are copied into, used over and over.
 pub(crate) struct Readback {
     buffer: OwnedBuffer,
-    mapped: Signal<Result<(), wgpu::BufferAsyncError>>,
 }
 
 impl Readback {
@@ -32,7 +34,6 @@ impl Readback {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         Ok(Self {
             buffer: device.buffer("readback", bytes, usage).await?,
-            mapped: Signal::new(),
         })
     }
 
@@ -44,57 +45,135 @@ impl Readback {
         self.buffer().size()
     }
 
-    /// Asks for the first `bytes`, as they are after what was submitted so far.
-    pub(crate) fn request(&self, bytes: u64) {
-        let mapped = self.mapped.clone();
-        self.buffer()
-            .map_async(wgpu::MapMode::Read, ..bytes, move |result| mapped.set(result));
+    /// Submits commands and asks for the first `bytes`, as they are after them.
+    pub(crate) fn submit(self, device: &Device, commands: wgpu::CommandBuffer, bytes: u64) -> Reading {
+        let mapped = Signal::new();
+        let mapping = Mapping {
+            buffer: self.buffer().clone(),
+            bytes,
+            mapped: mapped.clone(),
+        };
+        Reading {
+            fence: device.submit_and_map(Some(commands), Some(mapping)),
+            readback: self,
+            bytes,
+            mapped,
+        }
+    }
+}
+
+/// What is asked for when something is submitted.
+struct Mapping {
+    buffer: wgpu::Buffer,
+    bytes: u64,
+    mapped: Signal<Result<(), wgpu::BufferAsyncError>>,
+}
+
+/// Bytes on their way to the host.
+pub(crate) struct Reading {
+    readback: Readback,
+    bytes: u64,
+    mapped: Signal<Result<(), wgpu::BufferAsyncError>>,
+    fence: Fence,
+}
+
+impl Reading {
+    /// Waits for them; once. May be dropped halfway and begun again.
+    pub(crate) async fn arrive(&self, device: &Device) -> Result<(), Error> {
+        self.fence.wait(device).await
     }
 
-    /// Waits for them and hands them to `read`.
-    pub(crate) async fn read(
-        &self,
-        device: &Device,
-        submission: wgpu::SubmissionIndex,
-        bytes: u64,
-        read: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), Error> {
-        device.block_on_submission(submission);
-        device.check()?;
+    /// Hands the bytes, which have arrived, to `read`, and gives the buffer back.
+    pub(crate) fn take<T>(self, read: impl FnOnce(&[u8]) -> T) -> Result<(T, Readback), Error> {
         let refused = |message: String| Error::Device { message };
-        if let Err(error) = self.mapped.wait().await {
-            device.check()?;
-            return Err(refused(error.to_string()));
+        match self.mapped.take() {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(refused(error.to_string())),
+            None => return Err(refused("a buffer was not mapped in time".to_string())),
         }
-        let view = self.buffer().get_mapped_range(..bytes);
-        read(&view.map_err(|error| refused(error.to_string()))?);
-        self.buffer().unmap();
-        Ok(())
+        let view = self.readback.buffer().get_mapped_range(..self.bytes);
+        let value = read(&view.map_err(|error| refused(error.to_string()))?);
+        self.readback.buffer().unmap();
+        Ok((value, self.readback))
+    }
+
+    /// Both.
+    pub(crate) async fn read<T>(self, device: &Device, read: impl FnOnce(&[u8]) -> T) -> Result<(T, Readback), Error> {
+        self.arrive(device).await?;
+        self.take(read)
     }
 }
 
 impl Device {
-    /// Submits, and gives a fence for it.
-    pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Fence {
-        let submission = self.queue.submit(commands);
-        let done = Signal::new();
-        let reached = done.clone();
-        self.queue.on_submitted_work_done(move || reached.set(()));
-        Fence { done, submission }
+    /// Writes to a buffer, after what was submitted so far and before what is submitted next.
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: Vec<u8>) {
+        let (queue, buffer) = (self.queue.clone(), buffer.clone());
+        self.submitter.run(move || queue.write_buffer(&buffer, offset, &bytes));
     }
 
-    /// Natively callbacks come from here; browsers call them themselves.
-    fn block_on_submission(&self, submission: wgpu::SubmissionIndex) {
-        let wait = wgpu::PollType::Wait {
-            submission_index: Some(submission),
-            timeout: None,
-        };
-        // wgpu panics here when the device is lost while it waits; `check` reports the loss.
-        let poll = std::panic::AssertUnwindSafe(|| self.gpu.poll(wait));
-        match std::panic::catch_unwind(poll) {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => self.faults.lose(error.to_string()),
-            Err(_) => self.faults.lose("waiting for it failed".to_string()),
-        }
+    /// Submits, and gives a fence for it.
+    pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Fence {
+        self.submit_and_map(commands, None)
+    }
+
+    fn submit_and_map(&self, commands: Option<wgpu::CommandBuffer>, mapping: Option<Mapping>) -> Fence {
+        let done = Signal::new();
+        let reached = Reached(done.clone());
+        let queue = self.queue.clone();
+        #[cfg(not(target_arch = "wasm32"))]
+        let (gpu, faults, waiter) = (self.gpu.clone(), Arc::clone(&self.faults), Arc::clone(&self.waiter));
+        self.submitter.run(move || {
+            #[cfg_attr(
+                target_arch = "wasm32",
+                expect(unused_variables, reason = "browsers call back themselves")
+            )]
+            let submission = queue.submit(commands);
+            #[cfg(not(target_arch = "wasm32"))]
+            {
+                // Asked for before the waiter waits: the wait that finds the submission done calls back.
+                if let Some(Mapping { buffer, bytes, mapped }) = mapping {
+                    buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| mapped.set(result));
+                }
+                waiter.run(move || {
+                    wait_for(&gpu, submission, &faults);
+                    drop(reached);
+                });
+            }
+            #[cfg(target_arch = "wasm32")]
+            match mapping {
+                Some(Mapping { buffer, bytes, mapped }) => {
+                    buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+                        mapped.set(result);
+                        drop(reached);
+                    });
+                }
+                None => queue.on_submitted_work_done(move || drop(reached)),
+            }
+        });
+        Fence { done }
+    }
+}
+
+/// Tells a fence that it is reached when it is dropped: whatever goes wrong on the way, nobody waits for ever.
+struct Reached(Signal<()>);
+
+impl Drop for Reached {
+    fn drop(&mut self) {
+        self.0.set(());
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn wait_for(gpu: &wgpu::Device, submission: wgpu::SubmissionIndex, faults: &super::faults::Faults) {
+    let wait = wgpu::PollType::Wait {
+        submission_index: Some(submission),
+        timeout: None,
+    };
+    // wgpu panics here when the device is lost while it waits; `check` reports the loss.
+    let poll = std::panic::AssertUnwindSafe(|| gpu.poll(wait));
+    match std::panic::catch_unwind(poll) {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => faults.lose(error.to_string()),
+        Err(_) => faults.lose("waiting for it failed".to_string()),
     }
 }

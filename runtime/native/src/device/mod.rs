@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kiln_bundle::{Feature, Manifest, Variant};
 
 use crate::Error;
+use crate::helper::{Helper, apart};
 pub use adapters::{AdapterSummary, adapters};
 use faults::Faults;
-pub(crate) use fence::{Fence, Readback};
+pub(crate) use fence::{Fence, Readback, Reading};
 pub use needs::Missing;
 
 /// How to choose a device.
@@ -40,6 +41,11 @@ pub struct Device {
     variant: usize,
     needs_subgroups: bool,
     faults: Arc<Faults>,
+    /// Does all that goes through the queue, in its order.
+    submitter: Helper,
+    /// Waits for one submission after the other.
+    #[cfg(not(target_arch = "wasm32"))]
+    waiter: Arc<Helper>,
     allocated: AtomicU64,
     most_allocated: AtomicU64,
 }
@@ -51,7 +57,7 @@ impl Device {
     /// No adapter, an unknown variant, or (with what is missing) no variant that an adapter can run.
     pub async fn open(manifest: &Manifest, options: &DeviceOptions) -> Result<Self, Error> {
         let candidates = wanted_variants(manifest, options)?;
-        let all = adapters::enumerate().await;
+        let all = apart("adapters", adapters::enumerate()).await;
         let names: Vec<String> = all.iter().map(|a| adapters::name(&a.get_info())).collect();
         let matches = |name: &String| match &options.device {
             Some(part) => name.to_ascii_lowercase().contains(&part.to_ascii_lowercase()),
@@ -99,14 +105,16 @@ impl Device {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (gpu, queue) = adapter
-            .request_device(&descriptor)
-            .await
-            .map_err(|source| Error::Open {
-                adapter: name.to_string(),
-                source,
-            })?;
+        let adapter = adapter.clone();
+        let opened = apart("device", async move { adapter.request_device(&descriptor).await }).await;
+        let (gpu, queue) = opened.map_err(|cause| Error::Open {
+            adapter: name.to_string(),
+            cause,
+        })?;
         Ok(Self {
+            submitter: Helper::start("submitter"),
+            #[cfg(not(target_arch = "wasm32"))]
+            waiter: Arc::new(Helper::start("waiter")),
             faults: Faults::watch(&gpu),
             gpu,
             queue,
@@ -209,6 +217,19 @@ impl Device {
             buffer,
             device: Arc::clone(self),
         })
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Drop for Device {
+    /// Waits for what was submitted, as wgpu does: a program that ends right after must not take the driver away from
+    /// under the waiter.
+    fn drop(&mut self) {
+        self.submitter.join();
+        // Nobody else has it now.
+        if let Some(waiter) = Arc::get_mut(&mut self.waiter) {
+            waiter.join();
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What must hold of a manifest before it is replayed, beyond what `Manifest::from_json` checks. Kernels run
-//! without bounds checks, so nothing here is taken on trust.
+//! What must hold of a manifest before it is replayed, beyond what `Manifest::from_json` checks. Trusted kernels run
+//! without bounds checks and rely on it; of foreign ones it bounds what they may ask of the host.
 
 use kiln_bundle::{Access, BufferKind, Dispatch, Grid, Manifest, RuleWord, Variant};
 
@@ -9,6 +9,11 @@ use crate::error::inconsistent;
 
 /// Bytes of a position's token and count.
 const HISTORY_ENTRY: u64 = 8;
+/// Most tokens of a step: sixteen times what the compiler makes.
+const MAX_CHUNK: u32 = 1 << 16;
+/// Most dispatches of a program and most kernels, buffers or weights of a bundle: far more than any model needs, few enough
+/// to be recorded in no time.
+const MAX_PARTS: usize = 1 << 16;
 
 /// Device-independent facts of the model.
 pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), Error> {
@@ -22,6 +27,28 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), Error> {
     ];
     if let Some((name, _)) = facts.iter().find(|(_, value)| *value == 0) {
         return Err(inconsistent(format!("{name} is 0")));
+    }
+    if model.chunk > MAX_CHUNK {
+        return Err(inconsistent(format!(
+            "chunk is {}, at most {MAX_CHUNK} is possible",
+            model.chunk
+        )));
+    }
+    let parts = manifest.variants.iter().flat_map(|variant| {
+        let programs = &variant.programs;
+        [
+            variant.kernels.len(),
+            variant.buffers.len(),
+            programs.prefill.len(),
+            programs.decode.len(),
+            programs.head.len(),
+            programs.sample.len(),
+        ]
+    });
+    if let Some(count) = parts.chain([manifest.weights.len()]).find(|count| *count > MAX_PARTS) {
+        return Err(inconsistent(format!(
+            "a list of it has {count} entries, at most {MAX_PARTS} are possible"
+        )));
     }
     if manifest.variants.is_empty() {
         return Err(inconsistent("it has no variants"));
@@ -52,6 +79,7 @@ pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgp
     for buffer in &variant.buffers {
         let bytes = buffer_bytes(manifest, &buffer.kind, 1);
         let needed = match buffer.kind {
+            // The chunk is small: this does not overflow.
             BufferKind::Hidden { .. } => 4 * u64::from(model.chunk) * u64::from(model.hidden_size),
             BufferKind::Logits { .. } => 4 * u64::from(model.vocab_size),
             BufferKind::History { .. } => HISTORY_ENTRY,

@@ -1,10 +1,7 @@
 //! From WGSL files to compute pipelines.
 
-use std::time::Duration;
-
 use kiln_bundle::{Access, Kernel, Variant};
 
-use crate::clock::Stopwatch;
 use crate::{Bundle, BundleSource, Device, Error};
 
 /// A kernel ready to be dispatched.
@@ -17,94 +14,66 @@ pub(crate) struct CompiledKernel {
 pub(super) async fn read<S: BundleSource>(bundle: &Bundle<S>, variant: &Variant) -> Result<Vec<String>, Error> {
     let mut texts = Vec::with_capacity(variant.kernels.len());
     for kernel in &variant.kernels {
-        texts.push(bundle.text(&kernel.file, &kernel.sha256).await?);
+        texts.push(bundle.kernel(&kernel.file, &kernel.sha256).await?);
     }
     Ok(texts)
 }
 
-/// The kernels of a variant, about to be compiled.
-pub(super) struct Compile<'a> {
-    pub(super) device: &'a Device,
-    pub(super) variant: &'a Variant,
-    pub(super) sources: &'a [String],
-    pub(super) checked: bool,
+pub(super) async fn compile(
+    device: &Device,
+    kernel: &Kernel,
+    text: &str,
+    checked: bool,
+) -> Result<CompiledKernel, Error> {
+    let gpu = &device.gpu;
+    let scopes = [
+        wgpu::ErrorFilter::OutOfMemory,
+        wgpu::ErrorFilter::Internal,
+        wgpu::ErrorFilter::Validation,
+    ]
+    .map(|filter| gpu.push_error_scope(filter));
+    let module = module(device, kernel, text, checked);
+    let (layout, pipeline_layout) = make_layout(gpu, &kernel.bindings);
+    let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&kernel.name),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(&kernel.name),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    // Scopes are popped in reverse order of their creation, all of them before anything is awaited.
+    let errors: Vec<_> = scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect();
+    for error in errors {
+        if let Some(error) = error.await {
+            return Err(Error::Kernel {
+                file: kernel.file.clone(),
+                kernel: kernel.name.clone(),
+                message: error.to_string(),
+            });
+        }
+    }
+    Ok(CompiledKernel { pipeline, layout })
 }
 
-impl Compile<'_> {
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn run_parallel(&self) -> (Result<Vec<CompiledKernel>, Error>, Duration) {
-        use rayon::prelude::*;
-        let watch = Stopwatch::start();
-        let kernels = self.variant.kernels.par_iter().zip(self.sources);
-        let compiled = kernels
-            .map(|(kernel, source)| pollster::block_on(self.compile(kernel, source)))
-            .collect();
-        (compiled, watch.elapsed())
+fn module(device: &Device, kernel: &Kernel, text: &str, checked: bool) -> wgpu::ShaderModule {
+    let text = format!("{}{text}", device.shader_prefix());
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(&kernel.name),
+        source: wgpu::ShaderSource::Wgsl(text.into()),
+    };
+    if checked {
+        return device.gpu.create_shader_module(descriptor);
     }
-
-    #[cfg(target_arch = "wasm32")]
-    pub(super) async fn run(&self) -> (Result<Vec<CompiledKernel>, Error>, Duration) {
-        let watch = Stopwatch::start();
-        let mut compiled = Vec::with_capacity(self.sources.len());
-        for (kernel, source) in self.variant.kernels.iter().zip(self.sources) {
-            match self.compile(kernel, source).await {
-                Ok(kernel) => compiled.push(kernel),
-                Err(error) => return (Err(error), watch.elapsed()),
-            }
-        }
-        (Ok(compiled), watch.elapsed())
-    }
-
-    async fn compile(&self, kernel: &Kernel, source: &str) -> Result<CompiledKernel, Error> {
-        let gpu = &self.device.gpu;
-        let scopes = [
-            wgpu::ErrorFilter::OutOfMemory,
-            wgpu::ErrorFilter::Internal,
-            wgpu::ErrorFilter::Validation,
-        ]
-        .map(|filter| gpu.push_error_scope(filter));
-        let module = self.module(kernel, source);
-        let (layout, pipeline_layout) = make_layout(gpu, &kernel.bindings);
-        let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&kernel.name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(&kernel.name),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        // Scopes are popped in reverse order of their creation, all of them before anything is awaited.
-        let errors: Vec<_> = scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect();
-        for error in errors {
-            if let Some(error) = error.await {
-                return Err(Error::Kernel {
-                    file: kernel.file.clone(),
-                    kernel: kernel.name.clone(),
-                    message: error.to_string(),
-                });
-            }
-        }
-        Ok(CompiledKernel { pipeline, layout })
-    }
-
-    fn module(&self, kernel: &Kernel, source: &str) -> wgpu::ShaderModule {
-        let source = format!("{}{source}", self.device.shader_prefix());
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&kernel.name),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
-        if self.checked {
-            return self.device.gpu.create_shader_module(descriptor);
-        }
-        // SAFETY: the compiler emits only counted loops without division by zero, and indices that stay inside the
-        // buffers whose sizes the manifest states; buffers have those sizes or the model does not load. The one
-        // index that comes from outside, the token id, and the position are checked by the session. The text is
-        // what the compiler wrote: its checksum was compared. `checked_shaders` holds the claim to the proof.
-        unsafe {
-            self.device
-                .gpu
-                .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-        }
+    // SAFETY: the bundle is trusted (`Trust`): its manifest is, byte for byte, one that the compiler wrote or that the
+    // caller vouches for, and the text has the checksum which that manifest states. The compiler emits only counted
+    // loops without division by zero, and indices that stay inside the buffers whose sizes the manifest states, whatever
+    // values weights and states hold; buffers have those sizes or the model does not load. Token ids and positions that
+    // come from outside are checked by the session. Running with checks holds the claim to the proof.
+    unsafe {
+        device
+            .gpu
+            .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
     }
 }
 

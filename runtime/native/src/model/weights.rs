@@ -1,30 +1,29 @@
 //! Weight shards, streamed to the device piece by piece: host memory stays at a few pieces whatever the model.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kiln_bundle::{BufferKind, Manifest, Shard, Variant, hex};
 use sha2::{Digest, Sha256};
 
-use super::{LoadOptions, LoadProgress};
+use super::{LoadProgress, OnProgress};
 use crate::clock::Stopwatch;
 use crate::device::{Fence, OwnedBuffer};
+use crate::helper::{Helper, Outcome};
 use crate::{Bundle, BundleSource, Device, Error};
 
 /// Bytes read and uploaded at once; a multiple of 4.
 const PIECE: usize = 1 << 20;
+/// Pieces that are hashed and handed to the device while the next one is read.
+const PIECES_BEHIND: usize = 2;
 /// Pieces handed to the device before it must have copied those before them.
 const PIECES_IN_FLIGHT: usize = 4;
 
-/// A range of a shard and the buffer that it fills.
-struct Target<'a> {
-    start: u64,
-    end: u64,
-    buffer: &'a wgpu::Buffer,
-}
-
 pub(super) struct Upload<'a, S> {
-    pub(super) device: &'a Device,
+    /// Hashes pieces and hands them to the device.
+    pub(super) writer: &'a Helper,
+    pub(super) device: &'a Arc<Device>,
     pub(super) bundle: &'a Bundle<S>,
     pub(super) variant: &'a Variant,
     /// The buffers of the variant; those of weights are set.
@@ -32,7 +31,11 @@ pub(super) struct Upload<'a, S> {
 }
 
 impl<S: BundleSource> Upload<'_, S> {
-    pub(super) async fn run(&self, options: &mut LoadOptions<'_>) -> Result<Duration, Error> {
+    pub(super) async fn run(
+        &self,
+        verify_checksums: bool,
+        mut on_progress: Option<&mut OnProgress<'_>>,
+    ) -> Result<Duration, Error> {
         let watch = Stopwatch::start();
         let manifest = self.bundle.manifest();
         let total = manifest
@@ -41,28 +44,41 @@ impl<S: BundleSource> Upload<'_, S> {
             .map(|shard| shard.bytes)
             .fold(0, u64::saturating_add);
         let mut done = 0;
-        let mut piece = vec![0; PIECE];
         let mut pace = Pace::default();
         for (index, shard) in manifest.shards.iter().enumerate() {
-            let targets = self.targets(index);
             self.check_size(shard).await?;
-            let mut digest = options.verify_checksums.then(Sha256::new);
+            let sink = Arc::new(Mutex::new(Sink {
+                device: Arc::clone(self.device),
+                targets: self.targets(index),
+                digest: verify_checksums.then(Sha256::new),
+            }));
+            let mut behind = VecDeque::new();
             let mut offset = 0;
             while offset < shard.bytes {
-                options.cancel.check()?;
-                let bytes = &mut piece[..(shard.bytes - offset).min(PIECE as u64) as usize];
-                self.read(shard, offset, bytes).await?;
-                if let Some(digest) = &mut digest {
-                    digest.update(&*bytes);
-                }
-                self.write(&targets, offset, bytes);
+                let mut piece = match behind.len() {
+                    PIECES_BEHIND => next(&mut behind).await,
+                    _ => Vec::new(),
+                };
+                piece.resize((shard.bytes - offset).min(PIECE as u64) as usize, 0);
+                self.read(shard, offset, &mut piece).await?;
+                let bytes = piece.len() as u64;
+                let sink = Arc::clone(&sink);
+                behind.push_back(self.writer.run(move || {
+                    let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                    sink.take(offset, &piece);
+                    piece
+                }));
                 pace.submit(self.device).await?;
-                offset += bytes.len() as u64;
-                done += bytes.len() as u64;
-                if let Some(progress) = &mut options.progress {
-                    progress(LoadProgress { done, total });
+                offset += bytes;
+                done += bytes;
+                if let Some(on_progress) = &mut on_progress {
+                    on_progress(LoadProgress { done, total });
                 }
             }
+            while !behind.is_empty() {
+                next(&mut behind).await;
+            }
+            let digest = sink.lock().unwrap_or_else(PoisonError::into_inner).digest.take();
             if let Some(digest) = digest {
                 check_digest(shard, hex(&digest.finalize()))?;
             }
@@ -72,7 +88,7 @@ impl<S: BundleSource> Upload<'_, S> {
     }
 
     /// The weights of a shard, each once.
-    fn targets(&self, shard: usize) -> Vec<Target<'_>> {
+    fn targets(&self, shard: usize) -> Vec<Target> {
         let manifest = self.bundle.manifest();
         let mut seen = vec![false; manifest.weights.len()];
         let mut targets = Vec::new();
@@ -85,7 +101,7 @@ impl<S: BundleSource> Upload<'_, S> {
                 targets.push(Target {
                     start: tensor.offset,
                     end: tensor.offset + tensor.bytes,
-                    buffer: &allocated.buffer,
+                    buffer: Arc::clone(allocated),
                 });
             }
         }
@@ -94,9 +110,9 @@ impl<S: BundleSource> Upload<'_, S> {
 
     async fn check_size(&self, shard: &Shard) -> Result<(), Error> {
         let size = self.bundle.source().size(&shard.file).await;
-        let found = size.map_err(|source| Error::Read {
+        let found = size.map_err(|cause| Error::Read {
             file: shard.file.clone(),
-            source,
+            cause,
         })?;
         if found != shard.bytes {
             return Err(Error::FileSize {
@@ -110,22 +126,48 @@ impl<S: BundleSource> Upload<'_, S> {
 
     async fn read(&self, shard: &Shard, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let read = self.bundle.source().read(&shard.file, offset, bytes).await;
-        read.map_err(|source| Error::Read {
+        read.map_err(|cause| Error::Read {
             file: shard.file.clone(),
-            source,
+            cause,
         })
     }
+}
 
-    /// Copies what of the piece at `offset` belongs to weights.
-    fn write(&self, targets: &[Target<'_>], offset: u64, piece: &[u8]) {
+/// Waits for the oldest piece and gives its memory back.
+async fn next(behind: &mut VecDeque<Outcome<Vec<u8>>>) -> Vec<u8> {
+    match behind.pop_front() {
+        Some(oldest) => oldest.wait().await,
+        None => Vec::new(),
+    }
+}
+
+/// A range of a shard and the buffer that it fills.
+struct Target {
+    start: u64,
+    end: u64,
+    buffer: Arc<OwnedBuffer>,
+}
+
+/// Takes the pieces of one shard in their order.
+struct Sink {
+    device: Arc<Device>,
+    targets: Vec<Target>,
+    digest: Option<Sha256>,
+}
+
+impl Sink {
+    /// Hashes a piece, and copies what of it belongs to weights.
+    fn take(&mut self, offset: u64, piece: &[u8]) {
+        if let Some(digest) = &mut self.digest {
+            digest.update(piece);
+        }
         let end = offset + piece.len() as u64;
-        for target in targets {
+        for target in &self.targets {
             let (from, to) = (target.start.max(offset), target.end.min(end));
             if from < to {
                 let bytes = &piece[(from - offset) as usize..(to - offset) as usize];
-                self.device
-                    .queue
-                    .write_buffer(target.buffer, from - target.start, bytes);
+                let buffer = &target.buffer.buffer;
+                self.device.queue.write_buffer(buffer, from - target.start, bytes);
             }
         }
     }

@@ -10,7 +10,8 @@ use super::sampling::{Sampling, history_entries};
 use super::{Session, record};
 use crate::Error;
 use crate::clock::Stopwatch;
-use crate::device::Readback;
+use crate::device::{Readback, Reading};
+use crate::helper::pause;
 
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
@@ -86,18 +87,15 @@ pub struct Generation<'s> {
     /// Whether the logits are adjusted before a token is picked.
     adjusts: bool,
     greedy: bool,
-    flights: VecDeque<Flight>,
+    /// Tokens on their way, the next one first.
+    flights: VecDeque<Reading>,
     submitted: u32,
     last: Option<u32>,
+    /// Landed, and not yet given to the caller: a future dropped in between loses no token.
+    landed: Option<u32>,
     watch: Stopwatch,
     report: GenerationReport,
     stopped: bool,
-}
-
-/// A step whose token is on its way.
-struct Flight {
-    readback: Readback,
-    submission: wgpu::SubmissionIndex,
 }
 
 impl Session {
@@ -148,6 +146,7 @@ impl Session {
             flights: VecDeque::new(),
             submitted: 0,
             last: None,
+            landed: None,
             watch: Stopwatch::start(),
             report: GenerationReport {
                 tokens: 0,
@@ -182,30 +181,54 @@ impl Session {
 }
 
 impl Generation<'_> {
-    /// The next token, or `None` when it ended; an end token is given, too.
+    /// The next token, or `None` when it ended; an end token is given, too. Other tasks of the executor have their turn
+    /// before each token. The future may be dropped halfway: the next one gives the same token.
     ///
     /// # Errors
-    /// Logits that are no numbers, or no token that is not ruled out (the generation has ended then); a lost device, or an
-    /// operation that it refused.
+    /// Logits that are no numbers, or no token that is not ruled out; cancelation, a lost device, an operation that it
+    /// refused; the generation has ended then. All tokens given before stay.
     pub async fn next(&mut self) -> Result<Option<u32>, Error> {
-        if self.stopped {
-            return Ok(None);
+        if self.landed.is_none() && !self.stopped {
+            let landed = self.land().await;
+            if let Err(error) = landed {
+                self.stop(match error {
+                    Error::Canceled => StopReason::Canceled,
+                    _ => self.report.stop,
+                });
+                return Err(error);
+            }
         }
-        if self.session.cancel.is_canceled() {
-            return Ok(self.stop(StopReason::Canceled));
+        if self.landed.is_some() && !self.stopped {
+            // The device must not wait for the caller.
+            self.submit_ahead().await?;
         }
+        Ok(self.landed.take())
+    }
+
+    /// Waits for the next token, if there is one.
+    async fn land(&mut self) -> Result<(), Error> {
+        pause().await;
+        self.session.cancel.check()?;
         self.submit_ahead().await?;
-        let Some(flight) = self.flights.pop_front() else {
-            return Ok(self.stop(self.limit_reason));
+        let device = &self.session.model.device;
+        let Some(flight) = self.flights.front() else {
+            self.stop(self.limit_reason);
+            return Ok(());
         };
-        let id = self.land(flight).await?;
+        self.session.cancel.unless_canceled(flight.arrive(device)).await?;
+        // Nothing is awaited from here on.
+        let Some(flight) = self.flights.pop_front() else {
+            return Ok(());
+        };
+        let (id, readback) = flight.take(bytemuck::pod_read_unaligned::<u32>)?;
+        self.session.spare.push(readback);
         if let NOT_FINITE | RULED_OUT = id {
-            self.stop(StopReason::Dropped);
             return Err(self.no_token(id));
         }
         if let Some(before) = self.last.replace(id) {
             self.session.history.push(before);
         }
+        self.landed = Some(id);
         self.report.total = self.watch.elapsed();
         if self.report.tokens == 0 {
             self.report.first_token = self.report.total;
@@ -215,11 +238,8 @@ impl Generation<'_> {
             self.stop(StopReason::EndOfText);
         } else if self.report.tokens == self.limit {
             self.stop(self.limit_reason);
-        } else {
-            // The device must not wait for the caller.
-            self.submit_ahead().await?;
         }
-        Ok(Some(id))
+        Ok(())
     }
 
     /// What it did so far.
@@ -227,10 +247,9 @@ impl Generation<'_> {
         self.report
     }
 
-    fn stop(&mut self, reason: StopReason) -> Option<u32> {
+    fn stop(&mut self, reason: StopReason) {
         self.stopped = true;
         self.report.stop = reason;
-        None
     }
 
     async fn submit_ahead(&mut self) -> Result<(), Error> {
@@ -276,8 +295,7 @@ impl Generation<'_> {
         }
         let slot = u64::from(self.submitted % replay.output_slots) * 4;
         encoder.copy_buffer_to_buffer(&replay.output, slot, readback.buffer(), 0, 4);
-        let submission = model.device.queue.submit([encoder.finish()]);
-        readback.request(4);
+        let flight = readback.submit(&model.device, encoder.finish(), 4);
         model.device.check()?;
         if self.submitted > 0 {
             session.rows = None;
@@ -285,7 +303,7 @@ impl Generation<'_> {
             let position = session.position() + self.flights.len() as u32 + 1;
             session.replay.states.advance_to(position);
         }
-        self.flights.push_back(Flight { readback, submission });
+        self.flights.push_back(flight);
         self.submitted += 1;
         self.report.steps = self.submitted;
         self.report.encoding += watch.elapsed();
@@ -305,23 +323,10 @@ impl Generation<'_> {
             instead: full.filter(|_| is_half(model.variant())).map(|full| full.name.clone()),
         }
     }
-
-    async fn land(&mut self, flight: Flight) -> Result<u32, Error> {
-        let Flight { readback, submission } = flight;
-        let mut id = 0;
-        let mut read = |bytes: &[u8]| id = bytemuck::pod_read_unaligned(bytes);
-        let device = &self.session.model.device;
-        readback.read(device, submission, 4, &mut read).await?;
-        self.session.spare.push(readback);
-        Ok(id)
-    }
 }
 
 impl Drop for Generation<'_> {
     fn drop(&mut self) {
-        let states = &self.session.replay.states;
-        let way = states.way_back(self.session.position());
-        // A lost device is reported by whatever comes next.
-        let _ = self.session.go(way);
+        self.session.come_back();
     }
 }

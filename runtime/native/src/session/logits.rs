@@ -15,7 +15,7 @@ impl Session {
     /// Logits after the last token fed: `[vocab_size]`.
     ///
     /// # Errors
-    /// Nothing was fed since the last reset, rewind or generation; a lost device.
+    /// Nothing was fed since the last reset, rewind or generation; cancelation; a lost device.
     pub async fn logits(&mut self) -> Result<Vec<f32>, Error> {
         let rows = self.rows()?;
         self.logits_of_rows(rows.end - 1..rows.end).await
@@ -68,10 +68,10 @@ impl Session {
             let target = readback.buffer();
             encoder.copy_buffer_to_buffer(&self.replay.logits, 0, target, slot * row_bytes, row_bytes);
         }
-        let submission = device.queue.submit([encoder.finish()]);
-        readback.request(bytes);
-        let mut read = |bytes: &[u8]| to.extend(bytemuck::pod_collect_to_vec::<u8, f32>(bytes));
-        readback.read(device, submission, bytes, &mut read).await?;
+        let reading = readback.submit(device, encoder.finish(), bytes);
+        self.cancel.unless_canceled(reading.arrive(device)).await?;
+        let copy = |bytes: &[u8]| to.extend(bytemuck::pod_collect_to_vec::<u8, f32>(bytes));
+        let ((), readback) = reading.take(copy)?;
         self.logits_readback = Some(readback);
         Ok(())
     }

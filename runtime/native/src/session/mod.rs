@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use kiln_bundle::StepWord;
 
+use crate::cancel::Obeyed;
 use crate::device::{Fence, OwnedBuffer, Readback};
+use crate::helper::apart;
 use crate::{CancelToken, Error, Model};
 pub use generate::{GenerateOptions, Generation, GenerationReport, StopReason};
 pub use profile::KernelTime;
@@ -24,7 +26,11 @@ pub use saved::{SavedSession, SavedSessionError};
 pub(crate) use states::MAX_SNAPSHOTS;
 use states::WayBack;
 
-/// See the module. Sessions of one model take turns; each keeps its own state.
+/// One conversation with a model: its state on the device, and the tokens that the state stands for. Sessions of one
+/// model take turns on the device; each keeps its own state.
+///
+/// Every future of a session may be dropped halfway: the session is then as after a cancel, at a position that
+/// [`Session::position`] tells, and goes on from there.
 pub struct Session {
     model: Arc<Model>,
     replay: Replay,
@@ -40,7 +46,7 @@ pub struct Session {
     logits_readback: Option<Readback>,
     /// Prefill steps submitted and perhaps not finished.
     running: VecDeque<Fence>,
-    cancel: CancelToken,
+    cancel: Obeyed,
 }
 
 /// Prefill steps submitted before the device must have finished those before them: enough to keep it busy, few
@@ -62,15 +68,13 @@ impl Session {
             });
         }
         let chunk = facts.chunk;
-        let replay = Replay::new(&model, asked).await?;
+        let making = Arc::clone(&model);
+        let replay = apart("session", async move { Replay::new(&making, asked).await }).await?;
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let row_numbers = model.device.buffer("row numbers", u64::from(chunk) * 4, usage).await?;
         let numbers: Vec<u32> = (0..chunk).collect();
-        let target = &row_numbers.buffer;
-        model
-            .device
-            .queue
-            .write_buffer(target, 0, bytemuck::cast_slice(&numbers));
+        let numbers = bytemuck::cast_slice(&numbers).to_vec();
+        model.device.write(&row_numbers.buffer, 0, numbers);
         Ok(Self {
             model,
             replay,
@@ -81,7 +85,7 @@ impl Session {
             spare: Vec::new(),
             logits_readback: None,
             running: VecDeque::new(),
-            cancel: CancelToken::new(),
+            cancel: Obeyed::default(),
         })
     }
 
@@ -104,14 +108,14 @@ impl Session {
         &self.history
     }
 
-    /// Stops what the session is doing, from another thread or a signal handler; [`CancelToken::clear`] it to go on.
+    /// Ends what the session is doing, from any thread.
     pub fn cancel_token(&self) -> CancelToken {
-        self.cancel.clone()
+        self.cancel.token().clone()
     }
 
     /// Obeys this token from now on.
     pub fn set_cancel_token(&mut self, cancel: CancelToken) {
-        self.cancel = cancel;
+        self.cancel = Obeyed::new(cancel);
     }
 
     /// Appends tokens, in steps of at most the model's chunk. Does not wait for the last steps to finish.
@@ -127,7 +131,7 @@ impl Session {
             if self.running.len() >= CHUNKS_IN_FLIGHT
                 && let Some(fence) = self.running.pop_front()
             {
-                fence.wait(&self.model.device).await?;
+                self.wait(&fence).await?;
             }
             let fence = self.step(ids)?;
             self.running.push_back(fence);
@@ -141,9 +145,13 @@ impl Session {
     /// Waits until all that was submitted is done.
     ///
     /// # Errors
-    /// A lost device, or an operation that it refused.
+    /// A lost device, or an operation that it refused; cancelation.
     pub async fn synchronize(&self) -> Result<(), Error> {
-        self.model.device.submit(None).wait(&self.model.device).await
+        self.wait(&self.model.device.submit(None)).await
+    }
+
+    async fn wait(&self, fence: &Fence) -> Result<(), Error> {
+        self.cancel.unless_canceled(fence.wait(&self.model.device)).await
     }
 
     /// Forgets everything.
@@ -203,6 +211,13 @@ impl Session {
             self.model.device.check()?;
         }
         Ok(self.position())
+    }
+
+    /// Takes the states back to the tokens of the history, after steps that ran beyond them.
+    fn come_back(&mut self) {
+        let way = self.replay.states.way_back(self.position());
+        // A lost device is reported by whatever comes next.
+        let _ = self.go(way);
     }
 
     /// Rewinds to where `ids` part from the session's tokens, and returns how many of them are in the state then:
@@ -293,15 +308,15 @@ impl Session {
 
     /// Token ids, position and count of the next step.
     fn write_step(&self, ids: &[u32]) {
-        let queue = &self.model.device.queue;
-        queue.write_buffer(&self.replay.tokens, 0, bytemuck::cast_slice(ids));
+        let ids_bytes = bytemuck::cast_slice(ids).to_vec();
+        self.model.device.write(&self.replay.tokens, 0, ids_bytes);
         self.write_words(StepWord::Position, &[self.position(), ids.len() as u32, 0]);
     }
 
     fn write_words(&self, first: StepWord, words: &[u32]) {
         let offset = first as u64 * 4;
-        let queue = &self.model.device.queue;
-        queue.write_buffer(&self.replay.step, offset, bytemuck::cast_slice(words));
+        let words = bytemuck::cast_slice(words).to_vec();
+        self.model.device.write(&self.replay.step, offset, words);
     }
 
     fn encoder(&self) -> wgpu::CommandEncoder {

@@ -26,7 +26,7 @@ impl Session {
     /// it can go back there (see [`Session::rewind`]).
     ///
     /// # Errors
-    /// No timestamp queries (see [`crate::DeviceOptions::timestamps`]), tokens that do not fit, a lost device.
+    /// No timestamp queries (see [`crate::DeviceOptions::timestamps`]), no token or tokens that do not fit, a lost device.
     pub async fn profile(&mut self, ids: &[u32]) -> Result<Vec<KernelTime>, Error> {
         let device = &self.model.device;
         if !device.has_timestamps() {
@@ -35,14 +35,37 @@ impl Session {
             });
         }
         let ids = &ids[..ids.len().min(self.model.manifest().model.chunk as usize)];
+        if ids.is_empty() {
+            return Err(Error::NoTokens);
+        }
         self.check_tokens(ids)?;
         let tokens = ids.len() as u32;
         self.write_step(ids);
-        self.write_words(StepWord::Row, &[tokens.saturating_sub(1)]);
+        self.write_words(StepWord::Row, &[tokens - 1]);
+        self.rows = None;
+        self.replay.states.advance_to(self.position() + tokens);
+        let times = Excursion(self).time(tokens).await?;
+        self.model.device.check()?;
+        Ok(times)
+    }
+}
+
+/// Steps of a session that its history does not tell of; afterwards, or dropped halfway, it is back where it was.
+struct Excursion<'s>(&'s mut Session);
+
+impl Drop for Excursion<'_> {
+    fn drop(&mut self) {
+        self.0.come_back();
+    }
+}
+
+impl Excursion<'_> {
+    async fn time(self, tokens: u32) -> Result<Vec<KernelTime>, Error> {
+        let session = &*self.0;
         let parts = [
-            (self.layers(tokens), tokens),
-            (&self.replay.head, tokens),
-            (&self.replay.greedy, 1),
+            (session.layers(tokens), tokens),
+            (&session.replay.head, tokens),
+            (&session.replay.greedy, 1),
         ];
         let calls: Vec<(&Call, u32)> = parts
             .into_iter()
@@ -50,17 +73,13 @@ impl Session {
             .collect();
         let mut times = BTreeMap::<usize, (u32, f64)>::new();
         for calls in calls.chunks(DISPATCHES_IN_A_SET) {
-            for ((call, _), nanoseconds) in calls.iter().zip(self.time(calls).await?) {
+            for ((call, _), nanoseconds) in calls.iter().zip(session.time_calls(calls).await?) {
                 let entry = times.entry(call.kernel).or_default();
                 entry.0 += 1;
                 entry.1 += nanoseconds;
             }
         }
-        let position = self.position();
-        self.replay.states.advance_to(position + tokens);
-        self.rewind(position)?;
-        self.rows = None;
-        let kernels = &self.model.variant().kernels;
+        let kernels = &session.model.variant().kernels;
         let mut times: Vec<KernelTime> = times
             .into_iter()
             .map(|(kernel, (dispatches, nanoseconds))| KernelTime {
@@ -72,9 +91,11 @@ impl Session {
         times.sort_by_key(|time| std::cmp::Reverse(time.total));
         Ok(times)
     }
+}
 
+impl Session {
     /// Nanoseconds of each dispatch.
-    async fn time(&self, calls: &[(&Call, u32)]) -> Result<Vec<f64>, Error> {
+    async fn time_calls(&self, calls: &[(&Call, u32)]) -> Result<Vec<f64>, Error> {
         let device = &self.model.device;
         let count = calls.len() as u32 * 2;
         let bytes = u64::from(count) * 8;
@@ -101,18 +122,16 @@ impl Session {
         }
         encoder.resolve_query_set(&set, 0..count, &resolved.buffer, 0);
         encoder.copy_buffer_to_buffer(&resolved.buffer, 0, readback.buffer(), 0, bytes);
-        let submission = device.queue.submit([encoder.finish()]);
-        readback.request(bytes);
+        let reading = readback.submit(device, encoder.finish(), bytes);
         let period = f64::from(device.queue.get_timestamp_period());
-        let mut times = Vec::new();
-        let mut read = |bytes: &[u8]| {
+        let nanoseconds = |bytes: &[u8]| {
             let ticks = bytemuck::pod_collect_to_vec::<u8, u64>(bytes);
             let pairs = ticks.chunks_exact(2);
-            times = pairs
+            pairs
                 .map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period)
-                .collect();
+                .collect()
         };
-        readback.read(device, submission, bytes, &mut read).await?;
+        let (times, _) = reading.read(device, nanoseconds).await?;
         Ok(times)
     }
 }

@@ -52,11 +52,8 @@ impl Session {
         let readback = Readback::new(device, bytes).await?;
         let mut encoder = self.encoder();
         encoder.copy_buffer_to_buffer(&state.buffer, offset, readback.buffer(), 0, bytes);
-        let submission = device.queue.submit([encoder.finish()]);
-        readback.request(bytes);
-        let mut part = Vec::new();
-        let mut read = |bytes: &[u8]| part.extend_from_slice(bytes);
-        readback.read(device, submission, bytes, &mut read).await?;
+        let reading = readback.submit(device, encoder.finish(), bytes);
+        let (part, _) = reading.read(device, <[u8]>::to_vec).await?;
         Ok(part)
     }
 
@@ -65,10 +62,21 @@ impl Session {
     ///
     /// # Errors
     /// Saved with another model or variant, longer than this session's context, or damaged (the session is as it was
-    /// then); a lost device.
+    /// then); cancelation, as also when the future is dropped halfway (the session holds nothing then); a lost device.
     pub async fn restore(&mut self, saved: &SavedSession) -> Result<(), Error> {
         self.check_saved(saved)?;
         self.reset()?;
+        let mut half = HalfRestored(Some(self));
+        if let Some(session) = &mut half.0 {
+            session.write_states(saved).await?;
+        }
+        match half.0.take() {
+            Some(session) => session.feed(&[]).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write_states(&mut self, saved: &SavedSession) -> Result<(), Error> {
         for (index, bytes) in saved.states.iter().enumerate() {
             for (piece, offset) in bytes.chunks(PIECE as usize).zip((0..).step_by(PIECE as usize)) {
                 self.write_state(index, offset, piece);
@@ -78,14 +86,14 @@ impl Session {
         }
         let intact = saved.header.states.iter().map(|state| state.intact_from);
         self.continue_with(saved.tokens.clone(), intact);
-        self.feed(&[]).await
+        Ok(())
     }
 
     /// Copies a part of a state to the device. The session is nothing to use until [`Session::continue_with`], or
     /// [`Session::reset`].
     pub fn write_state(&mut self, index: usize, offset: u64, bytes: &[u8]) {
         let buffer = &self.replay.states.all()[index].buffer;
-        self.model.device.queue.write_buffer(buffer, offset, bytes);
+        self.model.device.write(buffer, offset, bytes.to_vec());
     }
 
     /// The states are those of these tokens now; `intact_from` as [`Session::intact_from`] gave it. Feed next, if only
@@ -136,5 +144,17 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+/// A session whose states are being overwritten. Dropped before they all are, it forgets everything.
+struct HalfRestored<'s>(Option<&'s mut Session>);
+
+impl Drop for HalfRestored<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = &mut self.0 {
+            // A lost device is reported by whatever comes next.
+            let _ = session.reset();
+        }
     }
 }

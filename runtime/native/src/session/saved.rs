@@ -47,18 +47,10 @@ pub(super) struct StateHeader {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SavedSessionError {
-    #[error("cannot write the session to {file}: {source}")]
-    Write {
-        file: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot read the session in {file}: {source}")]
-    Read {
-        file: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot write the session to {file}: {cause}")]
+    Write { file: String, cause: io::Error },
+    #[error("cannot read the session in {file}: {cause}")]
+    Read { file: String, cause: io::Error },
     #[error("{file} is not a saved session; give another file name")]
     NotASession { file: String },
     #[error("{file} is a saved session of version {found}, this program reads {VERSION}; start a new one")]
@@ -140,7 +132,7 @@ impl SavedSession {
         let tokens = bytemuck::pod_collect_to_vec(&tokens);
         let states = header.states.iter().map(|state| reader.bytes(state.bytes));
         let states = states.collect::<Result<_, _>>()?;
-        if reader.from.read(&mut [0]).map_err(|source| reader.refused(source))? > 0 {
+        if reader.from.read(&mut [0]).map_err(|cause| reader.refused(cause))? > 0 {
             return Err(reader.damaged("something follows it"));
         }
         Ok(Self { header, tokens, states })
@@ -157,9 +149,9 @@ impl SavedSession {
             self.write(&mut file)?;
             file.finish()
         };
-        write().map_err(|source| SavedSessionError::Write {
+        write().map_err(|cause| SavedSessionError::Write {
             file: path.display().to_string(),
-            source,
+            cause,
         })
     }
 
@@ -170,9 +162,9 @@ impl SavedSession {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_file(path: &std::path::Path) -> Result<Self, SavedSessionError> {
         let name = path.display().to_string();
-        let file = std::fs::File::open(path).map_err(|source| SavedSessionError::Read {
+        let file = std::fs::File::open(path).map_err(|cause| SavedSessionError::Read {
             file: name.clone(),
-            source,
+            cause,
         })?;
         Self::read(&mut io::BufReader::new(file), &name)
     }
@@ -188,7 +180,7 @@ impl<R: Read> Reader<'_, R> {
     fn bytes(&mut self, count: u64) -> Result<Vec<u8>, SavedSessionError> {
         let mut bytes = Vec::new();
         let read = self.from.take(count).read_to_end(&mut bytes);
-        read.map_err(|source| self.refused(source))?;
+        read.map_err(|cause| self.refused(cause))?;
         if (bytes.len() as u64) < count {
             return Err(self.damaged("it is cut short"));
         }
@@ -211,10 +203,10 @@ impl<R: Read> Reader<'_, R> {
         serde_json::from_slice(text).map_err(damaged)
     }
 
-    fn refused(&self, source: io::Error) -> SavedSessionError {
+    fn refused(&self, cause: io::Error) -> SavedSessionError {
         SavedSessionError::Read {
             file: self.file.to_string(),
-            source,
+            cause,
         }
     }
 

@@ -7,8 +7,10 @@ pub enum TextError {
         "tokenizer.json cannot be read: {message}; compile the model again from a checkpoint with a valid tokenizer"
     )]
     Tokenizer { message: String },
-    #[error("tokenizer_config.json cannot be read: {0}; compile the model again from a checkpoint with a valid one")]
-    TokenizerConfig(#[from] serde_json::Error),
+    #[error(
+        "tokenizer_config.json cannot be read: {message}; compile the model again from a checkpoint with a valid one"
+    )]
+    TokenizerConfig { message: String },
     #[error("the text cannot be tokenized: {message}")]
     Encode { message: String },
     #[error("token ids cannot be turned into text: {message}")]

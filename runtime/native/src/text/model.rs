@@ -65,7 +65,9 @@ impl TextModel {
         tokenizer.with_padding(None);
 
         let config: serde_json::Value = match tokenizer_config {
-            Some(text) => serde_json::from_str(text)?,
+            Some(text) => serde_json::from_str(text).map_err(|error| TextError::TokenizerConfig {
+                message: error.to_string(),
+            })?,
             None => serde_json::Value::Null,
         };
         let template = chat_template.map_or_else(|| template_in_config(&config), Ok);

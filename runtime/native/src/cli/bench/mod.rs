@@ -84,6 +84,7 @@ impl Bench<'_> {
             quantization: facts.quantization.clone(),
             device: device.name().to_string(),
             variant: self.model.variant().name.clone(),
+            kernel_checks: self.model.kernel_checks().to_string(),
             repetitions: args.repetitions,
             load_s: load.total.as_secs_f64(),
             pipelines_s: load.pipelines.as_secs_f64(),

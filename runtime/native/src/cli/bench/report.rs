@@ -14,6 +14,8 @@ pub(super) struct Report {
     pub(super) quantization: String,
     pub(super) device: String,
     pub(super) variant: String,
+    /// Whether the kernels ran with bounds checks, and why.
+    pub(super) kernel_checks: String,
     pub(super) repetitions: u32,
     pub(super) load_s: f64,
     pub(super) pipelines_s: f64,
@@ -123,8 +125,8 @@ impl Report {
     pub(super) fn show(&self, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(
             out,
-            "{} ({}), variant {} on {}",
-            self.model, self.quantization, self.variant, self.device
+            "{} ({}), variant {} on {}; kernels {}",
+            self.model, self.quantization, self.variant, self.device, self.kernel_checks
         )?;
         writeln!(
             out,

@@ -27,6 +27,10 @@ pub(crate) use date::WallTime;
 /// As errors call the template.
 const NAME: &str = "chat_template";
 
+/// Instructions of one rendering: some hundred for each message are usual. A template that never ends is told within a
+/// few seconds.
+const MOST_INSTRUCTIONS: u64 = 10_000_000;
+
 /// A template that parses.
 pub(super) struct Template {
     environment: Environment<'static>,
@@ -37,6 +41,7 @@ pub(super) struct Template {
 impl Template {
     pub(super) fn new(source: &str) -> Result<Self, Error> {
         let mut environment = Environment::new();
+        environment.set_fuel(Some(MOST_INSTRUCTIONS));
         environment.set_unknown_method_callback(methods::call);
         environment.set_formatter(write);
         environment.add_filter("tojson", json::to_json);

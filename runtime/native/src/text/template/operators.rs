@@ -13,7 +13,7 @@ use super::repr::{as_float, str_of};
 /// No variable of a template can have such a name.
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_function("%", remainder);
-    environment.add_function("~", |left: &Value, right: &Value| str_of(left) + &str_of(right));
+    environment.add_function("~", |left: &Value, right: &Value| joined([str_of(left), str_of(right)]));
     environment.add_function("+", sum);
     environment.add_function("[:]", slice);
     environment.add_function("in", |value: &Value, container: &Value| contains(container, value));
@@ -105,7 +105,7 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
 
 fn sum(left: &Value, right: &Value) -> Result<Value, Error> {
     if left.as_str().is_some() && right.as_str().is_some() {
-        let text = [escaped_beside(left, right), escaped_beside(right, left)].concat();
+        let text = joined([escaped_beside(left, right), escaped_beside(right, left)])?;
         return Ok(if left.is_safe() || right.is_safe() {
             Value::from_safe_string(text)
         } else {
@@ -113,6 +113,7 @@ fn sum(left: &Value, right: &Value) -> Result<Value, Error> {
         });
     }
     if is_list(left) && is_list(right) && left.is_tuple() == right.is_tuple() {
+        check_size(left.len().unwrap_or(0).saturating_add(right.len().unwrap_or(0)))?;
         let items: Vec<Value> = left.try_iter()?.chain(right.try_iter()?).collect();
         return Ok(if left.is_tuple() {
             Value::from(Tuple::from(items))
@@ -127,6 +128,23 @@ fn sum(left: &Value, right: &Value) -> Result<Value, Error> {
             .ok_or_else(|| unsupported("+", left, right)),
         Numbers::Floats(a, b) => Ok(Value::from(a + b)),
     }
+}
+
+/// Most bytes of a text, and most items of a list, that operators make: a text that doubles in a loop would take all memory
+/// within some forty rounds.
+const MOST: usize = 64 << 20;
+
+fn check_size(size: usize) -> Result<(), Error> {
+    if size <= MOST {
+        return Ok(());
+    }
+    let message = format!("a text or list of more than {MOST} bytes or items");
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+fn joined(texts: [String; 2]) -> Result<String, Error> {
+    check_size(texts[0].len().saturating_add(texts[1].len()))?;
+    Ok(texts.concat())
 }
 
 /// A text as it joins another: escaped beside one that is, if it is not itself.

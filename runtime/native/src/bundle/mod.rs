@@ -1,28 +1,30 @@
 //! Where the files of a bundle come from.
 
-use std::future::Future;
+#[cfg(not(target_arch = "wasm32"))]
+mod directory;
+mod memory;
+mod source;
 
-use kiln_bundle::{MANIFEST_FILE, Manifest, sha256_hex};
+use kiln_bundle::{Digest, MANIFEST_FILE, Manifest, sha256_hex};
 
 use crate::Error;
-
-/// Reads the files of one bundle: from a folder, over HTTP, out of an archive. `file` is always a plain relative
-/// path with forward slashes.
-pub trait BundleSource {
-    /// Bytes in the file.
-    fn size(&self, file: &str) -> impl Future<Output = std::io::Result<u64>>;
-
-    /// Fills `buffer` from `offset`.
-    fn read(&self, file: &str, offset: u64, buffer: &mut [u8]) -> impl Future<Output = std::io::Result<()>>;
-}
+#[cfg(not(target_arch = "wasm32"))]
+pub use directory::DirectorySource;
+pub use memory::MemorySource;
+pub use source::{BundleSource, MaybeSend, MaybeSync};
 
 /// A source and its manifest, checked.
 pub struct Bundle<S> {
     source: S,
     manifest: Manifest,
+    digest: Digest,
 }
 
-/// Larger files of text are no manifest and no kernel.
+/// Larger files are no manifest: that of a model with 128 layers of experts takes a few MB.
+const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+/// Larger files are no kernel: they take some 10 KB, and a compiler's memory grows with their text.
+const MAX_KERNEL_BYTES: u64 = 1 << 20;
+/// Larger files are no tokenizer: those of the largest vocabularies take some 30 MB.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
 impl<S: BundleSource> Bundle<S> {
@@ -31,7 +33,7 @@ impl<S: BundleSource> Bundle<S> {
     /// # Errors
     /// Unreadable, not a manifest, of another version, or inconsistent.
     pub async fn open(source: S) -> Result<Self, Error> {
-        let text = read_all(&source, MANIFEST_FILE).await?;
+        let text = read_all(&source, MANIFEST_FILE, MAX_MANIFEST_BYTES).await?;
         let manifest = Manifest::from_json(&text, MANIFEST_FILE)?;
         let shards = manifest.shards.iter().map(|shard| &shard.file);
         let kernels = manifest.variants.iter().flat_map(|variant| &variant.kernels);
@@ -41,11 +43,20 @@ impl<S: BundleSource> Bundle<S> {
             check_path(file)?;
         }
         crate::model::check_manifest(&manifest)?;
-        Ok(Self { source, manifest })
+        Ok(Self {
+            source,
+            manifest,
+            digest: Digest::of(&text),
+        })
     }
 
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// SHA-256 of the manifest's text: what [`Trust`](crate::Trust) goes by.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     pub fn source(&self) -> &S {
@@ -57,19 +68,12 @@ impl<S: BundleSource> Bundle<S> {
     /// # Errors
     /// As for [`file`](Self::file), and a file that is not what the compiler wrote.
     pub async fn text(&self, file: &str, sha256: &str) -> Result<String, Error> {
-        let bytes = self.file(file).await?;
-        let found = sha256_hex(&bytes);
-        if found != sha256 {
-            return Err(Error::Checksum {
-                file: file.to_string(),
-                expected: sha256.to_string(),
-                found,
-            });
-        }
-        String::from_utf8(bytes).map_err(|_| Error::Read {
-            file: file.to_string(),
-            source: std::io::Error::other("it is not UTF-8"),
-        })
+        checked_text(file, self.file(file).await?, sha256)
+    }
+
+    /// The text of a kernel, compared with its checksum.
+    pub(crate) async fn kernel(&self, file: &str, sha256: &str) -> Result<String, Error> {
+        checked_text(file, read_all(&self.source, file, MAX_KERNEL_BYTES).await?, sha256)
     }
 
     /// A whole file, as it is.
@@ -77,19 +81,36 @@ impl<S: BundleSource> Bundle<S> {
     /// # Errors
     /// A path that leaves the bundle, or an unreadable file.
     pub async fn file(&self, file: &str) -> Result<Vec<u8>, Error> {
-        read_all(&self.source, file).await
+        read_all(&self.source, file, MAX_TEXT_BYTES).await
     }
 }
 
-async fn read_all(source: &impl BundleSource, file: &str) -> Result<Vec<u8>, Error> {
-    check_path(file)?;
-    let read = |source| Error::Read {
+fn checked_text(file: &str, bytes: Vec<u8>, sha256: &str) -> Result<String, Error> {
+    let found = sha256_hex(&bytes);
+    if found != sha256 {
+        return Err(Error::Checksum {
+            file: file.to_string(),
+            expected: sha256.to_string(),
+            found,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| Error::Read {
         file: file.to_string(),
-        source,
+        cause: std::io::Error::other("it is not UTF-8"),
+    })
+}
+
+async fn read_all(source: &impl BundleSource, file: &str, most: u64) -> Result<Vec<u8>, Error> {
+    check_path(file)?;
+    let read = |cause| Error::Read {
+        file: file.to_string(),
+        cause,
     };
     let size = source.size(file).await.map_err(read)?;
-    if size > MAX_TEXT_BYTES {
-        return Err(read(std::io::Error::other(format!("{size} bytes are too many"))));
+    if size > most {
+        return Err(read(std::io::Error::other(format!(
+            "it has {size} bytes, at most {most} are possible"
+        ))));
     }
     let mut bytes = vec![0; size as usize];
     source.read(file, 0, &mut bytes).await.map_err(read)?;
@@ -103,34 +124,6 @@ fn check_path(path: &str) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::UnsafePath { path: path.to_string() })
-    }
-}
-
-/// A bundle in a folder. Files are read piece by piece, so that no more of a weight shard than one piece is in
-/// memory.
-#[cfg(not(target_arch = "wasm32"))]
-pub struct DirectorySource {
-    root: std::path::PathBuf,
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-impl DirectorySource {
-    pub fn new(root: impl Into<std::path::PathBuf>) -> Self {
-        Self { root: root.into() }
-    }
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-impl BundleSource for DirectorySource {
-    async fn size(&self, file: &str) -> std::io::Result<u64> {
-        Ok(std::fs::metadata(self.root.join(file))?.len())
-    }
-
-    async fn read(&self, file: &str, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut file = std::fs::File::open(self.root.join(file))?;
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(buffer)
     }
 }
 
