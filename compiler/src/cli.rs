@@ -11,6 +11,7 @@ use kiln_bundle::{Manifest, Programs};
 
 use crate::architectures::Registry;
 use crate::compile::{CompileError, CompileOptions, CompileReport, compile};
+use crate::config::UnreadKey;
 use crate::cost::Profile;
 use crate::emit::EmitError;
 use crate::progress::Progress;
@@ -96,6 +97,14 @@ pub fn run(registry: &Registry) -> ExitCode {
                 for explanation in &report.explanations {
                     println!("{explanation}");
                 }
+            }
+            if !report.unread.is_empty() {
+                let keys: Vec<String> = report.unread.iter().map(UnreadKey::to_string).collect();
+                eprintln!(
+                    "note: of config.json, {} does not read {}",
+                    report.manifest.model.architecture,
+                    keys.join(", ")
+                );
             }
             println!("{}", summary(&report, &options));
             ExitCode::SUCCESS

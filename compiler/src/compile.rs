@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use self::packed_values::PackedValues;
 use crate::architectures::{Registry, UnknownArchitecture};
-use crate::checkpoint::{Checkpoint, CheckpointError, RandomWeights, TensorSource, View};
-use crate::config::{ConfigError, ModelFacts};
+use crate::checkpoint::{Checkpoint, CheckpointError, RandomWeights, TensorSource};
+use crate::config::{ConfigError, ModelFacts, UnreadKey};
 use crate::cost::{Profile, UnknownProfile};
 use crate::dsl::DefineError;
 use crate::emit::{self, EmitError, Staging, WeightLayout};
@@ -91,6 +91,8 @@ pub struct CompileReport {
     pub unfused_layer_dispatches: f64,
     /// Bytes of WGSL over all variants.
     pub kernel_bytes: u64,
+    /// Keys of config.json that nobody has read and that may matter.
+    pub unread: Vec<UnreadKey>,
     pub seconds: f64,
 }
 
@@ -136,8 +138,13 @@ pub fn compile(
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&options.source)?;
     let architecture = registry.for_config(checkpoint.config())?;
-    let graph = architecture.build(checkpoint.config())?;
-    let facts = ModelFacts::read(checkpoint.config())?;
+    let mut defined = architecture.define(checkpoint.config())?;
+    if options.random_weights.is_none() && checkpoint.unties_head(&defined.graph)? {
+        defined.config["tie_word_embeddings"] = false.into();
+        defined = architecture.define(&defined.config)?;
+    }
+    let graph = defined.graph;
+    let facts = ModelFacts::read(&defined.config)?;
     let plan_options = plan_options(options, &facts, checkpoint.name())?;
 
     let declared = graph.declared_weights();
@@ -147,7 +154,7 @@ pub fn compile(
         .map(|seed| RandomWeights::new(&declared, config, seed));
     let view = match &random {
         Some(_) => None,
-        None if checkpoint.has_tensors() => Some(View::new(&checkpoint, &checkpoint.stored(&declared))?),
+        None if checkpoint.has_tensors() => Some(checkpoint.view(&graph)?),
         None if options.no_weights => None,
         None => {
             return Err(CompileError::NoWeights {
@@ -223,6 +230,7 @@ pub fn compile(
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),
         kernel_bytes,
+        unread: defined.unread,
         seconds: started.elapsed().as_secs_f64(),
     })
 }

@@ -4,19 +4,20 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::store::TensorStore;
-use super::{Checkpoint, CheckpointError, GenerationDefaults, TextAssets, model_name, safetensors};
+use super::store::{TensorStore, check_is_content};
+use super::{Checkpoint, CheckpointError, GenerationDefaults, TextAssets, model_name, safetensors, unreadable};
 
 pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
-    let config = read_json(&config_path)?
-        .ok_or_else(|| CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into()))?;
+    let config = read_json(&config_path)?.ok_or_else(|| {
+        let missing = || CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into());
+        unreadable::in_folder(path).unwrap_or_else(missing)
+    })?;
     let tensors = safetensors::open(path)?;
-    if tensors.is_empty() && path.join("pytorch_model.bin").exists() {
-        return Err(CheckpointError::Unsupported {
-            file: "pytorch_model.bin".to_string(),
-            what: "Kiln does not read pickled weights; save the model as safetensors".to_string(),
-        });
+    if tensors.is_empty()
+        && let Some(error) = unreadable::in_folder(path)
+    {
+        return Err(error);
     }
     let generation = read_json(&path.join("generation_config.json"))?;
     Ok(Checkpoint {
@@ -73,7 +74,7 @@ fn embedded_template(tokenizer_config: &Value) -> Option<String> {
 /// The file's text; `None` if there is no such file.
 fn read_text(path: &Path) -> Result<Option<String>, CheckpointError> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => check_is_content(&path.display().to_string(), text.as_bytes()).map(|()| Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CheckpointError::io(path, error)),
     }

@@ -25,11 +25,13 @@ impl MappedFile {
         // SAFETY: the map is read-only. Whoever changes a checkpoint while it is being compiled
         // gets other weights, or a fault if the file shrinks: the usual contract of mapped files.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        Ok(MappedFile {
-            name: name.to_string_lossy().into_owned(),
-            map,
-        })
+        let name = path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        check_is_content(&name, &map)?;
+        Ok(MappedFile { name, map })
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -41,6 +43,21 @@ impl MappedFile {
             file: self.name.clone(),
             what: what.into(),
         }
+    }
+}
+
+/// What git-lfs leaves in place of a file that it has not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// # Errors
+/// The file only stands for the one that is meant.
+pub(super) fn check_is_content(file: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    match bytes.starts_with(LFS_POINTER) {
+        false => Ok(()),
+        true => Err(CheckpointError::Unsupported {
+            file: file.to_string(),
+            what: "only a pointer of Git LFS; fetch the file itself with `git lfs pull`".to_string(),
+        }),
     }
 }
 

@@ -94,6 +94,15 @@ impl Parameters {
             let positive = value.as_f64().filter(|n| *n > 0.0 && n.is_finite());
             positive.ok_or_else(|| ConfigError::ill_typed(&at(key), "a positive number", value))
         };
+        // Queries that grow with their position, whatever else the frequencies are.
+        if let Some(value) = object.get("llama_4_scaling_beta") {
+            let path = at("llama_4_scaling_beta");
+            return Err(ConfigError::unsupported(
+                &path,
+                value,
+                "queries scaled by position are not supported",
+            ));
+        }
         let kind = object.get("rope_type").cloned().unwrap_or(Value::Null);
         let scaling = match kind.as_str() {
             Some("default") => Scaling::Default,

@@ -15,10 +15,10 @@ mod sentencepiece;
 mod tokenizer;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::store::{MappedFile, StoredTensor, TensorStore};
-use super::{Checkpoint, CheckpointError, GenerationDefaults, TensorInfo, model_name};
+use super::{Checkpoint, CheckpointError, GenerationDefaults, TensorInfo, model_name, parts};
 use metadata::Metadata;
 
 /// Model families whose GGUF metadata and tensor names Kiln can translate.
@@ -78,13 +78,62 @@ impl Family {
     }
 }
 
+/// The GGUF file in a folder, or the first part of it; `None` for a folder whose weights are others.
+///
+/// # Errors
+/// The folder cannot be read, or holds several.
+pub(super) fn in_folder(folder: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+    if folder.join("config.json").exists() && !parts::firsts(folder, "safetensors")?.is_empty() {
+        return Ok(None);
+    }
+    let mut files = parts::firsts(folder, "gguf")?;
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // The projector of a model that sees lies beside its text model.
+    files.retain(|path| !name(path).starts_with("mmproj"));
+    match files.len() {
+        0 | 1 => Ok(files.pop()),
+        _ => Err(CheckpointError::SeveralModels {
+            path: folder.display().to_string(),
+            files: files.iter().map(name).collect(),
+        }),
+    }
+}
+
+/// Opens a file, whole or split: then by any of its parts. The first one has the metadata.
 pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let file = MappedFile::open(path)?;
-    let header = parse::Header::read(file.bytes()).map_err(|e| e.in_file(&file.name))?;
-    let metadata = Metadata::new(&file.name, &header.metadata);
+    let paths = parts::all(path)?;
+    let files: Vec<MappedFile> = paths
+        .iter()
+        .map(|path| MappedFile::open(path))
+        .collect::<Result<_, _>>()?;
+    let mut headers = Vec::with_capacity(files.len());
+    for (number, file) in files.iter().enumerate() {
+        let header = parse::Header::read(file.bytes()).map_err(|e| e.in_file(&file.name))?;
+        check_part(&Metadata::new(&file.name, &header.metadata), number, files.len())?;
+        headers.push(header);
+    }
+    let mut headers = headers.into_iter();
+    let Some(mut header) = headers.next() else {
+        return Err(CheckpointError::NotACheckpoint {
+            path: path.display().to_string(),
+        });
+    };
+    for (number, other) in (1..).zip(headers) {
+        let tensors = other.tensors.into_iter();
+        header
+            .tensors
+            .extend(tensors.map(|tensor| parse::Tensor { file: number, ..tensor }));
+    }
+    let metadata = Metadata::new(&files[0].name, &header.metadata);
+    let stated = metadata.size("split.tensors.count")?;
+    if files.len() > 1 && stated.is_some_and(|stated| stated != header.tensors.len() as u64) {
+        let (parts, found) = (files.len(), header.tensors.len());
+        let what = format!("{parts} parts hold {found} tensors, not {}", stated.unwrap_or_default());
+        return Err(metadata.damaged(what));
+    }
     let family = Family::of(&metadata)?;
 
-    let config = config::translate(family, &metadata, &header, file.bytes())?;
+    let config = config::translate(family, &metadata, &header, &files)?;
     let text = tokenizer::translate(family, &metadata)?;
     let mut generation = GenerationDefaults::read(None, &config);
     generation.eos_token_ids = tokenizer::end_tokens(&metadata)?;
@@ -94,30 +143,43 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let Some(name) = names::translate(family, tensor.name) else {
             continue;
         };
-        let stored = names::stored(family, &metadata, tensor)?;
-        let info = TensorInfo {
-            shape: names::shape(tensor),
-            source: tensor.source,
-            bytes: tensor.bytes.len() as u64,
-            file: file.name.clone(),
-        };
-        let bytes = tensor.bytes.clone();
-        tensors.insert(
-            name,
-            StoredTensor {
-                info,
-                file: 0,
-                bytes,
-                stored,
+        let file = &files[tensor.file];
+        let stored = StoredTensor {
+            info: TensorInfo {
+                shape: names::shape(tensor),
+                source: tensor.source,
+                bytes: tensor.bytes.len() as u64,
+                file: file.name.clone(),
             },
-        );
+            file: tensor.file,
+            bytes: tensor.bytes.clone(),
+            stored: names::stored(family, &metadata, tensor)?,
+        };
+        if let Some(other) = tensors.insert(name, stored) {
+            return Err(file.damaged(format!("tensor {} is in {} as well", tensor.name, other.info.file)));
+        }
     }
     Ok(Checkpoint {
         name: model_name(path),
         config,
         text,
         generation,
-        tensors: TensorStore::new(vec![file], tensors),
+        tensors: TensorStore::new(files, tensors),
         gguf: true,
     })
+}
+
+/// Checks what a file says of itself as a part against its name, which says that it is the one of `number` of `count`.
+fn check_part(metadata: &Metadata<'_>, number: usize, count: usize) -> Result<(), CheckpointError> {
+    let stated = metadata.size("split.count")?.unwrap_or(count as u64);
+    let place = metadata.size("split.no")?.unwrap_or(number as u64);
+    // Files that were never split may say that they are the only part, or part 0 of none.
+    if stated.max(1) == count as u64 && place == number as u64 {
+        return Ok(());
+    }
+    Err(metadata.unsupported(format!(
+        "it is part {} of {stated}, but by its name part {} of {count}; parts are called NAME-00001-of-{stated:05}.gguf",
+        place + 1,
+        number + 1,
+    )))
 }
