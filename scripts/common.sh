@@ -5,6 +5,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
+# required NAME: whether KILN_REQUIRE lists what a test may otherwise do without (gpu, tint, models, browser).
+required() { [[ ",${KILN_REQUIRE:-}," == *",$1,"* ]]; }
+
 # install_packages PACKAGE...: with apt, as root or through sudo.
 install_packages() {
     local how=()

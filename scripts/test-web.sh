@@ -7,7 +7,10 @@
 . "$(dirname "$0")/common.sh"
 . scripts/web-common.sh
 quick=${1:-}
+# skip WHAT WHY: WHAT is a name of KILN_REQUIRE, which makes a failure of it.
 skip() {
+    ! required "$1" || fail "$2 (KILN_REQUIRE=$KILN_REQUIRE makes that a failure)"
+    shift
     printf '%s\n' '************************************************************************' "SKIPPED: $*" \
         '************************************************************************' >&2
     skipped+=("$*")
@@ -15,7 +18,7 @@ skip() {
 skipped=()
 failed=()
 
-scripts/build-web.sh --install || { [ $? -eq 3 ] && skip "the web tests: the package was not built" && exit 3; }
+scripts/build-web.sh --install || { [ $? -eq 3 ] && skip browser "the web tests: the package was not built" && exit 3; }
 use_node
 
 work=$(target_folder)/web-test
@@ -74,12 +77,12 @@ if (scripts/fetch-models.sh smollm2); then
     export KILN_SMOLLM2=$real
     ask_native "$real" "$work/smollm2.json" --prompt 'What is the capital of France?'
 else
-    skip "SmolLM2 could not be fetched: no real tokenizer and no real model, and the chat page is not tested"
+    skip models "SmolLM2 could not be fetched: no real tokenizer and no real model, and the chat page is not tested"
 fi
 
 # Chromium brings SwiftShader with it.
 if ! [ -x /usr/bin/chromium ]; then
-    (install_packages chromium libvulkan1) || skip "Chromium is not installed (apt install chromium)"
+    (install_packages chromium libvulkan1) || skip browser "Chromium is not installed (apt install chromium)"
 fi
 swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
 
@@ -119,7 +122,7 @@ build_layer() {
         sed "s#@DIR@#$work/layer#" "$layer/fakegpu.json.in" >"$work/layer/fakegpu.json"
 }
 drivers=()
-if fetch_lavapipe; then drivers+=(lavapipe); else skip "lavapipe: no Mesa of version 24 or newer can be had, so nothing tests f16"; fi
+if fetch_lavapipe; then drivers+=(lavapipe); else skip gpu "lavapipe: no Mesa of version 24 or newer can be had, so nothing tests f16"; fi
 if [ "$quick" != --quick ] && [ -e "$swiftshader" ]; then drivers+=(swiftshader); fi
 export KILN_LAVAPIPE=$work/mesa/lavapipe.json KILN_VULKAN_LAYER=$work/layer XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
 
@@ -181,8 +184,8 @@ for driver in "${drivers[@]}"; do
     fi
     [ -x /usr/bin/chromium ] || continue
     say "Chromium on $driver"
-    if [ "$driver" = lavapipe ] && ! build_layer; then skip "Chromium on lavapipe: the Vulkan layer was not built"; continue; fi
-    if ! chromium_starts "$driver"; then skip "Chromium on $driver: it does not start here"; continue; fi
+    if [ "$driver" = lavapipe ] && ! build_layer; then skip browser "Chromium on lavapipe: the Vulkan layer was not built"; continue; fi
+    if ! chromium_starts "$driver"; then skip browser "Chromium on $driver: it does not start here"; continue; fi
     run node test/chromium.mjs "$driver" "$work/expected.json" "$work/toy.kiln" "$work/big.kiln" "$cases"
     run node test/kernels.mjs "$driver" "${kernels[@]}"
     [ -z "$real" ] || [ "$driver" != lavapipe ] || run node test/real.mjs "$driver" "$real" "$work/smollm2.json"

@@ -10,7 +10,7 @@ scripts/fetch-models.sh
 say "Formatting"
 cargo fmt --all --check
 
-scripts/check-runtime-deps.sh
+scripts/check-deps.sh
 
 say "Lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use kiln_bundle::Feature;
 use kiln_compiler::kernels::KernelSource;
+use kiln_require::{Requirement, skip};
 use naga::valid::{Capabilities, ShaderStages, ValidationFlags, Validator};
 
 /// Reads the text with naga's WGSL front end and validates it with the features that the kernel names, no more.
@@ -61,9 +62,9 @@ pub fn check_with_tint(kernel: &KernelSource) {
             String::from_utf8_lossy(&output.stderr),
             kernel.wgsl
         ),
-        Err(_) => eprintln!(
-            "SKIPPED: tint is not installed, {} was not checked with it",
-            kernel.name
+        Err(_) => skip(
+            Requirement::Tint,
+            format!("tint is not installed, {} was not checked with it", kernel.name),
         ),
     }
 }

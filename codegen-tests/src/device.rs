@@ -1,7 +1,7 @@
 //! A small wgpu harness: one kernel, some buffers, one dispatch.
 
 use kiln_bundle::Feature;
-use kiln_compiler::kernels::{KernelSource, Variant};
+use kiln_compiler::kernels::{Capability, KernelSource};
 use wgpu::util::DeviceExt;
 
 use crate::pipeline_of;
@@ -94,12 +94,12 @@ impl Device {
     }
 
     /// The variants that this device can run.
-    pub fn variants(&self) -> Vec<Variant> {
-        let mut variants = vec![Variant::Base];
+    pub fn variants(&self) -> Vec<Capability> {
+        let mut variants = vec![Capability::Base];
         if self.supports(Feature::Subgroups) {
-            variants.push(Variant::Subgroups);
+            variants.push(Capability::Subgroups);
             if self.supports(Feature::ShaderF16) {
-                variants.push(Variant::F16);
+                variants.push(Capability::F16);
             }
         }
         variants

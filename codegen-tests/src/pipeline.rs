@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kiln_compiler::architectures::Registry;
 use kiln_compiler::compile::{CompileOptions, compile};
 use kiln_compiler::progress::Silent;
+use kiln_require::{Requirement, skip};
 use kiln_runtime::{
     Bundle, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Session, block_on,
 };
@@ -52,7 +53,7 @@ pub fn load(bundle: &Path, variant: &str) -> Option<Arc<Model>> {
         let device = match Device::open(bundle.manifest(), &options).await {
             Ok(device) => device,
             Err(error @ Error::Unsupported { .. }) if variant != "base" => {
-                eprintln!("SKIPPED: variant {variant}: {error}");
+                skip(Requirement::Gpu, format!("variant {variant}: {error}"));
                 return None;
             }
             Err(error) => panic!("variant {variant}: {error}"),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use kiln_codegen_tests::oracle::fixtures;
 use kiln_codegen_tests::pipeline::{Compiled, feed, greedy, session};
+use kiln_require::{Requirement, skip};
 use kiln_runtime::Model;
 use kiln_runtime::text::{Message, TextModel};
 use serde::Deserialize;
@@ -65,7 +66,8 @@ fn find(part: &str) -> Option<PathBuf> {
         name.contains(part) && name.ends_with(".gguf")
     });
     if found.is_none() {
-        eprintln!("SKIPPED: no {part}*.gguf in {}; see KILN_MODELS", folder.display());
+        let why = format!("no {part}*.gguf in {}; see KILN_MODELS", folder.display());
+        skip(Requirement::Models, why);
     }
     found
 }

@@ -17,7 +17,7 @@ use crate::cost::{Profile, UnknownProfile};
 use crate::dsl::DefineError;
 use crate::emit::{self, EmitError, Staging, WeightLayout};
 use crate::graph::{DeclaredWeight, ModelGraph, WeightRole};
-use crate::kernels::Variant;
+use crate::kernels::Capability;
 use crate::plan::{PlanError, PlanOptions, VariantPlan, WeightTable, plan_variant, rewrite_model};
 use crate::progress::Progress;
 use crate::reference::{self, EvalError};
@@ -94,6 +94,8 @@ pub struct CompileReport {
     /// Keys of config.json that nobody has read and that may matter.
     pub unread: Vec<UnreadKey>,
     pub seconds: f64,
+    /// The files of the checkpoint that were read, in alphabetical order.
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Error)]
@@ -176,11 +178,16 @@ pub fn compile(
     let format_of = |name: &str| formats.get(name).copied().unwrap_or(WeightFormat::F32);
     let model = rewrite_model(&graph, &plan_options, &format_of)?;
     let mut weights = WeightTable::default();
-    let plans = [Variant::F16, Variant::Subgroups, Variant::Base]
-        .into_iter()
-        .map(|variant| plan_variant(&graph, &model, &plan_options, variant, &mut weights))
+    // The best comes first in the manifest.
+    let plans = (Capability::ALL.into_iter().rev())
+        .map(|capability| plan_variant(&graph, &model, &plan_options, capability, &mut weights))
         .collect::<Result<Vec<VariantPlan>, PlanError>>()?;
     let kernel_bytes = kernel_bytes(&plans);
+    let level_0 = PlanOptions {
+        level: OptLevel::None,
+        ..plan_options.clone()
+    };
+    let unfused = rewrite_model(&graph, &level_0, &format_of)?;
 
     let staging = Staging::begin(&options.output)?;
     let layout = WeightLayout::new(&graph, &weights);
@@ -218,20 +225,15 @@ pub fn compile(
         return Err(EmitError::Interrupted.into());
     }
     staging.publish()?;
-    let explanations = model.explanations().into_iter().cloned().collect();
-    let unfused = PlanOptions {
-        level: OptLevel::None,
-        ..plan_options
-    };
-    let unfused = rewrite_model(&graph, &unfused, &format_of)?;
     Ok(CompileReport {
         manifest,
-        explanations,
+        explanations: model.explanations().into_iter().cloned().collect(),
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),
         kernel_bytes,
         unread: defined.unread,
         seconds: started.elapsed().as_secs_f64(),
+        files: checkpoint.files().to_vec(),
     })
 }
 

@@ -21,17 +21,17 @@ fn config() -> Value {
     })
 }
 
-struct Place {
+struct Workspace {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl Workspace {
     fn new(config: &Value) -> Self {
-        let place = Place {
+        let workspace = Workspace {
             folder: tempfile::tempdir().unwrap(),
         };
-        fs::write(place.source(), config.to_string()).unwrap();
-        place
+        fs::write(workspace.source(), config.to_string()).unwrap();
+        workspace
     }
 
     fn source(&self) -> PathBuf {
@@ -63,20 +63,20 @@ fn run(options: &CompileOptions) -> Result<Manifest, CompileError> {
 }
 
 fn refusal(config: &Value, change: impl FnOnce(&mut CompileOptions)) -> String {
-    let place = Place::new(config);
-    let mut options = place.options();
+    let workspace = Workspace::new(config);
+    let mut options = workspace.options();
     change(&mut options);
     let error = run(&options).unwrap_err();
-    assert_eq!(place.left(), Vec::<PathBuf>::new(), "{error}");
+    assert_eq!(workspace.left(), Vec::<PathBuf>::new(), "{error}");
     error.to_string()
 }
 
 #[test]
 fn shards_are_safetensors_with_the_planned_tensors() {
-    let place = Place::new(&config());
-    let manifest = run(&place.options()).unwrap();
+    let workspace = Workspace::new(&config());
+    let manifest = run(&workspace.options()).unwrap();
     for (number, shard) in (0..).zip(&manifest.shards) {
-        let bytes = fs::read(place.output().join(&shard.file)).unwrap();
+        let bytes = fs::read(workspace.output().join(&shard.file)).unwrap();
         assert_eq!(bytes.len() as u64, shard.bytes);
         assert_eq!(kiln_bundle::sha256_hex(&bytes), shard.sha256);
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -91,10 +91,10 @@ fn shards_are_safetensors_with_the_planned_tensors() {
             );
         }
     }
-    let text = fs::read(place.output().join(kiln_bundle::MANIFEST_FILE)).unwrap();
+    let text = fs::read(workspace.output().join(kiln_bundle::MANIFEST_FILE)).unwrap();
     assert_eq!(Manifest::from_json(&text, "manifest.json").unwrap(), manifest);
     for kernel in manifest.variants.iter().flat_map(|variant| &variant.kernels) {
-        let text = fs::read(place.output().join(&kernel.file)).unwrap();
+        let text = fs::read(workspace.output().join(&kernel.file)).unwrap();
         assert_eq!(kiln_bundle::sha256_hex(&text), kernel.sha256, "{}", kernel.file);
     }
 }
@@ -103,11 +103,11 @@ fn shards_are_safetensors_with_the_planned_tensors() {
 fn every_quantization_and_level_compiles() {
     for quant in [Quant::Keep, Quant::F32, Quant::F16, Quant::Q8, Quant::Q4] {
         for level in [OptLevel::None, OptLevel::Full] {
-            let place = Place::new(&config());
+            let workspace = Workspace::new(&config());
             let manifest = run(&CompileOptions {
                 quant,
                 level,
-                ..place.options()
+                ..workspace.options()
             })
             .unwrap();
             for variant in &manifest.variants {
@@ -129,11 +129,11 @@ fn large_matrices_are_split_at_the_binding_limit() {
     // f32: 333_000 * 128 * 4 bytes = 170 MB.
     config["vocab_size"] = json!(333_000);
     config["hidden_size"] = json!(128);
-    let place = Place::new(&config);
+    let workspace = Workspace::new(&config);
     let options = CompileOptions {
         quant: Quant::F32,
         no_weights: true,
-        ..place.options()
+        ..workspace.options()
     };
     let manifest = run(&options).unwrap();
     let parts: Vec<u64> = manifest
@@ -183,38 +183,38 @@ fn refusals_name_the_thing_and_leave_nothing() {
 
 #[test]
 fn a_folder_that_is_no_bundle_is_never_overwritten() {
-    let place = Place::new(&config());
-    fs::create_dir(place.output()).unwrap();
-    fs::write(place.output().join("thesis.txt"), "years of work").unwrap();
-    let error = run(&place.options()).unwrap_err();
+    let workspace = Workspace::new(&config());
+    fs::create_dir(workspace.output()).unwrap();
+    fs::write(workspace.output().join("thesis.txt"), "years of work").unwrap();
+    let error = run(&workspace.options()).unwrap_err();
     assert!(
         matches!(error, CompileError::Emit(EmitError::Occupied { .. })),
         "{error}"
     );
     assert_eq!(
-        fs::read_to_string(place.output().join("thesis.txt")).unwrap(),
+        fs::read_to_string(workspace.output().join("thesis.txt")).unwrap(),
         "years of work"
     );
-    assert_eq!(place.left(), [place.output()]);
+    assert_eq!(workspace.left(), [workspace.output()]);
 }
 
 #[test]
 fn an_older_bundle_is_replaced_whole() {
-    let place = Place::new(&config());
+    let workspace = Workspace::new(&config());
     run(&CompileOptions {
         quant: Quant::F16,
-        ..place.options()
+        ..workspace.options()
     })
     .unwrap();
-    fs::write(place.output().join("left-over"), "").unwrap();
+    fs::write(workspace.output().join("left-over"), "").unwrap();
     let manifest = run(&CompileOptions {
         quant: Quant::Q8,
-        ..place.options()
+        ..workspace.options()
     })
     .unwrap();
     assert!(manifest.model.quantization.starts_with("q8"));
-    assert!(!place.output().join("left-over").exists());
-    assert_eq!(place.left(), [place.output()]);
+    assert!(!workspace.output().join("left-over").exists());
+    assert_eq!(workspace.left(), [workspace.output()]);
 }
 
 /// Asks to stop after so many bytes.
@@ -237,19 +237,19 @@ impl Progress for Impatient {
 #[test]
 fn an_interruption_leaves_nothing_and_keeps_the_old_bundle() {
     for bytes in [0, 1, 50_000, 100_000] {
-        let place = Place::new(&config());
-        let before = run(&place.options()).unwrap();
+        let workspace = Workspace::new(&config());
+        let before = run(&workspace.options()).unwrap();
         let impatient = Impatient {
             bytes_left: AtomicU64::new(bytes),
         };
         let options = CompileOptions {
             random_weights: Some(2),
-            ..place.options()
+            ..workspace.options()
         };
         let error = compile(&options, &Registry::default(), &impatient).unwrap_err();
         assert!(matches!(error, CompileError::Emit(EmitError::Interrupted)), "{error}");
-        assert_eq!(place.left(), [place.output()]);
-        assert_eq!(read_manifest(&place.output()), before);
+        assert_eq!(workspace.left(), [workspace.output()]);
+        assert_eq!(read_manifest(&workspace.output()), before);
     }
 }
 

@@ -170,8 +170,8 @@ fn qwen3_slides_from_a_layer_on_if_it_does() {
 fn gemma3_caps_its_logits_if_asked() {
     let mut config = fixture("gemma3-A-bf16", "config.json");
     config["final_logit_softcapping"] = json!(30.0);
-    let epilogue = graph(&config).epilogue;
-    assert_eq!(epilogue.nodes[epilogue.output].op, Op::Softcap(30.0));
+    let head = graph(&config).head;
+    assert_eq!(head.nodes[head.output].op, Op::Softcap(30.0));
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn names(c: &SmallConfig, w: Weights, tokens: Tokens) -> Logits {
 #[test]
 fn values_keep_the_authors_names_and_lines() {
     let graph = names().build(&small_config()).unwrap();
-    let first = graph.prologue.nodes[graph.prologue.output].span.line;
+    let first = graph.entry.nodes[graph.entry.output].span.line;
     let named: Vec<(String, &str, u32)> = (graph.templates[0].section.nodes.node_weights())
         .filter_map(|node| Some((node.name.clone()?, node.op.name(), node.span.line - first)))
         .collect();
@@ -312,7 +312,7 @@ fn values_keep_the_authors_names_and_lines() {
         ("x", "sub", 11),
     ];
     assert_eq!(named, expected.map(|(name, op, line)| (name.to_string(), op, line)));
-    let file = graph.epilogue.nodes.node_weights().next().unwrap().span.file;
+    let file = graph.head.nodes.node_weights().next().unwrap().span.file;
     assert!(file.ends_with("definitions.rs"), "{file}");
 }
 

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use kiln_compiler::checkpoint::{Checkpoint, SourceType, TensorSource};
+use kiln_require::{Requirement, skip};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
@@ -22,7 +23,8 @@ fn model(name: &str) -> Option<Checkpoint> {
     if path.exists() {
         Some(Checkpoint::open(&path).unwrap())
     } else {
-        eprintln!("SKIPPED: no {}; set KILN_MODELS to its folder", path.display());
+        let why = format!("no {}; set KILN_MODELS to its folder", path.display());
+        skip(Requirement::Models, why);
         None
     }
 }

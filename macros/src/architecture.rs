@@ -8,6 +8,7 @@ use syn::{
     Signature, Stmt, Token, Type, parse_quote, token,
 };
 
+use crate::syntax::{is_over_layers, loops_over_layers};
 use crate::{carry, naming};
 
 /// `"Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration", model_types("qwen3_5"), unused("mtp", "visual")`
@@ -176,7 +177,7 @@ fn check_loops(function: &ItemFn) -> Result<Ident> {
             top.push(each);
         }
     }
-    if let Some(nested) = carry::loops_over_layers(&function.block)
+    if let Some(nested) = loops_over_layers(&function.block)
         .into_iter()
         .find(|each| !top.iter().any(|known| std::ptr::eq(*known, *each)))
     {
@@ -195,14 +196,6 @@ fn check_loops(function: &ItemFn) -> Result<Ident> {
             Err(Error::new(second.for_token.span, message))
         }
     }
-}
-
-/// Whether the loop has the form `for layer in w.layers(..)` or `.layers_of(..)`.
-pub fn is_over_layers(each: &ExprForLoop) -> bool {
-    let Expr::MethodCall(call) = &*each.expr else {
-        return false;
-    };
-    call.method == "layers" || call.method == "layers_of"
 }
 
 fn layers_loop(statement: &Stmt) -> Option<&ExprForLoop> {

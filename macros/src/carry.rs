@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use proc_macro2::Span;
 use syn::visit::{self, Visit};
 use syn::{
-    Arm, BinOp, Block, Error, Expr, ExprAssign, ExprBinary, ExprClosure, ExprForLoop, ExprLet, ExprLoop, ExprReference,
+    Arm, Block, Error, Expr, ExprAssign, ExprBinary, ExprClosure, ExprForLoop, ExprLet, ExprLoop, ExprReference,
     ExprWhile, Ident, Item, Local, Pat, PatIdent, Result,
 };
 
-use crate::architecture::is_over_layers;
+use crate::syntax::is_assignment;
 
 /// The one outer variable that `body` assigns.
 pub fn carried(body: &Block, at: Span) -> Result<Ident> {
@@ -36,23 +36,6 @@ pub fn carried(body: &Block, at: Span) -> Result<Ident> {
             ),
         )),
     }
-}
-
-/// All loops over layers, at any depth.
-pub fn loops_over_layers(block: &Block) -> Vec<&ExprForLoop> {
-    #[derive(Default)]
-    struct Loops<'a>(Vec<&'a ExprForLoop>);
-    impl<'a> Visit<'a> for Loops<'a> {
-        fn visit_expr_for_loop(&mut self, each: &'a ExprForLoop) {
-            if is_over_layers(each) {
-                self.0.push(each);
-            }
-            visit::visit_expr_for_loop(self, each);
-        }
-    }
-    let mut loops = Loops::default();
-    loops.visit_block(block);
-    loops.0
 }
 
 /// Assignments to variables that are not bound inside.
@@ -162,23 +145,6 @@ impl<'a> Visit<'a> for Assigned {
     }
 
     fn visit_item(&mut self, _: &'a Item) {}
-}
-
-/// `+=` and its like.
-pub fn is_assignment(op: &BinOp) -> bool {
-    matches!(
-        op,
-        BinOp::AddAssign(_)
-            | BinOp::SubAssign(_)
-            | BinOp::MulAssign(_)
-            | BinOp::DivAssign(_)
-            | BinOp::RemAssign(_)
-            | BinOp::BitXorAssign(_)
-            | BinOp::BitAndAssign(_)
-            | BinOp::BitOrAssign(_)
-            | BinOp::ShlAssign(_)
-            | BinOp::ShrAssign(_)
-    )
 }
 
 /// Finds `break`, `continue`, `return` and `?` that would leave the body.

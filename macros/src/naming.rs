@@ -5,7 +5,7 @@ use quote::ToTokens;
 use syn::visit_mut::{self, VisitMut};
 use syn::{Block, Expr, Ident, Item, Pat, Stmt, Token, parse_quote};
 
-use crate::carry::is_assignment;
+use crate::syntax::is_assignment;
 
 pub fn name_values(block: &mut Block, builder: &Ident) {
     Naming { builder }.visit_block_mut(block);

@@ -15,8 +15,8 @@ use kiln_bundle::Feature;
 use kiln_codegen_tests::pipeline_of;
 use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{
-    ConvolutionSpec, Epilogue, GatedDeltaSpec, GemmSpec, KernelSource, KernelSpec, MatvecSpec, Prologue, Strided,
-    Variant, build,
+    Capability, ConvolutionSpec, Epilogue, GatedDeltaSpec, GemmSpec, KernelSource, KernelSpec, MatvecSpec, Prologue,
+    Strided, build,
 };
 use kiln_compiler::weights::WeightFormat;
 use wgpu::util::DeviceExt;
@@ -44,7 +44,7 @@ const SHAPES: [(u32, u32); 10] = [
 struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    variant: Variant,
+    variant: Capability,
 }
 
 fn main() {
@@ -109,7 +109,11 @@ async fn open() -> Gpu {
     Gpu {
         device,
         queue,
-        variant: if subgroups { Variant::Subgroups } else { Variant::Base },
+        variant: if subgroups {
+            Capability::Subgroups
+        } else {
+            Capability::Base
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 use kiln_codegen_tests::Random;
 use kiln_compiler::graph::Unary;
-use kiln_compiler::kernels::{ConvolutionSpec, ConvolutionStateSpec, KernelSpec, Strided, Variant, build};
+use kiln_compiler::kernels::{Capability, ConvolutionSpec, ConvolutionStateSpec, KernelSpec, Strided, build};
 
 use crate::reference::step_at;
 use crate::support::{close_numbers, numbers, run_step, variants};
@@ -68,7 +68,7 @@ struct Session {
     layer: Layer,
     weight: Vec<f32>,
     bias: Vec<f32>,
-    variant: Variant,
+    variant: Capability,
     /// Rows of the sequence so far.
     rows: Vec<Vec<f32>>,
     state: Vec<f32>,
@@ -76,7 +76,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(layer: &Layer, variant: Variant) -> Self {
+    fn new(layer: &Layer, variant: Capability) -> Self {
         let mut random = Random(u64::from(layer.channels * 10 + layer.taps));
         Session {
             layer: layer.clone(),
@@ -207,7 +207,7 @@ fn steps_of_any_lengths_are_one_sequence() {
 #[test]
 fn sequences_begin_with_many_tokens_too() {
     for layer in layers() {
-        let mut session = Session::new(&layer, Variant::Base);
+        let mut session = Session::new(&layer, Capability::Base);
         session.step(layer.taps + 2);
         session.step(1);
     }
@@ -217,7 +217,7 @@ fn sequences_begin_with_many_tokens_too() {
 fn rewinding_as_far_as_the_ring_is_longer_than_needed() {
     for layer in layers() {
         let spare = (layer.ring + 1 - layer.taps) as usize;
-        let mut session = Session::new(&layer, Variant::Base);
+        let mut session = Session::new(&layer, Capability::Base);
         session.step(layer.ring + 3);
         session.rewind(spare);
         session.step(2);
@@ -234,7 +234,7 @@ fn rewinding_as_far_as_the_ring_is_longer_than_needed() {
 #[test]
 fn what_a_convolution_cannot_do_is_named() {
     let refusal = |layer: Layer| {
-        build(&KernelSpec::Convolution(layer.spec(false)), Variant::Base)
+        build(&KernelSpec::Convolution(layer.spec(false)), Capability::Base)
             .expect_err("the spec is wrong")
             .to_string()
     };
@@ -286,7 +286,7 @@ fn different_convolutions_have_different_names() {
     let names: std::collections::BTreeSet<String> = specs
         .iter()
         .map(|spec| {
-            build(&KernelSpec::Convolution(spec.clone()), Variant::Base)
+            build(&KernelSpec::Convolution(spec.clone()), Capability::Base)
                 .expect("a valid spec")
                 .name
         })

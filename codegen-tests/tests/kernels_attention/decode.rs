@@ -1,7 +1,7 @@
 use kiln_codegen_tests::Random;
 use kiln_compiler::kernels::{
-    AttentionPrefillSpec, AttentionReduceSpec, AttentionShape, AttentionSplitSpec, CacheSpec, CacheType, KernelSpec,
-    Variant, build,
+    AttentionPrefillSpec, AttentionReduceSpec, AttentionShape, AttentionSplitSpec, CacheSpec, CacheType, Capability,
+    KernelSpec, build,
 };
 
 use crate::reference::*;
@@ -143,7 +143,7 @@ fn decode_with_sinks() {
 fn sinks_are_in_the_names() {
     let mut sinking = shape(4, 2, 64);
     sinking.sinks = true;
-    let name = |spec| build(&spec, Variant::Base).expect("a valid spec").name;
+    let name = |spec| build(&spec, Capability::Base).expect("a valid spec").name;
     let prefill = |attention| name(KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention }));
     let join = |sinks| {
         name(KernelSpec::AttentionReduce(AttentionReduceSpec {

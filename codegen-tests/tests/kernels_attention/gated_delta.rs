@@ -1,5 +1,5 @@
 use kiln_codegen_tests::Random;
-use kiln_compiler::kernels::{GatedDeltaSpec, KernelSpec, Strided, Variant, build};
+use kiln_compiler::kernels::{Capability, GatedDeltaSpec, KernelSpec, Strided, build};
 
 use crate::reference::step_at;
 use crate::support::{self, close_numbers, numbers, run_step};
@@ -40,7 +40,7 @@ fn spec(key_heads: u32, value_heads: u32, key_dim: u32, value_dim: u32) -> Gated
 /// The state of the kernel, and of the formula.
 struct Session {
     spec: GatedDeltaSpec,
-    variant: Variant,
+    variant: Capability,
     random: Random,
     position: u32,
     parameters: Vec<f32>,
@@ -49,7 +49,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(spec: &GatedDeltaSpec, variant: Variant) -> Self {
+    fn new(spec: &GatedDeltaSpec, variant: Capability) -> Self {
         let heads = spec.value_heads;
         let state_size = (heads * spec.key_dim * spec.value_dim) as usize;
         let mut random = Random(u64::from(spec.key_dim * 7 + spec.value_dim));
@@ -158,10 +158,10 @@ fn l2(x: Vec<f64>) -> Vec<f64> {
 }
 
 /// The `f16` variant has nothing of its own here.
-fn variants() -> impl Iterator<Item = Variant> {
+fn variants() -> impl Iterator<Item = Capability> {
     support::variants()
         .into_iter()
-        .filter(|&variant| variant != Variant::F16)
+        .filter(|&variant| variant != Capability::F16)
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn different_delta_rules_have_different_names() {
         },
     ];
     let name = |spec: &GatedDeltaSpec| {
-        build(&KernelSpec::GatedDelta(spec.clone()), Variant::Base)
+        build(&KernelSpec::GatedDelta(spec.clone()), Capability::Base)
             .expect("a valid spec")
             .name
     };
@@ -245,7 +245,7 @@ fn different_delta_rules_have_different_names() {
 #[test]
 fn what_a_delta_rule_cannot_do_is_named() {
     let refusal = |spec| {
-        build(&KernelSpec::GatedDelta(spec), Variant::Base)
+        build(&KernelSpec::GatedDelta(spec), Capability::Base)
             .expect_err("the spec is wrong")
             .to_string()
     };

@@ -1,6 +1,6 @@
 use kiln_bundle::StepWord;
 use kiln_codegen_tests::{Data, Random};
-use kiln_compiler::kernels::{KernelSpec, Variant};
+use kiln_compiler::kernels::{Capability, KernelSpec};
 
 use crate::support::{numbers, run_each, run_one, words};
 
@@ -55,7 +55,13 @@ fn greedy_case(logits: &[f32], groups: u32, expected: u32) {
 /// What `SampleFinal` makes of partial results.
 fn final_token(groups: u32, partials: &[u8]) -> u32 {
     let buffers = [partials.into(), GREEDY.step(), (&[0u32; 4]).into(), (&[0u32; 3]).into()];
-    words(&run_one(&KernelSpec::SampleFinal { groups, slots: 3 }, Variant::Base, &buffers)[2])[0]
+    words(
+        &run_one(
+            &KernelSpec::SampleFinal { groups, slots: 3 },
+            Capability::Base,
+            &buffers,
+        )[2],
+    )[0]
 }
 
 #[test]
@@ -291,7 +297,7 @@ fn draws(block: &[f32; 256], wanted: Wanted, threshold: f32, groups: u32) -> Vec
         groups,
     };
     let mut counts = vec![0; 256];
-    for partial in words(&run_one(&spec, Variant::Base, &buffers)[3]).chunks(2) {
+    for partial in words(&run_one(&spec, Capability::Base, &buffers)[3]).chunks(2) {
         counts[partial[1] as usize % 256] += 1;
     }
     counts
@@ -396,7 +402,7 @@ fn draws_depend_on_seed_and_position_only() {
             vocab: 64 * 256,
             groups: 64,
         };
-        let first = words(&run_one(&spec, Variant::Base, &buffers)[3]);
+        let first = words(&run_one(&spec, Capability::Base, &buffers)[3]);
         run_each(&spec, &buffers, 1, |kernel, outputs| {
             assert_eq!(words(&outputs[3]), first, "{} {:?}", kernel.name, kernel.features);
         });
@@ -433,7 +439,7 @@ fn successive_positions_are_independent() {
             (&[[0u32; 2]]).into(),
         ];
         let spec = KernelSpec::SamplePartial { vocab: 4, groups: 1 };
-        counts[words(&run_one(&spec, Variant::Base, &buffers)[3])[1] as usize] += 1;
+        counts[words(&run_one(&spec, Capability::Base, &buffers)[3])[1] as usize] += 1;
     }
     let weights = logits.map(|logit| f64::from(logit).exp());
     let sum: f64 = weights.iter().sum();

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use kiln_codegen_tests::{Data, Device, check_with_naga, check_with_tint};
-use kiln_compiler::kernels::{CacheType, KernelSource, KernelSpec, Variant, build};
+use kiln_compiler::kernels::{CacheType, Capability, KernelSource, KernelSpec, build};
 
 static DEVICE: LazyLock<Device> = LazyLock::new(Device::software_or_any);
 
@@ -12,7 +12,7 @@ static DEVICE: LazyLock<Device> = LazyLock::new(Device::software_or_any);
 pub fn run_each(spec: &KernelSpec, buffers: &[Data], tokens: u32, compare: impl Fn(&KernelSource, &[Vec<u8>])) {
     let grid = spec.grid().map(|axis| axis.workgroups(tokens));
     for variant in DEVICE.variants() {
-        if element(spec) == CacheType::F16 && variant < Variant::F16 {
+        if element(spec) == CacheType::F16 && variant < Capability::F16 {
             continue;
         }
         let kernel = checked(spec, variant);
@@ -21,23 +21,23 @@ pub fn run_each(spec: &KernelSpec, buffers: &[Data], tokens: u32, compare: impl 
 }
 
 /// As [`run_each`], in one variant and unchecked, for one token; gives the bytes of all buffers.
-pub fn run_one(spec: &KernelSpec, variant: Variant, buffers: &[Data]) -> Vec<Vec<u8>> {
+pub fn run_one(spec: &KernelSpec, variant: Capability, buffers: &[Data]) -> Vec<Vec<u8>> {
     let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
     DEVICE.run(&kernel, buffers, spec.grid().map(|axis| axis.workgroups(1)))
 }
 
 /// As [`run_each`], in one variant; gives the bytes of all buffers.
-pub fn run_step(spec: &KernelSpec, variant: Variant, buffers: &[Data], tokens: u32) -> Vec<Vec<u8>> {
+pub fn run_step(spec: &KernelSpec, variant: Capability, buffers: &[Data], tokens: u32) -> Vec<Vec<u8>> {
     let grid = spec.grid().map(|axis| axis.workgroups(tokens));
     DEVICE.run(&checked(spec, variant), buffers, grid)
 }
 
 /// The variants of the device.
-pub fn variants() -> Vec<Variant> {
+pub fn variants() -> Vec<Capability> {
     DEVICE.variants()
 }
 
-fn checked(spec: &KernelSpec, variant: Variant) -> KernelSource {
+fn checked(spec: &KernelSpec, variant: Capability) -> KernelSource {
     let kernel = build(spec, variant).unwrap_or_else(|error| panic!("{error}"));
     check_with_naga(&kernel);
     check_with_tint(&kernel);

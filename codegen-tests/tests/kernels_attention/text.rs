@@ -11,7 +11,7 @@ fn text_of_prefill_attention() {
         ..shape(4, 2, 64)
     };
     let spec = KernelSpec::AttentionPrefill(AttentionPrefillSpec { attention });
-    insta::assert_snapshot!(build(&spec, Variant::Base).expect("a valid spec").wgsl);
+    insta::assert_snapshot!(build(&spec, Capability::Base).expect("a valid spec").wgsl);
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn text_of_rope_and_cache() {
         norm,
     };
     insta::assert_snapshot!(
-        build(&KernelSpec::RopeCache(spec), Variant::F16)
+        build(&KernelSpec::RopeCache(spec), Capability::F16)
             .expect("a valid spec")
             .wgsl
     );
@@ -47,7 +47,7 @@ fn text_of_join_with_sinks() {
         sinks: true,
     };
     insta::assert_snapshot!(
-        build(&KernelSpec::AttentionReduce(spec), Variant::Base)
+        build(&KernelSpec::AttentionReduce(spec), Capability::Base)
             .expect("a valid spec")
             .wgsl
     );
@@ -77,7 +77,7 @@ fn text_of_convolutions() {
         gate_in: Some(lies(0)),
     };
     for spec in [KernelSpec::Convolution(step), KernelSpec::ConvolutionState(state)] {
-        insta::assert_snapshot!(build(&spec, Variant::Base).expect("a valid spec").wgsl);
+        insta::assert_snapshot!(build(&spec, Capability::Base).expect("a valid spec").wgsl);
     }
 }
 
@@ -101,7 +101,7 @@ fn text_of_gated_delta() {
         single: true,
         ..spec.clone()
     };
-    for (spec, variant) in [(spec, Variant::Subgroups), (single, Variant::Base)] {
+    for (spec, variant) in [(spec, Capability::Subgroups), (single, Capability::Base)] {
         insta::assert_snapshot!(
             build(&KernelSpec::GatedDelta(spec), variant)
                 .expect("a valid spec")

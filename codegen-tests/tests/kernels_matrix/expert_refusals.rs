@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use kiln_compiler::graph::{Gate, RouteSpec, Scoring, Unary};
 use kiln_compiler::kernels::{
-    BankSpec, CombineSpec, ExpertDownSpec, ExpertUpSpec, KernelSpec, Prologue, Residual, RouteKernelSpec, RouterSpec,
-    Slots, Strided, Variant, build,
+    BankSpec, Capability, CombineSpec, ExpertDownSpec, ExpertUpSpec, KernelSpec, Prologue, Residual, RouteKernelSpec,
+    RouterSpec, Slots, Strided, build,
 };
 use kiln_compiler::weights::WeightFormat;
 
@@ -153,7 +153,9 @@ fn what_kernels_of_experts_cannot_do_is_named() {
         ),
     ];
     for (spec, reason) in cases {
-        let message = build(&spec, Variant::Base).expect_err("the spec is wrong").to_string();
+        let message = build(&spec, Capability::Base)
+            .expect_err("the spec is wrong")
+            .to_string();
         assert!(message.contains(reason), "{message} does not say {reason}");
     }
 }
@@ -321,7 +323,7 @@ fn names_tell_specs_of_experts_apart() {
     specs.extend(combines.map(KernelSpec::Combine));
     let mut names = BTreeSet::new();
     for spec in specs {
-        let kernel = build(&spec, Variant::Base).unwrap_or_else(|error| panic!("{error}"));
+        let kernel = build(&spec, Capability::Base).unwrap_or_else(|error| panic!("{error}"));
         assert!(
             names.insert(kernel.name.clone()),
             "{} names two specs: {spec:?}",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kiln_compiler::graph::{Gate, Unary};
 use kiln_compiler::kernels::{
-    BankSpec, DenseDownSpec, GroupSpec, GroupedDownSpec, GroupedUpSpec, KernelError, KernelSpec, Residual, Variant,
+    BankSpec, Capability, DenseDownSpec, GroupSpec, GroupedDownSpec, GroupedUpSpec, KernelError, KernelSpec, Residual,
     build,
 };
 use kiln_compiler::weights::WeightFormat;
@@ -67,8 +67,12 @@ fn dense() -> DenseDownSpec {
 
 #[test]
 fn grouped_kernels_read_well() {
-    snapshot("group_512_tokens", KernelSpec::Group(up().group), Variant::Base);
-    snapshot("grouped_up_q4_clamped_bias", KernelSpec::GroupedUp(up()), Variant::Base);
+    snapshot("group_512_tokens", KernelSpec::Group(up().group), Capability::Base);
+    snapshot(
+        "grouped_up_q4_clamped_bias",
+        KernelSpec::GroupedUp(up()),
+        Capability::Base,
+    );
     let half = BankSpec {
         first: 16,
         experts: 16,
@@ -79,9 +83,13 @@ fn grouped_kernels_read_well() {
     snapshot(
         "grouped_down_q4_part_in_two",
         KernelSpec::GroupedDown(part),
-        Variant::Base,
+        Capability::Base,
     );
-    snapshot("dense_down_q4_bias_add", KernelSpec::DenseDown(dense()), Variant::Base);
+    snapshot(
+        "dense_down_q4_bias_add",
+        KernelSpec::DenseDown(dense()),
+        Capability::Base,
+    );
 }
 
 #[test]
@@ -151,7 +159,7 @@ fn names_of_grouped_kernels_tell_specs_apart() {
     ]);
     let mut names = BTreeSet::new();
     for spec in specs {
-        let kernel = build(&spec, Variant::Base).unwrap_or_else(|error| panic!("{error}"));
+        let kernel = build(&spec, Capability::Base).unwrap_or_else(|error| panic!("{error}"));
         assert!(
             names.insert(kernel.name.clone()),
             "{} names two specs: {spec:?}",
@@ -210,7 +218,7 @@ fn grouped_kernels_refuse_what_they_cannot_do() {
         ),
     ];
     for (spec, reason) in cases {
-        let error = build(&spec, Variant::Base).expect_err(reason);
+        let error = build(&spec, Capability::Base).expect_err(reason);
         assert!(
             matches!(error, KernelError::Unsupported { .. } | KernelError::Limit { .. }),
             "{error}"

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_compiler::graph::{Gate, Unary};
-use kiln_compiler::kernels::{Epilogue, GemmSpec, KernelError, KernelSpec, MatvecSpec, Prologue, Variant, build};
+use kiln_compiler::kernels::{Capability, Epilogue, GemmSpec, KernelError, KernelSpec, MatvecSpec, Prologue, build};
 use kiln_compiler::weights::WeightFormat;
 
 fn matvec() -> MatvecSpec {
@@ -34,7 +34,7 @@ fn gemm() -> GemmSpec {
 }
 
 fn refusal(spec: MatvecSpec) -> String {
-    build(&KernelSpec::Matvec(spec), Variant::Base)
+    build(&KernelSpec::Matvec(spec), Capability::Base)
         .expect_err("the spec is wrong")
         .to_string()
 }
@@ -133,7 +133,7 @@ fn a_limit_is_an_error_of_its_own() {
         workgroup: 1024,
         ..matvec()
     });
-    let error = build(&spec, Variant::Base).expect_err("more threads than a workgroup has");
+    let error = build(&spec, Capability::Base).expect_err("more threads than a workgroup has");
     assert!(
         matches!(
             error,
@@ -242,7 +242,7 @@ fn names_tell_specs_apart() {
         .chain(gemms.map(KernelSpec::Gemm));
     let mut names = BTreeSet::new();
     for spec in specs {
-        let kernel = build(&spec, Variant::Base).unwrap_or_else(|error| panic!("{error}"));
+        let kernel = build(&spec, Capability::Base).unwrap_or_else(|error| panic!("{error}"));
         assert!(
             names.insert(kernel.name.clone()),
             "{} names two specs: {spec:?}",

@@ -3,13 +3,13 @@
 use kiln_codegen_tests::whole_bank;
 use kiln_compiler::graph::{Gate, RouteSpec, Scoring, Unary};
 use kiln_compiler::kernels::{
-    BankSpec, CombineSpec, Epilogue, ExpertDownSpec, ExpertUpSpec, GatherSpec, GemmSpec, KernelSpec, MatvecSpec,
-    NormSpec, PointwiseExpr, PointwiseSpec, Prologue, Residual, RouteKernelSpec, RouterSpec, Slots, Strided, Variant,
-    build,
+    BankSpec, Capability, CombineSpec, Epilogue, ExpertDownSpec, ExpertUpSpec, GatherSpec, GemmSpec, KernelSpec,
+    MatvecSpec, NormSpec, PointwiseExpr, PointwiseSpec, Prologue, Residual, RouteKernelSpec, RouterSpec, Slots,
+    Strided, build,
 };
 use kiln_compiler::weights::WeightFormat;
 
-pub fn snapshot(name: &str, spec: KernelSpec, variant: Variant) {
+pub fn snapshot(name: &str, spec: KernelSpec, variant: Capability) {
     let kernel = build(&spec, variant).unwrap_or_else(|error| panic!("{error}"));
     insta::assert_snapshot!(name, kernel.wgsl, &kernel.name);
 }
@@ -34,11 +34,11 @@ fn matvec() -> MatvecSpec {
 
 #[test]
 fn kernels_read_well() {
-    snapshot("matvec_q4_norm_base", KernelSpec::Matvec(matvec()), Variant::Base);
+    snapshot("matvec_q4_norm_base", KernelSpec::Matvec(matvec()), Capability::Base);
     snapshot(
         "matvec_q4_norm_subgroups",
         KernelSpec::Matvec(matvec()),
-        Variant::Subgroups,
+        Capability::Subgroups,
     );
     let glu = MatvecSpec {
         format: WeightFormat::Q8 { block: 32 },
@@ -46,7 +46,7 @@ fn kernels_read_well() {
         epilogue: vec![Epilogue::Glu(Gate::Activated(Unary::Silu))],
         ..matvec()
     };
-    snapshot("matvec_q8_glu", KernelSpec::Matvec(glu), Variant::Base);
+    snapshot("matvec_q8_glu", KernelSpec::Matvec(glu), Capability::Base);
     let gemm = GemmSpec {
         rows: 3072,
         cols: 576,
@@ -59,7 +59,7 @@ fn kernels_read_well() {
         out_offset: 0,
         out_columns: 1536,
     };
-    snapshot("gemm_q8_norm_glu", KernelSpec::Gemm(gemm), Variant::Base);
+    snapshot("gemm_q8_norm_glu", KernelSpec::Gemm(gemm), Capability::Base);
     let norm = NormSpec {
         width: 640,
         per_token: 1,
@@ -69,7 +69,7 @@ fn kernels_read_well() {
         x_stride: 640,
         x_offset: 0,
     };
-    snapshot("norm_unit_offset_add", KernelSpec::Norm(norm), Variant::Base);
+    snapshot("norm_unit_offset_add", KernelSpec::Norm(norm), Capability::Base);
     let gather = GatherSpec {
         rows: 49_152,
         first_row: 0,
@@ -77,7 +77,7 @@ fn kernels_read_well() {
         format: WeightFormat::Q4 { min: true },
         scale: 24.0,
     };
-    snapshot("gather_q4_min", KernelSpec::Gather(gather), Variant::Base);
+    snapshot("gather_q4_min", KernelSpec::Gather(gather), Capability::Base);
     let half = |offset| Strided { stride: 3072, offset };
     let gate = PointwiseExpr::Unary(Unary::Silu, Box::new(PointwiseExpr::Input(0)));
     let pointwise = PointwiseSpec {
@@ -90,7 +90,7 @@ fn kernels_read_well() {
         ),
         in_place: false,
     };
-    snapshot("pointwise_silu_mul", KernelSpec::Pointwise(pointwise), Variant::Base);
+    snapshot("pointwise_silu_mul", KernelSpec::Pointwise(pointwise), Capability::Base);
 }
 
 /// GPT-OSS's, but for the 8-bit weights.
@@ -119,7 +119,7 @@ fn kernels_of_mixtures_of_experts_read_well() {
         route,
         selection_bias: false,
     };
-    snapshot("router_bf16_norm", KernelSpec::Router(router), Variant::Base);
+    snapshot("router_bf16_norm", KernelSpec::Router(router), Capability::Base);
     let alone = RouteKernelSpec {
         experts: 64,
         route: RouteSpec {
@@ -130,7 +130,7 @@ fn kernels_of_mixtures_of_experts_read_well() {
         scores: Strided { stride: 64, offset: 0 },
         selection_bias: true,
     };
-    snapshot("route_sigmoid_bias", KernelSpec::Route(alone), Variant::Base);
+    snapshot("route_sigmoid_bias", KernelSpec::Route(alone), Capability::Base);
     let up = ExpertUpSpec {
         bank: bank(5760, 16),
         k: 4,
@@ -144,7 +144,7 @@ fn kernels_of_mixtures_of_experts_read_well() {
         rows_per_workgroup: 2,
         lane_words: 2,
     };
-    snapshot("expert_up_q8_norm_bias", KernelSpec::ExpertUp(up), Variant::Base);
+    snapshot("expert_up_q8_norm_bias", KernelSpec::ExpertUp(up), Capability::Base);
     let down = ExpertDownSpec {
         bank: bank(2880, 32),
         k: 4,
@@ -158,12 +158,12 @@ fn kernels_of_mixtures_of_experts_read_well() {
     snapshot(
         "expert_down_q8_bias_accumulate",
         KernelSpec::ExpertDown(down),
-        Variant::Base,
+        Capability::Base,
     );
     let combine = CombineSpec {
         width: 2880,
         k: 4,
         residual: Residual::InPlace,
     };
-    snapshot("combine_accumulate", KernelSpec::Combine(combine), Variant::Base);
+    snapshot("combine_accumulate", KernelSpec::Combine(combine), Capability::Base);
 }

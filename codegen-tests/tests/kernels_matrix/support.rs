@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use kiln_bundle::StepWord;
 pub use kiln_codegen_tests::Random;
 use kiln_codegen_tests::{Data, Device, check_with_naga, check_with_tint};
-use kiln_compiler::kernels::{KernelSource, KernelSpec, Variant, build};
+use kiln_compiler::kernels::{Capability, KernelSource, KernelSpec, build};
 
 static DEVICE: LazyLock<Device> = LazyLock::new(Device::software_or_any);
 
@@ -30,7 +30,7 @@ pub fn check_each(
     buffers: &[Data],
     tokens: u32,
     expected: &[f64],
-    tolerance: impl Fn(Variant) -> f64,
+    tolerance: impl Fn(Capability) -> f64,
 ) {
     run_each(spec, buffers, tokens, |kernel, variant, found: Vec<f32>| {
         assert!(
@@ -60,7 +60,7 @@ pub fn run_each<T: bytemuck::Pod>(
     spec: &KernelSpec,
     buffers: &[Data],
     tokens: u32,
-    look: impl Fn(&KernelSource, Variant, Vec<T>),
+    look: impl Fn(&KernelSource, Capability, Vec<T>),
 ) {
     let grid = spec.grid().map(|axis| axis.workgroups(tokens));
     let mut texts = BTreeSet::new();

@@ -4,57 +4,62 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::store::{TensorStore, check_is_content};
+use super::files::Files;
+use super::store::TensorStore;
 use super::{Checkpoint, CheckpointError, GenerationDefaults, TextAssets, model_name, safetensors, unreadable};
 
 pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
-    let config = read_json(&config_path)?.ok_or_else(|| {
+    let files = Files::default();
+    let config = files.json(&config_path)?.ok_or_else(|| {
         let missing = || CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into());
         unreadable::in_folder(path).unwrap_or_else(missing)
     })?;
-    let tensors = safetensors::open(path)?;
+    let tensors = safetensors::open(path, &files)?;
     if tensors.is_empty()
         && let Some(error) = unreadable::in_folder(path)
     {
         return Err(error);
     }
-    let generation = read_json(&path.join("generation_config.json"))?;
+    let generation = files.json(&path.join("generation_config.json"))?;
     Ok(Checkpoint {
         name: model_name(path),
         generation: GenerationDefaults::read(generation.as_ref(), &config),
-        text: text_assets(path)?,
+        text: text_assets(path, &files)?,
         config,
         tensors,
+        files: files.into_paths(),
         gguf: false,
     })
 }
 
 pub(super) fn open_config(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let config = read_json(path)?.ok_or_else(|| CheckpointError::io(path, std::io::ErrorKind::NotFound.into()))?;
+    let files = Files::default();
+    let config = (files.json(path)?).ok_or_else(|| CheckpointError::io(path, std::io::ErrorKind::NotFound.into()))?;
     Ok(Checkpoint {
         name: model_name(path),
         generation: GenerationDefaults::read(None, &config),
         text: None,
         config,
         tensors: TensorStore::default(),
+        files: files.into_paths(),
         gguf: false,
     })
 }
 
-fn text_assets(directory: &Path) -> Result<Option<TextAssets>, CheckpointError> {
-    let Some(tokenizer_json) = read_text(&directory.join("tokenizer.json"))? else {
+fn text_assets(directory: &Path, files: &Files) -> Result<Option<TextAssets>, CheckpointError> {
+    let Some(tokenizer_json) = files.text(&directory.join("tokenizer.json"))? else {
         return Ok(None);
     };
     let config_path = directory.join("tokenizer_config.json");
-    let tokenizer_config = read_json(&config_path)?;
-    let chat_template = match read_text(&directory.join("chat_template.jinja"))? {
+    let tokenizer_config = files.json(&config_path)?;
+    let chat_template = match files.text(&directory.join("chat_template.jinja"))? {
         Some(template) => Some(template),
         None => tokenizer_config.as_ref().and_then(embedded_template),
     };
     Ok(Some(TextAssets {
         tokenizer_json,
-        tokenizer_config_json: read_text(&config_path)?,
+        tokenizer_config_json: files.text(&config_path)?,
         chat_template,
     }))
 }
@@ -69,26 +74,4 @@ fn embedded_template(tokenizer_config: &Value) -> Option<String> {
         template => template,
     };
     template.as_str().map(str::to_string)
-}
-
-/// The file's text; `None` if there is no such file.
-fn read_text(path: &Path) -> Result<Option<String>, CheckpointError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => check_is_content(&path.display().to_string(), text.as_bytes()).map(|()| Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CheckpointError::io(path, error)),
-    }
-}
-
-fn read_json(path: &Path) -> Result<Option<Value>, CheckpointError> {
-    let Some(text) = read_text(path)? else {
-        return Ok(None);
-    };
-    match serde_json::from_str(&text) {
-        Ok(value) => Ok(Some(value)),
-        Err(source) => Err(CheckpointError::Json {
-            file: path.display().to_string(),
-            source,
-        }),
-    }
 }

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod error;
+mod files;
 mod generation;
 mod gguf;
 mod hugging_face;
@@ -18,13 +19,14 @@ mod random;
 mod safetensors;
 mod source;
 mod store;
+mod stored;
 mod unreadable;
 mod validate;
 mod view;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use blocks::{Run, decode, for_each_run};
 pub use error::{CheckpointError, TensorProblem};
@@ -46,6 +48,7 @@ pub struct Checkpoint {
     text: Option<TextAssets>,
     generation: GenerationDefaults,
     tensors: TensorStore,
+    files: Vec<PathBuf>,
     gguf: bool,
 }
 
@@ -101,6 +104,11 @@ impl Checkpoint {
     /// Where to stop, and how to sample unless told otherwise.
     pub fn generation(&self) -> &GenerationDefaults {
         &self.generation
+    }
+
+    /// The files that were read, in alphabetical order.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// How this checkpoint holds a model's weights: GGUF files, unlike Hugging Face's, never hold a matrix transposed.

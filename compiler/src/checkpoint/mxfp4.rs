@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::store::{Stored, StoredTensor};
+use super::stored::{Conversion, StoredTensor};
 use super::{CheckpointError, SourceType, TensorInfo};
 
 /// Bytes of a block's codes.
@@ -59,7 +59,7 @@ fn joined(name: &str, blocks: StoredTensor, scales: StoredTensor) -> Result<Stor
         },
         file: blocks.file,
         bytes: blocks.bytes,
-        stored: Stored::Mxfp4 {
+        conversion: Conversion::Mxfp4 {
             scales_file: scales.file,
             scales: scales.bytes,
         },

@@ -6,48 +6,50 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::store::{MappedFile, Stored, StoredTensor, TensorStore};
+use super::files::Files;
+use super::store::{MappedFile, TensorStore};
+use super::stored::{Conversion, StoredTensor};
 use super::{CheckpointError, SourceType, TensorInfo, mxfp4, parts};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors in `directory`; empty if it holds no safetensors at all.
-pub(super) fn open(directory: &Path) -> Result<TensorStore, CheckpointError> {
+pub(super) fn open(directory: &Path, files: &Files) -> Result<TensorStore, CheckpointError> {
     if directory.join(SINGLE).exists() {
-        let file = MappedFile::open(&directory.join(SINGLE))?;
+        let file = files.map(&directory.join(SINGLE))?;
         let mut tensors = index(&file, 0)?;
         mxfp4::join(&mut tensors)?;
         return Ok(TensorStore::new(vec![file], tensors));
     }
     if directory.join(INDEX).exists() {
-        return open_sharded(directory);
+        return open_sharded(directory, files);
     }
     let first = parts::firsts(directory, "safetensors")?.into_iter().find(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         parts::stem(&name) == Some("model")
     });
     match first {
-        Some(first) => open_parts(&first),
+        Some(first) => open_parts(&first, files),
         None => Ok(TensorStore::default()),
     }
 }
 
 /// Shards without their index, which says nothing that they do not say themselves.
-fn open_parts(first: &Path) -> Result<TensorStore, CheckpointError> {
-    let mut files = Vec::new();
+fn open_parts(first: &Path, files: &Files) -> Result<TensorStore, CheckpointError> {
+    let mut mapped = Vec::new();
     let mut tensors = BTreeMap::new();
     for path in parts::all(first)? {
-        let file = MappedFile::open(&path)?;
-        for (name, tensor) in index(&file, files.len())? {
+        let file = files.map(&path)?;
+        for (name, tensor) in index(&file, mapped.len())? {
             if let Some(other) = tensors.insert(name.clone(), tensor) {
                 return Err(file.damaged(format!("tensor {name} is in {} as well", other.info.file)));
             }
         }
-        files.push(file);
+        mapped.push(file);
     }
     mxfp4::join(&mut tensors)?;
-    Ok(TensorStore::new(files, tensors))
+    Ok(TensorStore::new(mapped, tensors))
 }
 
 /// `model.safetensors.index.json` says which shard holds which tensor.
@@ -56,10 +58,10 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
+fn open_sharded(directory: &Path, files: &Files) -> Result<TensorStore, CheckpointError> {
     let path = directory.join(INDEX);
-    let text = std::fs::read(&path).map_err(|e| CheckpointError::io(&path, e))?;
-    let ShardIndex { weight_map } = serde_json::from_slice(&text).map_err(|source| CheckpointError::Json {
+    let text = (files.text(&path)?).ok_or_else(|| CheckpointError::io(&path, std::io::ErrorKind::NotFound.into()))?;
+    let ShardIndex { weight_map } = serde_json::from_str(&text).map_err(|source| CheckpointError::Json {
         file: INDEX.to_string(),
         source,
     })?;
@@ -76,25 +78,25 @@ fn open_sharded(directory: &Path) -> Result<TensorStore, CheckpointError> {
         return Err(damaged(format!("shard name {shard:?} is no plain file name")));
     }
     let paths = parts::present(directory, shards.iter().map(|shard| shard.to_string()))?;
-    let mut files = Vec::with_capacity(shards.len());
+    let mut mapped = Vec::with_capacity(shards.len());
     let mut tensors = BTreeMap::new();
     let mut absent = Vec::new();
     for (shard, path) in shards.into_iter().zip(paths) {
-        let file = MappedFile::open(&path)?;
-        let mut found = index(&file, files.len())?;
+        let file = files.map(&path)?;
+        let mut found = index(&file, mapped.len())?;
         for (name, _) in weight_map.iter().filter(|(_, s)| *s == shard) {
             match found.remove(name) {
                 Some(tensor) => drop(tensors.insert(name.clone(), tensor)),
                 None => absent.push(format!("{name} is not in {shard}")),
             }
         }
-        files.push(file);
+        mapped.push(file);
     }
     if !absent.is_empty() {
         return Err(damaged(absent.join(", ")));
     }
     mxfp4::join(&mut tensors)?;
-    Ok(TensorStore::new(files, tensors))
+    Ok(TensorStore::new(mapped, tensors))
 }
 
 fn index(file: &MappedFile, number: usize) -> Result<BTreeMap<String, StoredTensor>, CheckpointError> {
@@ -115,7 +117,7 @@ fn index(file: &MappedFile, number: usize) -> Result<BTreeMap<String, StoredTens
             info,
             file: number,
             bytes: data + start..data + end,
-            stored: Stored::Plain,
+            conversion: Conversion::None,
         };
         tensors.insert(name, stored);
     }

@@ -1,4 +1,4 @@
-//! Tensors in memory-mapped files.
+//! Memory-mapped files, and the tensors in them as the checkpoint means them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,7 +8,8 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::{CheckpointError, SourceType, TensorInfo, mxfp4};
+use super::stored::{Conversion, StoredTensor};
+use super::{CheckpointError, SourceType, TensorInfo, mxfp4, unreadable};
 
 /// A file's contents, paged in as they are read.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl MappedFile {
             .unwrap_or(path.as_os_str())
             .to_string_lossy()
             .into_owned();
-        check_is_content(&name, &map)?;
+        unreadable::check_is_content(&name, &map)?;
         Ok(MappedFile { name, map })
     }
 
@@ -44,48 +45,6 @@ impl MappedFile {
             what: what.into(),
         }
     }
-}
-
-/// What git-lfs leaves in place of a file that it has not fetched.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-
-/// # Errors
-/// The file only stands for the one that is meant.
-pub(super) fn check_is_content(file: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-    match bytes.starts_with(LFS_POINTER) {
-        false => Ok(()),
-        true => Err(CheckpointError::Unsupported {
-            file: file.to_string(),
-            what: "only a pointer of Git LFS; fetch the file itself with `git lfs pull`".to_string(),
-        }),
-    }
-}
-
-/// How a stored tensor differs from the one that the checkpoint means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    Plain,
-    /// Rows of each head lie as rotary pairs (0, 1), (2, 3) ...; Hugging Face has all first
-    /// halves of the pairs, then all second halves.
-    RotaryPairs {
-        heads: usize,
-    },
-    /// f32, one more than meant (GGUF's Gemma norms).
-    PlusOne,
-    /// The codes of MXFP4, with the scales in a place of their own (see [`super::mxfp4`]).
-    Mxfp4 {
-        scales_file: usize,
-        scales: Range<usize>,
-    },
-}
-
-#[derive(Debug)]
-pub(super) struct StoredTensor {
-    pub info: TensorInfo,
-    /// Index into the store's files.
-    pub file: usize,
-    pub bytes: Range<usize>,
-    pub stored: Stored,
 }
 
 #[derive(Debug, Default)]
@@ -143,16 +102,16 @@ impl TensorStore {
         };
         let all = part(tensor.file, &tensor.bytes)?;
         let plain = &all[of_rows(all)];
-        Ok(match &tensor.stored {
-            Stored::Plain => Cow::Borrowed(plain),
-            Stored::PlusOne => Cow::Owned(minus_one(plain)),
+        Ok(match &tensor.conversion {
+            Conversion::None => Cow::Borrowed(plain),
+            Conversion::PlusOne => Cow::Owned(minus_one(plain)),
             // A bias is one row, but its elements are ordered like the matrix's rows.
-            Stored::RotaryPairs { heads } if tensor.info.shape.len() == 1 => {
+            Conversion::RotaryPairs { heads } if tensor.info.shape.len() == 1 => {
                 let elements = tensor.info.shape[0];
                 Cow::Owned(split_pairs(all, elements, *heads, 0..elements))
             }
-            Stored::RotaryPairs { heads } => Cow::Owned(split_pairs(all, total, *heads, rows)),
-            Stored::Mxfp4 { scales_file, scales } => {
+            Conversion::RotaryPairs { heads } => Cow::Owned(split_pairs(all, total, *heads, rows)),
+            Conversion::Mxfp4 { scales_file, scales } => {
                 let scales = part(*scales_file, scales)?;
                 Cow::Owned(mxfp4::interleave(plain, &scales[of_rows(scales)]))
             }

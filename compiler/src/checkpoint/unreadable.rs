@@ -63,3 +63,18 @@ fn kind(name: &str) -> Option<(usize, &'static str)> {
         _ => return None,
     })
 }
+
+/// What git-lfs leaves in place of a file that it has not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// # Errors
+/// The file only stands for the one that is meant.
+pub(super) fn check_is_content(file: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    match bytes.starts_with(LFS_POINTER) {
+        false => Ok(()),
+        true => Err(CheckpointError::Unsupported {
+            file: file.to_string(),
+            what: "only a pointer of Git LFS; fetch the file itself with `git lfs pull`".to_string(),
+        }),
+    }
+}

@@ -3,8 +3,7 @@
 use egg::Id;
 
 use super::{Costs, Work};
-use crate::rewrite::facts::{Facts, Graph, leaf_def};
-use crate::rewrite::leaves::LeafDef;
+use crate::term::{Facts, LeafDef, TermGraph, leaf_def};
 use crate::weights::WeightFormat;
 
 /// Time to sort one assignment of a token to an expert, in one workgroup.
@@ -21,14 +20,14 @@ pub fn tile_height(assignments: u64, experts: u64) -> u64 {
 }
 
 /// A bank of experts.
-struct Bank {
+struct BankSize {
     experts: u64,
     rows: u64,
     cols: u64,
     format: WeightFormat,
 }
 
-impl Bank {
+impl BankSize {
     fn read(facts: Facts) -> Option<Self> {
         match facts {
             Facts::Bank {
@@ -36,7 +35,7 @@ impl Bank {
                 rows,
                 cols,
                 format,
-            } => Some(Bank {
+            } => Some(BankSize {
                 experts: experts.into(),
                 rows: rows.into(),
                 cols: cols.into(),
@@ -60,14 +59,14 @@ impl Bank {
 
 impl Costs<'_> {
     /// Experts of a token.
-    pub(super) fn experts_per_token(&self, egraph: &Graph, mixture: Id) -> Option<u64> {
+    pub(super) fn experts_per_token(&self, egraph: &TermGraph, mixture: Id) -> Option<u64> {
         match leaf_def(egraph, mixture) {
             Some(LeafDef::Mixture { k, .. }) => Some(u64::from(*k)),
             _ => None,
         }
     }
 
-    pub(super) fn experts(&self, egraph: &Graph, route: Id) -> u32 {
+    pub(super) fn experts(&self, egraph: &TermGraph, route: Id) -> u32 {
         match leaf_def(egraph, route) {
             Some(LeafDef::Route { experts, .. }) => *experts,
             _ => 1,
@@ -84,8 +83,8 @@ impl Costs<'_> {
     }
 
     /// Half a mixture, token by token: an expert is read again for each of its tokens.
-    pub(super) fn gathered(&self, egraph: &Graph, mixture: Id, bank: Facts) -> Option<Work> {
-        let (bank, k) = (Bank::read(bank)?, self.experts_per_token(egraph, mixture)?);
+    pub(super) fn gathered(&self, egraph: &TermGraph, mixture: Id, bank: Facts) -> Option<Work> {
+        let (bank, k) = (BankSize::read(bank)?, self.experts_per_token(egraph, mixture)?);
         let (bytes, operations) = bank.product(1);
         let products = self.tokens() * k;
         Some(Work {
@@ -95,14 +94,14 @@ impl Costs<'_> {
         })
     }
 
-    pub(super) fn sorting(&self, egraph: &Graph, mixture: Id) -> Option<u64> {
+    pub(super) fn sorting(&self, egraph: &TermGraph, mixture: Id) -> Option<u64> {
         let assignments = self.tokens() * self.experts_per_token(egraph, mixture)?;
         Some(self.profile.launch_ns * 1000 + assignments * SORT_PS)
     }
 
     /// Half a mixture with sorted tokens: each expert's tokens fill tiles, the last one only in part.
-    pub(super) fn grouped(&self, egraph: &Graph, mixture: Id, bank: Facts) -> Option<Work> {
-        let (bank, k) = (Bank::read(bank)?, self.experts_per_token(egraph, mixture)?);
+    pub(super) fn grouped(&self, egraph: &TermGraph, mixture: Id, bank: Facts) -> Option<Work> {
+        let (bank, k) = (BankSize::read(bank)?, self.experts_per_token(egraph, mixture)?);
         let assignments = self.tokens() * k;
         let used = bank.experts.min(assignments);
         let tile = tile_height(assignments, bank.experts);
@@ -117,7 +116,7 @@ impl Costs<'_> {
 
     /// Half a mixture with every token at every expert.
     pub(super) fn all_experts(&self, bank: Facts) -> Option<Work> {
-        let bank = Bank::read(bank)?;
+        let bank = BankSize::read(bank)?;
         let (bytes, operations) = bank.product(self.tokens());
         Some(Work {
             bytes: bank.experts * bytes,
@@ -137,7 +136,7 @@ impl Costs<'_> {
         }
     }
 
-    pub(super) fn gated_delta(&self, egraph: &Graph, state: Id) -> Option<Work> {
+    pub(super) fn gated_delta(&self, egraph: &TermGraph, state: Id) -> Option<Work> {
         let Some(LeafDef::Delta {
             heads,
             key_dim,

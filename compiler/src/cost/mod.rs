@@ -1,5 +1,4 @@
-//! What a term costs on a device. Rules cannot see this module; it reads terms and facts, and the extractor
-//! asks it for prices.
+//! What a term costs on a device. It reads terms and their facts; rewriting does not see it and asks for [`Prices`].
 //!
 //! A kernel costs `launch + max(bytes / bandwidth, operations / peak) / occupancy`, in picoseconds. Parameters,
 //! views, prologues and epilogues are part of the kernel around them: they cost what they read more.
@@ -10,12 +9,8 @@ mod profile;
 pub use mixture::tile_height;
 pub use profile::{Profile, UnknownProfile};
 
+use crate::term::{Facts, LeafDef, Phase, Prices, Term, TermGraph, leaf_def};
 use egg::Id;
-
-use crate::rewrite::Phase;
-use crate::rewrite::facts::{Facts, Graph, leaf_def};
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::term::Term;
 
 /// Time that the tiled kernel takes for each position when one token attends in one dispatch: it has one query to work
 /// on, so it waits. Measured on an H100: 71 µs for 512 positions.
@@ -39,9 +34,12 @@ struct Work {
     workgroups: u64,
 }
 
-impl Costs<'_> {
-    /// Price of an e-node alone, in picoseconds; `None` if it is no kernel and part of none.
-    pub fn price(&self, egraph: &Graph, term: &Term) -> Option<u64> {
+impl Prices for Costs<'_> {
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn price(&self, egraph: &TermGraph, term: &Term) -> Option<u64> {
         let facts = |id: &Id| egraph[*id].data;
         let tokens = self.tokens();
         let elementwise = |inputs: u64, width: u32| {
@@ -127,7 +125,9 @@ impl Costs<'_> {
         };
         Some(self.kernel(work))
     }
+}
 
+impl Costs<'_> {
     /// Tokens of a step in this phase.
     fn tokens(&self) -> u64 {
         if self.phase == Phase::Prefill { self.chunk } else { 1 }
@@ -142,7 +142,7 @@ impl Costs<'_> {
         (wanted.next_power_of_two() as u32).clamp(4, 32)
     }
 
-    fn splits(&self, egraph: &Graph, spec: Id) -> u64 {
+    fn splits(&self, egraph: &TermGraph, spec: Id) -> u64 {
         match leaf_def(egraph, spec) {
             Some(LeafDef::Attention { heads, kv_heads, .. }) => u64::from(self.attention_splits(*heads, *kv_heads)),
             _ => 1,
@@ -166,7 +166,7 @@ impl Costs<'_> {
         })
     }
 
-    fn attention(&self, egraph: &Graph, spec: Id, q: Facts, cache: Facts, splits: u64) -> Work {
+    fn attention(&self, egraph: &TermGraph, spec: Id, q: Facts, cache: Facts, splits: u64) -> Work {
         let Facts::Cache { width: cache } = cache else {
             return Work {
                 bytes: 0,
@@ -184,7 +184,7 @@ impl Costs<'_> {
     }
 
     /// Positions of the cache that a step attends to.
-    fn seen(&self, egraph: &Graph, spec: Id) -> u64 {
+    fn seen(&self, egraph: &TermGraph, spec: Id) -> u64 {
         let window = match leaf_def(egraph, spec) {
             Some(LeafDef::Attention { spec, .. }) => spec.window.map_or(u64::MAX, |window| window as u64),
             _ => u64::MAX,
@@ -212,14 +212,14 @@ fn vector_len(facts: Facts) -> u32 {
     }
 }
 
-fn count(egraph: &Graph, id: Id) -> u64 {
+fn count(egraph: &TermGraph, id: Id) -> u64 {
     match leaf_def(egraph, id) {
         Some(LeafDef::Count(count)) => u64::from(*count),
         _ => 1,
     }
 }
 
-fn heads(egraph: &Graph, spec: Id) -> u32 {
+fn heads(egraph: &TermGraph, spec: Id) -> u32 {
     match leaf_def(egraph, spec) {
         Some(LeafDef::Attention { heads, .. }) => *heads,
         _ => 1,

@@ -28,7 +28,7 @@ pub(super) struct State {
     ropes: Vec<RopeSpec>,
     pub(super) layers: Vec<Layer>,
     closed: Vec<Section>,
-    /// Names of the templates among `closed`, which follow the prologue.
+    /// Names of the templates among `closed`, which follow the entry.
     kinds: Vec<String>,
     open: Scope,
     pub(super) problems: Vec<Problem>,
@@ -57,7 +57,7 @@ impl State {
 /// The section that is being traced.
 #[derive(Default)]
 struct Scope {
-    /// Kind of layer; `None` in prologue and epilogue.
+    /// Kind of layer; `None` in entry and head.
     kind: Option<String>,
     nodes: DiGraph<Node, u8>,
     /// One node a weight.
@@ -98,19 +98,19 @@ impl Builder {
             return Err(problems);
         }
         let mut sections = state.closed.into_iter();
-        let (Some(prologue), Some(epilogue)) = (sections.next(), sections.next_back()) else {
+        let (Some(entry), Some(head)) = (sections.next(), sections.next_back()) else {
             let span = Span::from(Location::caller());
             let message = "a definition needs a loop over `w.layers(..)`".to_string();
             return Err(vec![Problem { span, message }]);
         };
         Ok(ModelGraph {
             architecture: architecture.to_string(),
-            prologue,
+            entry,
             templates: (state.kinds.into_iter().zip(sections))
                 .map(|(kind, section)| Template { kind, section })
                 .collect(),
             layers: state.layers,
-            epilogue,
+            head,
             weights: state.weights.into_iter().map(|weight| weight.declaration).collect(),
             tied: state.tied,
             unused: &[],

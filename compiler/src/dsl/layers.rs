@@ -71,7 +71,7 @@ impl<'g, K: LayerKind> Layers<'g, K> {
         }
     }
 
-    /// Ends the prologue: `carried` is what goes from layer to layer.
+    /// Ends the entry: `carried` is what goes from layer to layer.
     #[track_caller]
     pub fn enter(self, carried: Tensor<'g>) -> Stack<'g, K> {
         let at = Location::caller();
@@ -138,7 +138,7 @@ impl<'g, K: LayerKind> Stack<'g, K> {
         self.builder.close(carried);
     }
 
-    /// Starts the epilogue: what leaves the last layer.
+    /// Starts the head: what leaves the last layer.
     pub fn leave(self) -> Tensor<'g> {
         self.enter(None)
     }

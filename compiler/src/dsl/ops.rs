@@ -1,6 +1,6 @@
 use std::panic::Location;
 
-use super::tensor::only_numbers_agree;
+use super::tensor::{check_cap, only_numbers_agree};
 use super::{Matrix, Tensor, Tokens, Vector};
 use crate::graph::{AttentionSpec, Op, Shape, StateId, Unary};
 
@@ -173,12 +173,6 @@ pub fn attention<'g>(q: Tensor<'g>, cache: Cache<'g>, how: Attention<'g>) -> Ten
     operands.extend(how.sinks.map(Vector::tensor));
     let each = q.builder.add(Op::Attention(spec), &operands, shape, at);
     q.builder.add(Op::MergeHeads, &[each], flat, at)
-}
-
-pub(super) fn check_cap(x: Tensor<'_>, cap: f32, at: &'static Location<'static>) {
-    if !(cap > 0.0 && cap.is_finite()) {
-        x.builder.problem(at, format!("softcap: a cap of {cap}"));
-    }
 }
 
 /// The activation function that a config names, elementwise.

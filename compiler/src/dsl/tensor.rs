@@ -4,7 +4,6 @@ use std::panic::Location;
 use petgraph::graph::NodeIndex;
 
 use super::Builder;
-use super::ops::check_cap;
 use crate::config::Rope;
 use crate::graph::{Binary, Dim, Op, Shape};
 
@@ -157,6 +156,12 @@ impl<'g> Tensor<'g> {
             builder.problem(at, message);
         }
         self.builder.add(Op::Binary(op), &[self, other], left, at)
+    }
+}
+
+pub(super) fn check_cap(x: Tensor<'_>, cap: f32, at: &'static Location<'static>) {
+    if !(cap > 0.0 && cap.is_finite()) {
+        x.builder.problem(at, format!("softcap: a cap of {cap}"));
     }
 }
 

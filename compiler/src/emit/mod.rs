@@ -139,7 +139,7 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
     }
     let mut variants = Vec::new();
     for plan in plans {
-        let variant = plan.name().to_string();
+        let variant = plan.capability.name().to_string();
         let mut features = Vec::new();
         let mut kernels = Vec::new();
         for kernel in plan.kernels {

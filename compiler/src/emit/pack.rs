@@ -4,8 +4,8 @@ use bytemuck::cast_slice;
 
 use crate::checkpoint::{CheckpointError, TensorSource};
 use crate::graph::ModelGraph;
-use crate::plan::{PackedPart, PackedWeight, Tensors};
-use crate::rewrite::Arrangement;
+use crate::plan::{PackedPart, PackedWeight, Portion};
+use crate::term::Arrangement;
 use crate::weights::{PackError, PackedMatrix, WeightFormat, pack, pack_rows};
 
 /// Packs weights one after the other. Of stacked matrices and banks, whose tensors are asked for one by one, the last one
@@ -50,26 +50,26 @@ impl<'a> Packer<'a> {
                 arrangement,
                 format,
                 rows,
-                tensors,
+                portion,
                 ..
             } => {
                 let rows = rows.start as usize..rows.end as usize;
-                let part = match (&sources[..], tensors) {
+                let part = match (&sources[..], portion) {
                     // Part by part: an embedding may be a large share of the model.
-                    ([source], Tensors::All) => pack_rows(self.source, source, *format, rows)?,
+                    ([source], Portion::All) => pack_rows(self.source, source, *format, rows)?,
                     _ => {
                         let whole = self.whole(sources, *arrangement, *format)?;
-                        match rows == (0..whole.rows) && *tensors == Tensors::All {
+                        match rows == (0..whole.rows) && *portion == Portion::All {
                             true => whole,
                             false => self.keep(sources, *arrangement, whole).rows(rows)?,
                         }
                     }
                 };
                 let (data, scales) = part.into_tensors();
-                Ok(match tensors {
-                    Tensors::All => std::iter::once(data).chain(scales).collect(),
-                    Tensors::Elements => vec![data],
-                    Tensors::Scales => scales.into_iter().collect(),
+                Ok(match portion {
+                    Portion::All => std::iter::once(data).chain(scales).collect(),
+                    Portion::Elements => vec![data],
+                    Portion::Scales => scales.into_iter().collect(),
                 })
             }
         }

@@ -13,7 +13,7 @@ pub struct DeclaredWeight {
 }
 
 impl ModelGraph {
-    /// The weights that the prologue, the epilogue and each layer use.
+    /// The weights that the entry, the head and each layer use.
     pub fn declared_weights(&self) -> Vec<DeclaredWeight> {
         let mut declared = Vec::new();
         for weight in &self.weights {

@@ -1,8 +1,8 @@
 //! The dataflow graph that an architecture lowers to, for one config.
 //!
-//! Semantics. A model is three kinds of [`Section`]: a prologue (token ids to hidden states), one
+//! Semantics. A model is three kinds of [`Section`]: an entry (token ids to hidden states), one
 //! section for each distinct kind of layer (a *template*: hidden states to hidden states), and an
-//! epilogue (hidden states to logits). [`ModelGraph::layers`] says which template each layer stamps.
+//! head (hidden states to logits). [`ModelGraph::layers`] says which template each layer stamps.
 //! Every value is f32 but token ids (u32). Shapes start with the tokens of the step, `T`, which stays
 //! symbolic; the other dimensions are [`Dim`]s: symbols of the config together with their values.
 //! Row-major: the last dimension is contiguous.
@@ -28,11 +28,11 @@ use petgraph::graph::{DiGraph, NodeIndex};
 pub struct ModelGraph {
     /// Hugging Face architecture name.
     pub architecture: String,
-    pub prologue: Section,
+    pub entry: Section,
     pub templates: Vec<Template>,
     /// One entry per layer, in order.
     pub layers: Vec<Layer>,
-    pub epilogue: Section,
+    pub head: Section,
     pub weights: Vec<WeightDecl>,
     /// Weights that a checkpoint may have under two names.
     pub tied: Vec<TiedWeight>,
@@ -197,11 +197,11 @@ impl Section {
 }
 
 impl ModelGraph {
-    /// All sections with a name for messages: prologue, templates, epilogue.
+    /// All sections with a name for messages: entry, templates, head.
     pub fn sections(&self) -> impl Iterator<Item = (&str, &Section)> {
-        std::iter::once(("prologue", &self.prologue))
+        std::iter::once(("entry", &self.entry))
             .chain(self.templates.iter().map(|t| (t.kind.as_str(), &t.section)))
-            .chain(std::iter::once(("epilogue", &self.epilogue)))
+            .chain(std::iter::once(("head", &self.head)))
     }
 }
 

@@ -5,9 +5,9 @@ use super::{Dim, RopeId, StateId, WeightId};
 /// In the comments `x: [T, n]` means one row of `n` for each token of the step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// `-> [T]` token ids (u32). Prologue only.
+    /// `-> [T]` token ids (u32). Entry only.
     Tokens,
-    /// `-> [T, hidden]`: what enters a template or the epilogue.
+    /// `-> [T, hidden]`: what enters a template or the head.
     LayerInput,
     /// A checkpoint tensor.
     Weight(WeightId),

@@ -52,7 +52,7 @@ pub fn attention(window: Option<usize>) -> ModelGraph {
     let table = nodes.weight(0, &[VOCAB, HIDDEN]);
     let tokens = nodes.add(Op::Tokens, &[], &[]);
     let embedded = nodes.add(Op::Gather, &[HIDDEN], &[table, tokens]);
-    let prologue = nodes.section(embedded);
+    let entry = nodes.section(embedded);
 
     let mut nodes = Nodes::default();
     let input = nodes.add(Op::LayerInput, &[HIDDEN], &[]);
@@ -99,10 +99,10 @@ pub fn attention(window: Option<usize>) -> ModelGraph {
     };
     ModelGraph {
         architecture: "Test".to_string(),
-        prologue,
+        entry,
         templates: vec![template],
         layers: [3, 5].map(|index| Layer { template: 0, index }).to_vec(),
-        epilogue: nodes.section(logits),
+        head: nodes.section(logits),
         weights: vec![
             decl("embed", [VOCAB, HIDDEN]),
             decl("layers.{}.q", [HEADS * WIDTH, HIDDEN]),

@@ -32,10 +32,10 @@ pub fn verify(graph: &ModelGraph, pass: &str) -> Result<(), GraphError> {
         what,
     };
     check_declarations(graph).map_err(|what| error("declarations", what))?;
-    let hidden = output_shape(&graph.prologue).map_err(|what| error("prologue", what))?;
+    let hidden = output_shape(&graph.entry).map_err(|what| error("entry", what))?;
     let mut used = Used::default();
-    for (place, name, section) in places(graph) {
-        check_section(graph, section, place, &hidden, &mut used).map_err(|what| error(name, what))?;
+    for (kind, name, section) in sections(graph) {
+        check_section(graph, section, kind, &hidden, &mut used).map_err(|what| error(name, what))?;
     }
     used.check(graph).map_err(|what| error("declarations", what))
 }
@@ -43,21 +43,21 @@ pub fn verify(graph: &ModelGraph, pass: &str) -> Result<(), GraphError> {
 type Check<T = ()> = Result<T, String>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Prologue,
+enum SectionKind {
+    Entry,
     Template,
-    Epilogue,
+    Head,
 }
 
-fn places(graph: &ModelGraph) -> impl Iterator<Item = (Place, &str, &Section)> {
+fn sections(graph: &ModelGraph) -> impl Iterator<Item = (SectionKind, &str, &Section)> {
     let last = graph.templates.len() + 1;
     graph.sections().enumerate().map(move |(number, (name, section))| {
-        let place = match number {
-            0 => Place::Prologue,
-            number if number == last => Place::Epilogue,
-            _ => Place::Template,
+        let kind = match number {
+            0 => SectionKind::Entry,
+            number if number == last => SectionKind::Head,
+            _ => SectionKind::Template,
         };
-        (place, name, section)
+        (kind, name, section)
     })
 }
 
@@ -145,7 +145,7 @@ fn output_shape(section: &Section) -> Check<Shape> {
         .ok_or_else(|| "the output is no node".to_string())
 }
 
-fn check_section(graph: &ModelGraph, section: &Section, place: Place, hidden: &Shape, used: &mut Used) -> Check {
+fn check_section(graph: &ModelGraph, section: &Section, kind: SectionKind, hidden: &Shape, used: &mut Used) -> Check {
     require(!is_cyclic_directed(&section.nodes), || {
         "its values depend on each other in a circle".to_string()
     })?;
@@ -159,24 +159,24 @@ fn check_section(graph: &ModelGraph, section: &Section, place: Place, hidden: &S
         require(shape == node.shape, wrong)?;
         match node.op {
             Op::Tokens | Op::LayerInput => {
-                let entry = if place == Place::Prologue {
+                let expected = if kind == SectionKind::Entry {
                     Op::Tokens
                 } else {
                     Op::LayerInput
                 };
-                require(node.op == entry, || here("belongs into another section".to_string()))?;
+                require(node.op == expected, || here("belongs into another section".to_string()))?;
                 inputs += 1;
             }
             Op::Weight(id) => {
                 used.weights.insert(id.0);
                 let layered = checker.weight(id.0)?.name.contains("{}");
-                let allowed = !layered || place == Place::Template;
+                let allowed = !layered || kind == SectionKind::Template;
                 require(allowed, || here("a layer's weight outside of a layer".to_string()))?;
             }
             Op::CacheWrite(id) | Op::Convolution(id) | Op::GatedDelta(id) => {
                 let first = used.states.insert(id.0);
                 require(first, || here("its state is written twice".to_string()))?;
-                let inside = place == Place::Template;
+                let inside = kind == SectionKind::Template;
                 require(inside, || here("a layer's state outside of a layer".to_string()))?;
             }
             Op::Rope(id) => {
@@ -193,9 +193,9 @@ fn check_section(graph: &ModelGraph, section: &Section, place: Place, hidden: &S
     }
     require(inputs <= 1, || "more than one value enters".to_string())?;
     let output = output_shape(section)?;
-    let kind = value_kind(&section.nodes[section.output].op);
-    require(kind == Kind::Floats, || "its output is no value".to_string())?;
-    if place == Place::Epilogue {
+    let is_floats = value_kind(&section.nodes[section.output].op) == Kind::Floats;
+    require(is_floats, || "its output is no value".to_string())?;
+    if kind == SectionKind::Head {
         let flat = output.per_token && output.dims.len() == 1;
         return require(flat, || format!("its output is {output}, not one row a token"));
     }

@@ -7,7 +7,7 @@ use kiln_bundle::Access;
 use super::builder::{Array, Bool, Builder, F32, KernelError, U32};
 use super::math::tanh;
 use super::names::{flag, number};
-use super::{AttentionShape, Variant};
+use super::{AttentionShape, Capability};
 
 impl AttentionShape {
     /// As in kernel names.
@@ -26,7 +26,7 @@ impl AttentionShape {
         )
     }
 
-    pub(super) fn check(&self, kernel: &str, variant: Variant) -> Result<(), KernelError> {
+    pub(super) fn check(&self, kernel: &str, capability: Capability) -> Result<(), KernelError> {
         let unsupported = |what: String| {
             Err(KernelError::Unsupported {
                 kernel: kernel.into(),
@@ -45,7 +45,7 @@ impl AttentionShape {
                 self.heads, self.cache.kv_heads
             ));
         }
-        self.cache.check(kernel, variant)
+        self.cache.check(kernel, capability)
     }
 
     /// Query heads that share a key/value head.

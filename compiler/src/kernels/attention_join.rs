@@ -8,13 +8,13 @@ use kiln_bundle::Access;
 use super::attention::{Sinks, lowest, partial_width};
 use super::builder::{Builder, KernelError, KernelSource, Reduction, U32};
 use super::names::flag;
-use super::{AttentionReduceSpec, Variant};
+use super::{AttentionReduceSpec, Capability};
 
 const THREADS: u32 = 256;
 /// Parts that a thread has under way at a time, to hide the latency of memory.
 const AT_ONCE: u32 = 4;
 
-pub fn build(spec: &AttentionReduceSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &AttentionReduceSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let AttentionReduceSpec {
         heads,
         width,
@@ -26,7 +26,7 @@ pub fn build(spec: &AttentionReduceSpec, variant: Variant) -> Result<KernelSourc
         let what = format!("{splits} parts of {width} elements, at most {THREADS} of each are supported");
         return Err(KernelError::Unsupported { kernel: name, what });
     }
-    let b = Builder::new(name, THREADS, variant);
+    let b = Builder::new(name, THREADS, capability);
     body(&b, spec);
     b.finish()
 }

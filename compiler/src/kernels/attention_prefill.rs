@@ -10,11 +10,11 @@ use half::f16;
 use kiln_bundle::{Access, StepWord};
 
 use super::attention::{Sinks, lowest};
-use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Place, U32, Value, Vec4};
+use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Pointer, U32, Value, Vec4};
 use super::cache::{Plane, convert};
 use super::names::lettered;
 use super::step::Step;
-use super::{AttentionPrefillSpec, AttentionShape, CacheType, Variant};
+use super::{AttentionPrefillSpec, AttentionShape, CacheType, Capability};
 
 const QUERIES: u32 = AttentionPrefillSpec::QUERIES;
 /// As many as queries: both move alike.
@@ -30,11 +30,11 @@ const PITCH: u32 = 33;
 const MOST_IN_SLICE: u32 = 8;
 const MOST_COLUMNS: u32 = 16;
 
-pub fn build(spec: &AttentionPrefillSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &AttentionPrefillSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let shape = &spec.attention;
     let name = format!("attention_prefill_{}", shape.name());
-    shape.check(&name, variant)?;
-    let b = Builder::new(name, THREADS, variant);
+    shape.check(&name, capability)?;
+    let b = Builder::new(name, THREADS, capability);
     match (shape.cache.by_fours(), shape.cache.element) {
         (true, CacheType::F32) => Kernel::<[f32; 4], [f32; 4]>::new(&b, shape, 4).body(),
         (true, CacheType::F16) => Kernel::<[f32; 4], [f16; 4]>::new(&b, shape, 4).body(),
@@ -118,7 +118,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     fn body(self) {
         let b = self.b;
         let lowest = lowest(b);
-        let per_query = |name: &str, start: F32<'b>| -> Vec<Place<'b, f32>> {
+        let per_query = |name: &str, start: F32<'b>| -> Vec<Pointer<'b, f32>> {
             (0..QUERIES_PER_THREAD)
                 .map(|query| b.variable(&format!("{name}_{query}_"), start))
                 .collect()
@@ -130,7 +130,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
         };
         let maxima = per_query("maximum", first_maximum);
         let sums = per_query("sum", first_sum);
-        let totals: Vec<Vec<Place<'b, T>>> = (0..QUERIES_PER_THREAD)
+        let totals: Vec<Vec<Pointer<'b, T>>> = (0..QUERIES_PER_THREAD)
             .map(|query| {
                 (0..self.elements.div_ceil(KEY_LANES))
                     .map(|column| b.variable(&format!("total_{query}_{column}_"), b.zero::<T>()))
@@ -188,7 +188,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     fn scores(&self, first_key: U32<'b>, fetched: &Fetched<'b, T>, lowest: F32<'b>) -> Vec<Vec<F32<'b>>> {
         let b = self.b;
         let slice = slice_of(self.elements);
-        let products: Vec<Vec<Place<'b, T>>> = (0..QUERIES_PER_THREAD)
+        let products: Vec<Vec<Pointer<'b, T>>> = (0..QUERIES_PER_THREAD)
             .map(|query| {
                 (0..KEYS_PER_THREAD)
                     .map(|key| b.variable(&format!("product_{query}_{key}_"), b.zero::<T>()))
@@ -303,7 +303,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     }
 
     /// Adds the weighted values of a tile of positions to the totals; `values` are those of the first columns.
-    fn add_values(&self, first_key: U32<'b>, mut values: Vec<Value<'b, T>>, totals: &[Vec<Place<'b, T>>]) {
+    fn add_values(&self, first_key: U32<'b>, mut values: Vec<Value<'b, T>>, totals: &[Vec<Pointer<'b, T>>]) {
         let b = self.b;
         for first_column in (0..self.elements).step_by(MOST_COLUMNS as usize) {
             self.put_values(first_column, &values);
@@ -336,7 +336,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
         }
     }
 
-    fn store(&self, sums: &[Place<'b, f32>], totals: &[Vec<Place<'b, T>>]) {
+    fn store(&self, sums: &[Pointer<'b, f32>], totals: &[Vec<Pointer<'b, T>>]) {
         let b = self.b;
         for (query, sum) in (0..).zip(sums) {
             self.exchange.store(self.exchanged(self.key_lane, query), sum.load());
@@ -387,8 +387,8 @@ fn per_thread(columns: u32) -> u32 {
 
 /// A thread's share of a slice of queries and keys, on its way to workgroup memory.
 struct Fetched<'b, T> {
-    queries: Vec<Place<'b, T>>,
-    keys: Vec<Place<'b, T>>,
+    queries: Vec<Pointer<'b, T>>,
+    keys: Vec<Pointer<'b, T>>,
 }
 
 impl<'b, T: Float> Fetched<'b, T> {

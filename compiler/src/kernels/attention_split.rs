@@ -10,11 +10,11 @@ use half::f16;
 use kiln_bundle::{Access, StepWord};
 
 use super::attention::{lowest, partial_width};
-use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Place, Reduction, U32, Value};
+use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Pointer, Reduction, U32, Value};
 use super::cache::{Plane, convert};
 use super::names::lettered;
 use super::step::Step;
-use super::{AttentionSplitSpec, CacheType, Variant};
+use super::{AttentionSplitSpec, CacheType, Capability};
 
 const THREADS: u32 = 128;
 /// Positions in a tile: one for each thread to weigh.
@@ -26,10 +26,10 @@ const KEYS_PER_GROUP: u32 = TILE / KEY_GROUPS;
 /// Rows of values that a thread has under way at a time, to hide the latency of memory.
 const ROWS_AT_ONCE: u32 = 4;
 
-pub fn build(spec: &AttentionSplitSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &AttentionSplitSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let shape = &spec.attention;
     let name = format!("attention_split{}_{}", spec.splits, shape.name());
-    shape.check(&name, variant)?;
+    shape.check(&name, capability)?;
     let lanes = if shape.cache.by_fours() { 4 } else { 1 };
     if shape.cache.width / lanes > THREADS {
         let what = format!(
@@ -38,7 +38,7 @@ pub fn build(spec: &AttentionSplitSpec, variant: Variant) -> Result<KernelSource
         );
         return Err(KernelError::Unsupported { kernel: name, what });
     }
-    let b = Builder::new(name, THREADS, variant);
+    let b = Builder::new(name, THREADS, capability);
     match (lanes, shape.cache.element) {
         (4, CacheType::F32) => Kernel::<[f32; 4], [f32; 4]>::new(&b, spec, lanes).body(),
         (4, CacheType::F16) => Kernel::<[f32; 4], [f16; 4]>::new(&b, spec, lanes).body(),
@@ -116,7 +116,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
 
     fn body(self) {
         let b = self.b;
-        let per_head = |name: &str, start: F32<'b>| -> Vec<Place<'b, f32>> {
+        let per_head = |name: &str, start: F32<'b>| -> Vec<Pointer<'b, f32>> {
             (0..self.heads)
                 .map(|head| b.variable(&lettered(name, head as usize), start))
                 .collect()
@@ -124,7 +124,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
         let lowest = lowest(b);
         let largest = per_head("largest", lowest);
         let weight_sums = per_head("weight_sum", b.literal(0.0));
-        let value_sums: Vec<Place<'b, T>> = (0..self.heads)
+        let value_sums: Vec<Pointer<'b, T>> = (0..self.heads)
             .map(|head| b.variable(&lettered("value_sum", head as usize), b.zero::<T>()))
             .collect();
 
@@ -177,7 +177,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
                     .named(&lettered("key_row", key as usize))
             })
             .collect();
-        let products: Vec<Vec<Place<'b, f32>>> = (0..self.heads as usize)
+        let products: Vec<Vec<Pointer<'b, f32>>> = (0..self.heads as usize)
             .map(|head| {
                 let name = lettered("product", head);
                 (0..rows.len())
@@ -214,7 +214,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     }
 
     /// Adds the tile's weighted values: each thread one element of every `rows`th position.
-    fn add_values(&self, tile: U32<'b>, sums: &[Place<'b, T>]) {
+    fn add_values(&self, tile: U32<'b>, sums: &[Pointer<'b, T>]) {
         let b = self.b;
         let element = (b.thread() % self.elements).named("element");
         let first = (b.thread() / self.elements).named("value_group");
@@ -240,7 +240,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
     }
 
     /// Joins the threads' sums and stores the part's results.
-    fn store(&self, largest: &[Place<'b, f32>], weight_sums: &[Place<'b, f32>], value_sums: &[Place<'b, T>]) {
+    fn store(&self, largest: &[Pointer<'b, f32>], weight_sums: &[Pointer<'b, f32>], value_sums: &[Pointer<'b, T>]) {
         let b = self.b;
         let weights: Vec<F32> = weight_sums.iter().map(|sum| sum.load()).collect();
         let weights = b.reduce("weight_sums", Reduction::Sum, &weights);

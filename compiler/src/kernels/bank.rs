@@ -57,7 +57,7 @@ impl BankSpec {
 }
 
 /// A bound bank.
-pub struct Bank<'b> {
+pub struct BankWeight<'b> {
     b: &'b Builder,
     parts: Vec<Weight<'b>>,
     first: u32,
@@ -66,13 +66,13 @@ pub struct Bank<'b> {
     rows: U32<'b>,
 }
 
-impl<'b> Bank<'b> {
+impl<'b> BankWeight<'b> {
     /// Binds the elements and the scales.
     pub fn bind(b: &'b Builder, spec: &BankSpec, lane_words: u32) -> Self {
         let first_rows: Vec<u32> = (0..spec.bindings())
             .map(|part| (spec.first + part * spec.per_binding) * spec.rows)
             .collect();
-        Bank {
+        BankWeight {
             b,
             parts: Weight::bind_parts(b, spec.format, spec.cols, lane_words, &first_rows),
             first: spec.first,
@@ -82,7 +82,7 @@ impl<'b> Bank<'b> {
         }
     }
 
-    /// The place of an expert among those of this dispatch, which may not have it: see [`Bank::has`].
+    /// The place of an expert among those of this dispatch, which may not have it: see [`BankWeight::has`].
     pub fn place(&self, expert: U32<'b>) -> U32<'b> {
         // An expert before the first wraps to a large number.
         (expert - self.first).named("place_of_expert")

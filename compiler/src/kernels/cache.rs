@@ -6,7 +6,7 @@ use kiln_bundle::Access;
 use super::builder::{Builder, Float, KernelError, KernelSource, Kind, U32, Value};
 use super::names::strided;
 use super::step::Step;
-use super::{CacheSpec, CacheType, CacheWriteSpec, Strided, Variant};
+use super::{CacheSpec, CacheType, CacheWriteSpec, Capability, Strided};
 
 /// A plane of the cache.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +40,12 @@ impl CacheSpec {
         ((slot * 2 + plane as u32) * self.kv_heads + kv_head) * (self.width / lanes)
     }
 
-    /// f16 caches are a matter of the f16 variant.
-    pub(super) fn check(&self, kernel: &str, variant: Variant) -> Result<(), KernelError> {
-        if self.element == CacheType::F16 && variant < Variant::F16 {
+    /// f16 caches need f16 storage.
+    pub(super) fn check(&self, kernel: &str, capability: Capability) -> Result<(), KernelError> {
+        if self.element == CacheType::F16 && capability < Capability::F16 {
             return Err(KernelError::Unsupported {
                 kernel: kernel.into(),
-                what: format!("an f16 cache needs the f16 variant, not {variant:?}"),
+                what: format!("an f16 cache needs the f16 capability, not {capability:?}"),
             });
         }
         Ok(())
@@ -60,13 +60,13 @@ pub fn convert<'b, T: Kind, U: Kind>(value: Value<'b, T>) -> Value<'b, U> {
     }
 }
 
-pub fn build(spec: &CacheWriteSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &CacheWriteSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let CacheWriteSpec { cache, k, v } = spec;
     let row = cache.kv_heads * cache.width;
     let name = format!("cache_write_{}{}{}", cache.name(), strided(*k, row), strided(*v, row));
-    cache.check(&name, variant)?;
+    cache.check(&name, capability)?;
     let by_fours = cache.by_fours() && [k, v].iter().all(|x| x.stride % 4 == 0 && x.offset % 4 == 0);
-    let b = Builder::new(name, 64, variant);
+    let b = Builder::new(name, 64, capability);
     match (by_fours, cache.element) {
         (true, CacheType::F32) => body::<[f32; 4], [f32; 4]>(&b, spec, 4),
         (true, CacheType::F16) => body::<[f32; 4], [f16; 4]>(&b, spec, 4),

@@ -5,12 +5,12 @@ use kiln_bundle::Access;
 use super::bank::Routing;
 use super::builder::{Builder, Float, KernelError, KernelSource};
 use super::names::lettered;
-use super::{CombineSpec, Residual, Variant};
+use super::{Capability, CombineSpec, Residual};
 
 /// Columns of one workgroup.
 const COLUMNS: u32 = 256;
 
-pub fn build(spec: &CombineSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &CombineSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let CombineSpec { width, k, residual } = *spec;
     let name = format!("combine_{width}_top{k}{}", residual.name());
     if k == 0 {
@@ -20,7 +20,7 @@ pub fn build(spec: &CombineSpec, variant: Variant) -> Result<KernelSource, Kerne
         });
     }
     let lanes = if width.is_multiple_of(4) { 4 } else { 1 };
-    let b = Builder::new(name, COLUMNS / lanes, variant);
+    let b = Builder::new(name, COLUMNS / lanes, capability);
     match lanes {
         4 => body::<[f32; 4]>(&b, spec, 4),
         _ => body::<f32>(&b, spec, 1),

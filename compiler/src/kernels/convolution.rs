@@ -10,7 +10,7 @@ use super::activation::unary;
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, U32};
 use super::names::{flag, strided};
 use super::step::Step;
-use super::{ConvolutionSpec, ConvolutionStateSpec, Strided, Variant};
+use super::{Capability, ConvolutionSpec, ConvolutionStateSpec, Strided};
 
 /// Threads, and channels, of a workgroup.
 const THREADS: u32 = 256;
@@ -54,10 +54,10 @@ fn gate_name(name: &str, gate: Option<Strided>, channels: u32) -> String {
         .unwrap_or_default()
 }
 
-pub fn build(spec: &ConvolutionSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &ConvolutionSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     spec.check(&name)?;
-    let b = Builder::new(name, THREADS, variant);
+    let b = Builder::new(name, THREADS, capability);
     body(&b, spec);
     b.finish()
 }
@@ -117,14 +117,14 @@ fn body(b: &Builder, spec: &ConvolutionSpec) {
     });
 }
 
-pub fn build_state(spec: &ConvolutionStateSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build_state(spec: &ConvolutionStateSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let ConvolutionStateSpec { channels, ring, .. } = *spec;
     let name = format!(
         "convolution_state{}_{channels}{}_ring{ring}",
         gate_name("gate_in", spec.gate_in, channels),
         strided(spec.x, channels),
     );
-    let b = Builder::new(name, THREADS, variant);
+    let b = Builder::new(name, THREADS, capability);
     state_body(&b, spec);
     b.finish()
 }

@@ -3,12 +3,12 @@
 
 use kiln_bundle::{Access, StepWord};
 
-use super::bank::{Bank, Routing};
-use super::builder::{Array, Builder, F32, KernelError, KernelSource, Place, U32, Vec4};
+use super::bank::{BankWeight, Routing};
+use super::builder::{Array, Builder, F32, KernelError, KernelSource, Pointer, U32, Vec4};
 use super::names::{flag, lettered};
 use super::tile::{self, Products, Tile, TileShape};
 use super::weight::Quads;
-use super::{BankSpec, DenseDownSpec, Residual, Variant};
+use super::{BankSpec, Capability, DenseDownSpec, Residual};
 
 const SHAPE: TileShape = TileShape::LARGE;
 
@@ -25,7 +25,7 @@ impl DenseDownSpec {
     }
 }
 
-pub fn build(spec: &DenseDownSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &DenseDownSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     spec.bank.check(&name)?;
     if spec.bank.bindings() > 1 {
@@ -34,7 +34,7 @@ pub fn build(spec: &DenseDownSpec, variant: Variant) -> Result<KernelSource, Ker
             what: "a bank in several bindings".to_string(),
         });
     }
-    let b = Builder::new(name, SHAPE.threads, variant);
+    let b = Builder::new(name, SHAPE.threads, capability);
     body(&b, spec);
     b.finish()
 }
@@ -54,7 +54,7 @@ fn body(b: &Builder, spec: &DenseDownSpec) {
         routing: Routing::bind(b),
         k: spec.k,
     };
-    let bank = Bank::bind(b, &spec.bank, SHAPE.weight_words(format));
+    let bank = BankWeight::bind(b, &spec.bank, SHAPE.weight_words(format));
     let bias = spec.bias.then(|| b.storage::<f32>("bias", Access::Read));
     let step = b.storage::<u32>("step_buffer", Access::Read);
     let residual = (spec.residual == Residual::Add).then(|| b.storage::<f32>("residual", Access::Read));
@@ -147,12 +147,12 @@ impl<'b> Choices<'b> {
     /// The weighted sums of the biases of the token's experts in `bank`, for each of `rows` of `width`.
     fn biases(
         &self,
-        bank: &Bank<'b>,
+        bank: &BankWeight<'b>,
         token: U32<'b>,
         bias: Array<'b, f32>,
         width: u32,
         rows: &[U32<'b>],
-    ) -> Vec<Place<'b, f32>> {
+    ) -> Vec<Pointer<'b, f32>> {
         let b = token.builder();
         let sums: Vec<_> = (0..rows.len())
             .map(|i| b.variable(&lettered("bias_sum", i), 0.0))

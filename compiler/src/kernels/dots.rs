@@ -7,7 +7,7 @@
 use kiln_bundle::Access;
 
 use super::Prologue;
-use super::builder::{Bool, Builder, F32, KernelError, Place, Reduction, Totals, U32, Vec4};
+use super::builder::{Bool, Builder, F32, KernelError, Pointer, Reduction, Totals, U32, Vec4};
 use super::names::lettered;
 use super::weight::{Chunk, Quads, Weight, offset_sum};
 
@@ -102,8 +102,8 @@ impl<'b> Taken<'b> {
 pub struct Dots<'b> {
     input: Input<'b>,
     /// Of each row.
-    pub sums: Vec<Place<'b, f32>>,
-    squares: Option<Place<'b, f32>>,
+    pub sums: Vec<Pointer<'b, f32>>,
+    squares: Option<Pointer<'b, f32>>,
 }
 
 impl<'b> Dots<'b> {

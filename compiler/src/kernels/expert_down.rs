@@ -3,11 +3,11 @@
 
 use kiln_bundle::Access;
 
-use super::bank::{Bank, Routing};
+use super::bank::{BankWeight, Routing};
 use super::builder::{Builder, F32, KernelError, KernelSource, Reduction, U32};
 use super::dots::{Division, Dots, Input, Walk, rows_from};
 use super::names::{flag, lettered};
-use super::{ExpertDownSpec, Prologue, Residual, Slots, Variant};
+use super::{Capability, ExpertDownSpec, Prologue, Residual, Slots};
 
 /// Fewest threads that share a row.
 const FEWEST_THREADS: u32 = 32;
@@ -55,7 +55,7 @@ impl ExpertDownSpec {
     }
 }
 
-pub fn build(spec: &ExpertDownSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &ExpertDownSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     spec.bank.check(&name)?;
     spec.division().check(&name, false)?;
@@ -65,7 +65,7 @@ pub fn build(spec: &ExpertDownSpec, variant: Variant) -> Result<KernelSource, Ke
             what: "no expert for a token".to_string(),
         });
     }
-    let b = Builder::new(name, spec.workgroup, variant);
+    let b = Builder::new(name, spec.workgroup, capability);
     body(&b, spec);
     b.finish()
 }
@@ -74,7 +74,7 @@ fn body(b: &Builder, spec: &ExpertDownSpec) {
     let row_count = b.constant("ROWS", spec.bank.rows);
     let input = Input::bind(b, "a", spec.bank.cols, &Prologue::Direct);
     let routing = Routing::bind(b);
-    let bank = Bank::bind(b, &spec.bank, spec.lane_words);
+    let bank = BankWeight::bind(b, &spec.bank, spec.lane_words);
     let bias = spec.bias.then(|| b.storage::<f32>("bias", Access::Read));
     let addend = (spec.residual == Residual::Add).then(|| b.storage::<f32>("residual", Access::Read));
     let out = b.storage::<f32>("out", Access::ReadWrite);

@@ -4,11 +4,11 @@
 use kiln_bundle::Access;
 
 use super::activation::{gate_name, gated};
-use super::bank::{Bank, Routing};
+use super::bank::{BankWeight, Routing};
 use super::builder::{Builder, KernelError, KernelSource, U32};
 use super::dots::{Division, Dots, Input, Walk, rows_from};
 use super::names::flag;
-use super::{ExpertUpSpec, Variant, epilogue};
+use super::{Capability, ExpertUpSpec, epilogue};
 
 impl ExpertUpSpec {
     fn name(&self) -> String {
@@ -43,10 +43,10 @@ impl ExpertUpSpec {
     }
 }
 
-pub fn build(spec: &ExpertUpSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &ExpertUpSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     spec.check(&name)?;
-    let b = Builder::new(name, spec.workgroup, variant);
+    let b = Builder::new(name, spec.workgroup, capability);
     body(&b, spec);
     b.finish()
 }
@@ -54,7 +54,7 @@ pub fn build(spec: &ExpertUpSpec, variant: Variant) -> Result<KernelSource, Kern
 fn body(b: &Builder, spec: &ExpertUpSpec) {
     let input = Input::bind(b, "x", spec.bank.cols, &spec.prologue);
     let routing = Routing::bind(b);
-    let bank = Bank::bind(b, &spec.bank, spec.lane_words);
+    let bank = BankWeight::bind(b, &spec.bank, spec.lane_words);
     let bias = spec.bias.then(|| b.storage::<f32>("bias", Access::Read));
     let out = b.storage::<f32>("out", Access::ReadWrite);
 

@@ -5,7 +5,7 @@ use kiln_bundle::Access;
 use super::builder::{Builder, KernelError, KernelSource};
 use super::names::number;
 use super::weight::{Quads, Weight};
-use super::{GatherSpec, Variant};
+use super::{Capability, GatherSpec};
 
 const WORKGROUP: u32 = 64;
 
@@ -32,8 +32,8 @@ impl GatherSpec {
     }
 }
 
-pub fn build(spec: &GatherSpec, variant: Variant) -> Result<KernelSource, KernelError> {
-    let b = Builder::new(spec.name(), WORKGROUP, variant);
+pub fn build(spec: &GatherSpec, capability: Capability) -> Result<KernelSource, KernelError> {
+    let b = Builder::new(spec.name(), WORKGROUP, capability);
     body(&b, spec);
     b.finish()
 }

@@ -5,13 +5,13 @@
 
 use kiln_bundle::{Access, StepWord};
 
-use super::builder::{Array, Builder, F32, KernelError, KernelSource, Place, Vec4};
+use super::builder::{Array, Builder, F32, KernelError, KernelSource, Pointer, Vec4};
 use super::dots::norm_factor;
 use super::epilogue::{self, Operands, Part};
 use super::names::lettered;
 use super::tile::{self, Loader, Products, Tile, TileShape};
 use super::weight::{Quads, Weight};
-use super::{Epilogue, GemmSpec, Prologue, Variant};
+use super::{Capability, Epilogue, GemmSpec, Prologue};
 
 impl GemmSpec {
     /// Weight rows of one workgroup.
@@ -38,10 +38,10 @@ impl GemmSpec {
 const SHAPE: TileShape = TileShape::LARGE;
 const WORKGROUP: u32 = SHAPE.threads;
 
-pub fn build(spec: &GemmSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &GemmSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     epilogue::check(&spec.epilogue, spec.rows, &name)?;
-    let b = Builder::new(name, WORKGROUP, variant);
+    let b = Builder::new(name, WORKGROUP, capability);
     body(&b, spec);
     b.finish()
 }
@@ -109,7 +109,7 @@ fn body(b: &Builder, spec: &GemmSpec) {
 }
 
 /// `1 / sqrt(mean(x²) + eps)` of each token of the tile, in workgroup memory.
-fn token_scales<'b>(b: &'b Builder, spec: &GemmSpec, loader: Loader<'b>, squares: Place<'b, f32>) -> Array<'b, f32> {
+fn token_scales<'b>(b: &'b Builder, spec: &GemmSpec, loader: Loader<'b>, squares: Pointer<'b, f32>) -> Array<'b, f32> {
     let Prologue::Norm { eps, .. } = spec.prologue else {
         unreachable!("squares are summed for a norm only");
     };

@@ -6,7 +6,7 @@
 use kiln_bundle::{Access, StepWord};
 
 use super::builder::{Array, AtomicArray, Builder, KernelError, KernelSource, U32};
-use super::{GroupSpec, Variant};
+use super::{Capability, GroupSpec};
 
 const WORKGROUP: u32 = 256;
 /// Experts whose counts and bits fit in workgroup memory.
@@ -49,10 +49,10 @@ impl GroupSpec {
     }
 }
 
-pub fn build(spec: &GroupSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &GroupSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = format!("group_{}", spec.name());
     spec.check(&name)?;
-    let b = Builder::new(name, WORKGROUP, variant);
+    let b = Builder::new(name, WORKGROUP, capability);
     Group::bind(&b, spec).body();
     b.finish()
 }

@@ -4,15 +4,15 @@
 use kiln_bundle::Access;
 
 use super::activation::{gate_name, gated};
-use super::bank::Bank;
+use super::bank::BankWeight;
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, U32};
 use super::names::{flag, lettered};
 use super::tile::{self, Products, Tile, TileShape};
 use super::weight::Quads;
-use super::{BankSpec, GroupSpec, GroupedDownSpec, GroupedUpSpec, Variant};
+use super::{BankSpec, Capability, GroupSpec, GroupedDownSpec, GroupedUpSpec};
 use crate::graph::Gate;
 
-pub fn build_up(spec: &GroupedUpSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build_up(spec: &GroupedUpSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let gate = Some(spec.gate);
     let GroupedUpSpec { bank, group, bias, .. } = spec;
     build(
@@ -22,11 +22,11 @@ pub fn build_up(spec: &GroupedUpSpec, variant: Variant) -> Result<KernelSource, 
             gate,
             bias: *bias,
         },
-        variant,
+        capability,
     )
 }
 
-pub fn build_down(spec: &GroupedDownSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build_down(spec: &GroupedDownSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let GroupedDownSpec { bank, group, bias } = spec;
     build(
         &Half {
@@ -35,7 +35,7 @@ pub fn build_down(spec: &GroupedDownSpec, variant: Variant) -> Result<KernelSour
             gate: None,
             bias: *bias,
         },
-        variant,
+        capability,
     )
 }
 
@@ -63,7 +63,7 @@ impl Half<'_> {
     }
 }
 
-fn build(half: &Half, variant: Variant) -> Result<KernelSource, KernelError> {
+fn build(half: &Half, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = half.name();
     half.bank.check(&name)?;
     let shape = TileShape::of(half.group.tile, &name)?;
@@ -73,7 +73,7 @@ fn build(half: &Half, variant: Variant) -> Result<KernelSource, KernelError> {
             what: "a gated unit with an odd number of rows".to_string(),
         });
     }
-    let b = Builder::new(name, shape.threads, variant);
+    let b = Builder::new(name, shape.threads, capability);
     body(&b, half, shape);
     b.finish()
 }
@@ -82,7 +82,7 @@ fn body(b: &Builder, half: &Half, shape: TileShape) {
     let BankSpec { rows, cols, format, .. } = *half.bank;
     let x = Quads::bind(b, "x", cols, Access::Read);
     let groups = b.storage::<u32>("groups", Access::Read);
-    let bank = Bank::bind(b, half.bank, shape.weight_words(format));
+    let bank = BankWeight::bind(b, half.bank, shape.weight_words(format));
     let bias = half.bias.then(|| b.storage("bias", Access::Read));
     let out = b.storage::<f32>("out", Access::ReadWrite);
 

@@ -7,7 +7,7 @@ use super::builder::{Builder, KernelError, KernelSource};
 use super::dots::{Division, Dots, Input, Walk, rows_from};
 use super::epilogue::{self, Operands, Part};
 use super::weight::Weight;
-use super::{Epilogue, MatvecSpec, Variant};
+use super::{Capability, Epilogue, MatvecSpec};
 
 impl MatvecSpec {
     fn name(&self) -> String {
@@ -34,12 +34,12 @@ impl MatvecSpec {
     }
 }
 
-pub fn build(spec: &MatvecSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &MatvecSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     epilogue::check(&spec.epilogue, spec.rows, &name)?;
     let gated = spec.epilogue.iter().any(|entry| matches!(entry, Epilogue::Glu(_)));
     spec.division().check(&name, gated)?;
-    let b = Builder::new(name, spec.workgroup, variant);
+    let b = Builder::new(name, spec.workgroup, capability);
     body(&b, spec);
     b.finish()
 }

@@ -4,7 +4,7 @@ use kiln_bundle::Access;
 
 use super::builder::{Builder, Float, KernelError, KernelSource, Reduction};
 use super::names::{flag, number};
-use super::{NormSpec, Variant};
+use super::{Capability, NormSpec};
 
 /// Threads for rows up to this many elements, else [`WIDE`].
 const NARROW: u32 = 64;
@@ -40,11 +40,11 @@ impl NormSpec {
     }
 }
 
-pub fn build(spec: &NormSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &NormSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let lanes_of_4 = [spec.width, spec.x_stride, spec.x_offset].iter().all(|n| n % 4 == 0);
     let elements = if lanes_of_4 { spec.width / 4 } else { spec.width };
     let workgroup = if elements <= 2 * NARROW { NARROW } else { WIDE };
-    let b = Builder::new(spec.name(), workgroup, variant);
+    let b = Builder::new(spec.name(), workgroup, capability);
     if lanes_of_4 {
         body::<[f32; 4]>(&b, spec, 4);
     } else {

@@ -7,7 +7,7 @@ use kiln_bundle::Access;
 use super::activation::{softcap, unary};
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, U32};
 use super::names::{flag, lettered, number};
-use super::{PointwiseExpr, PointwiseSpec, Variant};
+use super::{Capability, PointwiseExpr, PointwiseSpec};
 use crate::graph::Binary;
 
 impl PointwiseSpec {
@@ -43,13 +43,13 @@ fn write_expression(expression: &PointwiseExpr, name: &mut String) {
     }
 }
 
-pub fn build(spec: &PointwiseSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &PointwiseSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     if let Some(index) = missing_input(&spec.expression, spec.inputs.len()) {
         let what = format!("the expression reads input {index} of {}", spec.inputs.len());
         return Err(KernelError::Unsupported { kernel: name, what });
     }
-    let b = Builder::new(name, PointwiseSpec::WORKGROUP, variant);
+    let b = Builder::new(name, PointwiseSpec::WORKGROUP, capability);
     body(&b, spec);
     b.finish()
 }

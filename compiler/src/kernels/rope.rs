@@ -7,7 +7,7 @@ use super::cache::head_start;
 use super::math::sine_cosine;
 use super::names::{number, strided};
 use super::step::Step;
-use super::{RopeKernelSpec, Variant};
+use super::{Capability, RopeKernelSpec};
 
 /// As in kernel names: `64`, `32of64` (elements past the first 32 pass through), `64_factor1p2`.
 pub fn rotary_name(rotary: u32, width: u32, attention_factor: f32) -> String {
@@ -35,7 +35,7 @@ pub fn rotate<'b>(
     [first * cosine - second * sine, second * cosine + first * sine]
 }
 
-pub fn build(spec: &RopeKernelSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &RopeKernelSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let RopeKernelSpec {
         heads,
         width,
@@ -48,7 +48,7 @@ pub fn build(spec: &RopeKernelSpec, variant: Variant) -> Result<KernelSource, Ke
         rotary_name(rotary, width, attention_factor),
         strided(x, heads * width)
     );
-    let b = Builder::new(name, if width <= 128 { 32 } else { 64 }, variant);
+    let b = Builder::new(name, if width <= 128 { 32 } else { 64 }, capability);
     body(&b, spec);
     b.finish()
 }

@@ -8,7 +8,7 @@ use super::cache::{Plane, convert};
 use super::names::{flag, number};
 use super::rope::{rotary_name, rotate};
 use super::step::Step;
-use super::{CacheType, RopeCacheSpec, Variant};
+use super::{CacheType, Capability, RopeCacheSpec};
 
 impl RopeCacheSpec {
     fn name(&self) -> String {
@@ -25,9 +25,9 @@ impl RopeCacheSpec {
     }
 }
 
-pub fn build(spec: &RopeCacheSpec, variant: Variant) -> Result<KernelSource, KernelError> {
-    spec.cache.check(&spec.name(), variant)?;
-    let b = Builder::new(spec.name(), 64, variant);
+pub fn build(spec: &RopeCacheSpec, capability: Capability) -> Result<KernelSource, KernelError> {
+    spec.cache.check(&spec.name(), capability)?;
+    let b = Builder::new(spec.name(), 64, capability);
     match spec.cache.element {
         CacheType::F32 => body::<f32>(&b, spec),
         CacheType::F16 => body::<f16>(&b, spec),

@@ -5,13 +5,13 @@ use kiln_bundle::Access;
 use super::builder::{Builder, KernelError, KernelSource};
 use super::choice::{self, PerExpert, choose};
 use super::names::strided;
-use super::{RouteKernelSpec, Variant};
+use super::{Capability, RouteKernelSpec};
 
-pub fn build(spec: &RouteKernelSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &RouteKernelSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let route = choice::name(spec.experts, &spec.route, spec.selection_bias);
     let name = format!("route_{route}{}", strided(spec.scores, spec.experts));
     choice::check(spec.experts, &spec.route, &name)?;
-    let b = Builder::new(name, spec.experts.next_power_of_two().clamp(32, 256), variant);
+    let b = Builder::new(name, spec.experts.next_power_of_two().clamp(32, 256), capability);
     body(&b, spec);
     b.finish()
 }

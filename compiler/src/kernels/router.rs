@@ -7,13 +7,13 @@
 
 use kiln_bundle::Access;
 
-use super::builder::{Array, Builder, KernelError, KernelSource, MAX_WORKGROUP_BYTES, Place, Reduction, U32, Vec4};
+use super::builder::{Array, Builder, KernelError, KernelSource, MAX_WORKGROUP_BYTES, Pointer, Reduction, U32, Vec4};
 use super::choice::{self, PerExpert, choose};
 use super::dots::Input;
 use super::epilogue;
 use super::names::{flag, lettered};
 use super::weight::{Chunk, KeptChunk, Weight, offset_sum};
-use super::{Prologue, RouterSpec, Variant};
+use super::{Capability, Prologue, RouterSpec};
 
 const WORKGROUP: u32 = 256;
 /// Most rows of a thread, and words of a row that it takes at a time.
@@ -63,10 +63,10 @@ impl Teams {
     }
 }
 
-pub fn build(spec: &RouterSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &RouterSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     choice::check(spec.experts, &spec.route, &name)?;
-    let b = Builder::new(name, WORKGROUP, variant);
+    let b = Builder::new(name, WORKGROUP, capability);
     body(&b, spec);
     b.finish()
 }
@@ -199,7 +199,7 @@ impl Slabs {
         b: &'b Builder,
         staged: Array<'b, [f32; 4]>,
         quads: &[Quad<'b>],
-        squares: Option<Place<'b, f32>>,
+        squares: Option<Pointer<'b, f32>>,
     ) {
         for quad in quads {
             let store = || {
@@ -235,7 +235,7 @@ struct Walk<'b> {
     chunks: u32,
     /// Those beyond the experts are the last expert again, whose sums nobody reads.
     rows: Vec<U32<'b>>,
-    sums: Vec<Place<'b, f32>>,
+    sums: Vec<Pointer<'b, f32>>,
 }
 
 impl<'b> Walk<'b> {

@@ -7,8 +7,8 @@
 
 use kiln_bundle::{Access, StepWord};
 
-use super::Variant;
-use super::builder::{Builder, F32, KernelError, KernelSource, Place, U32};
+use super::Capability;
+use super::builder::{Builder, F32, KernelError, KernelSource, Pointer, U32};
 use super::math::{log, log_one_minus};
 use super::step::Step;
 
@@ -32,8 +32,8 @@ pub fn temperature<'b>(step: Step<'b>) -> F32<'b> {
     step.word(StepWord::Temperature).bitcast::<f32>().named("temperature")
 }
 
-pub fn build_partial(vocab: u32, groups: u32, variant: Variant) -> Result<KernelSource, KernelError> {
-    let b = Builder::new(format!("sample_partial_{vocab}_by{groups}"), THREADS, variant);
+pub fn build_partial(vocab: u32, groups: u32, capability: Capability) -> Result<KernelSource, KernelError> {
+    let b = Builder::new(format!("sample_partial_{vocab}_by{groups}"), THREADS, capability);
     partial(&b, vocab, groups);
     b.finish()
 }
@@ -78,9 +78,9 @@ fn partial(b: &Builder, vocab: u32, groups: u32) {
     });
 }
 
-pub fn build_final(groups: u32, slots: u32, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build_final(groups: u32, slots: u32, capability: Capability) -> Result<KernelSource, KernelError> {
     let threads = groups.next_power_of_two().clamp(32, THREADS);
-    let b = Builder::new(format!("sample_final_{groups}_{slots}slots"), threads, variant);
+    let b = Builder::new(format!("sample_final_{groups}_{slots}slots"), threads, capability);
     joined(&b, groups, slots);
     b.finish()
 }
@@ -113,8 +113,8 @@ fn joined(b: &Builder, groups: u32, slots: u32) {
 /// The token with the highest score so far; of equal ones the lowest id.
 struct Best<'b> {
     b: &'b Builder,
-    score: Place<'b, u32>,
-    id: Place<'b, u32>,
+    score: Pointer<'b, u32>,
+    id: Pointer<'b, u32>,
 }
 
 impl<'b> Best<'b> {

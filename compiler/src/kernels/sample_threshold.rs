@@ -13,9 +13,9 @@
 
 use kiln_bundle::{Access, StepWord};
 
-use super::Variant;
+use super::Capability;
 use super::builder::{
-    Array, Bool, Builder, F32, KernelError, KernelSource, Kind, Place, Reduction, Totals, U32, Value,
+    Array, Bool, Builder, F32, KernelError, KernelSource, Kind, Pointer, Reduction, Totals, U32, Value,
 };
 use super::math::log;
 use super::names::lettered;
@@ -33,8 +33,8 @@ const COUNT: u32 = 0;
 const MASS: u32 = 1;
 const DONE: u32 = 2;
 
-pub fn build(vocab: u32, variant: Variant) -> Result<KernelSource, KernelError> {
-    let b = Builder::new(format!("sample_threshold_{vocab}"), THREADS, variant);
+pub fn build(vocab: u32, capability: Capability) -> Result<KernelSource, KernelError> {
+    let b = Builder::new(format!("sample_threshold_{vocab}"), THREADS, capability);
     match vocab % 4 {
         0 => Search::<[u32; 4]>::new(&b, vocab, 4).body(),
         _ => Search::<u32>::new(&b, vocab, 1).body(),
@@ -52,17 +52,17 @@ struct Search<'b, T> {
     threshold: Array<'b, u32>,
     /// Bounds of the search: `low` measures at least the target, `high` less. The same in every thread, as are
     /// the tokens at or above them.
-    low: Place<'b, u32>,
-    high: Place<'b, u32>,
-    count_at_low: Place<'b, f32>,
-    count_at_high: Place<'b, f32>,
-    target: Place<'b, f32>,
+    low: Pointer<'b, u32>,
+    high: Pointer<'b, u32>,
+    count_at_low: Pointer<'b, f32>,
+    count_at_high: Pointer<'b, f32>,
+    target: Pointer<'b, f32>,
     /// What the next round is for; uniform.
-    purpose: Place<'b, u32>,
+    purpose: Pointer<'b, u32>,
     /// The thread's candidates, how many it has met, and the mass of all its logits.
     candidates: Array<'b, u32>,
-    met: Place<'b, u32>,
-    whole_mass: Place<'b, f32>,
+    met: Pointer<'b, u32>,
+    whole_mass: Pointer<'b, f32>,
 }
 
 impl<'b, T: Kind<Component = u32>> Search<'b, T> {
@@ -266,7 +266,7 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
         mass: &impl Fn(U32<'b>) -> F32<'b>,
     ) -> Totals<'b> {
         let b = self.b;
-        let zeros = |name: &str| -> Vec<Place<'b, f32>> {
+        let zeros = |name: &str| -> Vec<Pointer<'b, f32>> {
             (0..PIVOTS)
                 .map(|i| b.variable(&lettered(name, i as usize), 0.0))
                 .collect()

@@ -12,15 +12,37 @@ pub use mixture::*;
 use crate::graph::{Binary, Gate, Unary};
 use crate::weights::WeightFormat;
 
-/// Device capability level of a kernel; each includes the one before.
+/// What a kernel may use of the device; each includes the one before. A bundle has one variant of its programs for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Variant {
+pub enum Capability {
     /// Only what every browser guarantees.
     Base,
     /// Subgroup operations, of whatever size.
     Subgroups,
-    /// Subgroups, and f16 arithmetic and storage where it pays (KV cache, GEMM tiles).
+    /// Subgroups, and f16 storage: KV caches are f16. All arithmetic is f32.
     F16,
+}
+
+impl Capability {
+    /// From the least to the most.
+    pub const ALL: [Capability; 3] = [Capability::Base, Capability::Subgroups, Capability::F16];
+
+    /// Name of the variant in manifests and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::Base => "base",
+            Capability::Subgroups => "subgroups",
+            Capability::F16 => "f16",
+        }
+    }
+
+    /// What KV caches are stored as.
+    pub fn cache_type(self) -> CacheType {
+        match self {
+            Capability::Base | Capability::Subgroups => CacheType::F32,
+            Capability::F16 => CacheType::F16,
+        }
+    }
 }
 
 /// Element type of KV caches: f32, or f16 in the `f16` variant.

@@ -4,7 +4,7 @@
 //! that of the input; then each thread multiplies some rows by some tokens in registers. Which rows and tokens these
 //! are, and where they lie, is the caller's.
 
-use super::builder::{Array, Builder, F32, KernelError, Place, U32, Vec4};
+use super::builder::{Array, Builder, F32, KernelError, Pointer, U32, Vec4};
 use super::names::lettered;
 use super::weight::Weight;
 use crate::weights::WeightFormat;
@@ -147,7 +147,7 @@ pub struct Tile<'b> {
     /// `[token][quad of columns]`.
     inputs: Array<'b, [f32; 4]>,
     /// For each row of this thread, the products with its tokens, four to a vector.
-    sums: Vec<Vec<Place<'b, [f32; 4]>>>,
+    sums: Vec<Vec<Pointer<'b, [f32; 4]>>>,
 }
 
 impl<'b> Tile<'b> {

@@ -2,7 +2,7 @@
 
 use kiln_bundle::Access;
 
-use super::builder::{Array, Builder, F32, Operand, Place, U32, UVec4, Value, Vec4};
+use super::builder::{Array, Builder, F32, Operand, Pointer, U32, UVec4, Value, Vec4};
 use super::names::lettered;
 use crate::weights::{WeightFormat, padded};
 
@@ -55,14 +55,14 @@ pub struct KeptChunk<'b> {
     b: &'b Builder,
     format: WeightFormat,
     raw: KeptRaw<'b>,
-    scale: Option<(Place<'b, u32>, Place<'b, u32>)>,
+    scale: Option<(Pointer<'b, u32>, Pointer<'b, u32>)>,
 }
 
 enum KeptRaw<'b> {
-    One(Place<'b, u32>),
-    Two(Place<'b, [u32; 2]>),
-    Four(Place<'b, [u32; 4]>),
-    Floats(Place<'b, [f32; 4]>),
+    One(Pointer<'b, u32>),
+    Two(Pointer<'b, [u32; 2]>),
+    Four(Pointer<'b, [u32; 4]>),
+    Floats(Pointer<'b, [f32; 4]>),
 }
 
 impl<'b> Weight<'b> {

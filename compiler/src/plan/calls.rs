@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::graph::{RopeId, StateId, WeightId};
 use crate::kernels::KernelSpec;
-use crate::rewrite::{Arrangement, Matrix};
+use crate::term::{Arrangement, MatrixLeaf};
 
 /// A kernel call; one operand for each binding of the kernel (a matrix may take two).
 #[derive(Clone, Debug)]
@@ -23,10 +23,10 @@ pub enum Operand {
     Read(ValueId),
     Write(ValueId),
     /// Elements and, if the format has them, scales of these rows.
-    Matrix(Matrix, Range<u32>),
+    Matrix(MatrixLeaf, Range<u32>),
     /// The elements of these rows alone; the scales alone.
-    Elements(Matrix, Range<u32>),
-    Scales(Matrix, Range<u32>),
+    Elements(MatrixLeaf, Range<u32>),
+    Scales(MatrixLeaf, Range<u32>),
     Vector(Vec<WeightId>, Arrangement),
     Rope(RopeId),
     ReadState(StateId),

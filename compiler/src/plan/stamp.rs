@@ -7,11 +7,11 @@ use kiln_bundle::{Access, Dispatch, Grid, Programs};
 use super::calls::{Extent, Operand, SectionPlan, ValueId};
 use super::lower::lower_section;
 use super::sampler::sampler;
-use super::weights::{Tensors, WeightTable};
+use super::weights::{Portion, WeightTable};
 use super::{PlanError, PlanOptions, RewrittenModel, VariantPlan};
 use crate::graph::{ModelGraph, StateId};
-use crate::kernels::{self, CacheType, KernelSource, KernelSpec, Variant};
-use crate::rewrite::Phase;
+use crate::kernels::{self, CacheType, Capability, KernelSource, KernelSpec};
+use crate::term::Phase;
 
 /// The buffers that occur once; they come first, in this order.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ pub(super) struct Stamp<'a> {
     pub(super) graph: &'a ModelGraph,
     pub(super) model: &'a RewrittenModel,
     pub(super) options: &'a PlanOptions,
-    pub(super) variant: Variant,
+    pub(super) capability: Capability,
     pub(super) weights: &'a mut WeightTable,
     pub(super) kernels: Vec<(KernelSpec, KernelSource)>,
     pub(super) states: Vec<(StateId, usize)>,
@@ -67,14 +67,14 @@ impl<'a> Stamp<'a> {
         graph: &'a ModelGraph,
         model: &'a RewrittenModel,
         options: &'a PlanOptions,
-        variant: Variant,
+        capability: Capability,
         weights: &'a mut WeightTable,
     ) -> Self {
         Stamp {
             graph,
             model,
             options,
-            variant,
+            capability,
             weights,
             kernels: Vec::new(),
             states: Vec::new(),
@@ -114,7 +114,7 @@ impl<'a> Stamp<'a> {
             .flat_map(|weight| weight.tensors(self.graph));
         let weight_bytes: Vec<u64> = weight_bytes.map(|(_, bytes)| bytes).collect();
         Ok(VariantPlan {
-            variant: self.variant,
+            capability: self.capability,
             limits: super::limits::limits(&kernels, &buffers, &programs, &weight_bytes, self.options.chunk),
             kernels,
             buffers,
@@ -123,21 +123,17 @@ impl<'a> Stamp<'a> {
     }
 
     pub(super) fn cache_type(&self) -> CacheType {
-        if self.variant == Variant::F16 {
-            CacheType::F16
-        } else {
-            CacheType::F32
-        }
+        self.capability.cache_type()
     }
 
     fn layers_program(&mut self, phase: Phase) -> Result<Program, PlanError> {
         let model = self.model;
         let which = usize::from(phase == Phase::Decode);
         let lower = |rewritten| lower_section(self.graph, rewritten, self.options, phase, self.cache_type());
-        let prologue = lower(&model.prologue[which]);
+        let entry = lower(&model.entry[which]);
         let templates: Vec<SectionPlan> = model.layers.iter().map(|both| lower(&both[which])).collect();
         let mut program = Program::default();
-        let mut carried = self.append(&mut program, &prologue, phase, None, None)?;
+        let mut carried = self.append(&mut program, &entry, phase, None, None)?;
         for (position, layer) in self.graph.layers.iter().enumerate() {
             let template = model
                 .templates
@@ -155,7 +151,7 @@ impl<'a> Stamp<'a> {
     fn head_program(&mut self) -> Result<Program, PlanError> {
         let plan = lower_section(
             self.graph,
-            &self.model.epilogue,
+            &self.model.head,
             self.options,
             Phase::Head,
             self.cache_type(),
@@ -180,13 +176,13 @@ impl<'a> Stamp<'a> {
     }
 
     pub(super) fn vocab(&self) -> u32 {
-        let output = self.graph.epilogue.output;
-        self.graph.epilogue.nodes[output].shape.dims[0].value() as u32
+        let output = self.graph.head.output;
+        self.graph.head.nodes[output].shape.dims[0].value() as u32
     }
 
     pub(super) fn hidden_bytes(&self) -> u64 {
-        let output = self.graph.prologue.output;
-        let width = self.graph.prologue.nodes[output].shape.dims[0].value();
+        let output = self.graph.entry.output;
+        let width = self.graph.entry.nodes[output].shape.dims[0].value();
         u64::from(self.options.chunk) * width as u64 * 4
     }
 
@@ -254,7 +250,7 @@ impl<'a> Stamp<'a> {
         if let Some(known) = self.kernels.iter().position(|(known, _)| known == spec) {
             return Ok(known);
         }
-        let source = kernels::build(spec, self.variant).map_err(|source| PlanError::Kernel {
+        let source = kernels::build(spec, self.capability).map_err(|source| PlanError::Kernel {
             label: label.to_string(),
             source,
         })?;
@@ -272,9 +268,9 @@ impl<'a> Stamp<'a> {
             Operand::Write(value) => (Target::Value(values[value.0]), Access::ReadWrite),
             Operand::Matrix(matrix, rows) | Operand::Elements(matrix, rows) | Operand::Scales(matrix, rows) => {
                 let which = match operand {
-                    Operand::Elements(..) => Tensors::Elements,
-                    Operand::Scales(..) => Tensors::Scales,
-                    _ => Tensors::All,
+                    Operand::Elements(..) => Portion::Elements,
+                    Operand::Scales(..) => Portion::Scales,
+                    _ => Portion::All,
                 };
                 for tensor in self.weights.matrix(self.graph, layer, matrix, rows.clone(), which) {
                     targets.push((self.weight(tensor), Access::Read));

@@ -52,8 +52,8 @@ pub fn specialize(graph: &ModelGraph, format_of: &dyn Fn(&str) -> WeightFormat) 
 
 /// Formats of the weights outside the layers.
 pub fn shared_formats(graph: &ModelGraph, format_of: &dyn Fn(&str) -> WeightFormat) -> Formats {
-    let mut shared = formats(graph, &graph.prologue, format_of);
-    shared.extend(formats(graph, &graph.epilogue, format_of));
+    let mut shared = formats(graph, &graph.entry, format_of);
+    shared.extend(formats(graph, &graph.head, format_of));
     shared
 }
 

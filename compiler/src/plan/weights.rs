@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::graph::{ModelGraph, RopeId, WeightId};
-use crate::rewrite::{Arrangement, Matrix};
+use crate::term::{Arrangement, MatrixLeaf};
 use crate::weights::WeightFormat;
 
 /// The packed tensors of a bundle, each once.
@@ -32,7 +32,7 @@ pub enum PackedPart {
         format: WeightFormat,
         rows: Range<u32>,
         cols: u32,
-        tensors: Tensors,
+        portion: Portion,
     },
     /// Vectors one after the other, or element by element, f32.
     Vector {
@@ -44,9 +44,9 @@ pub enum PackedPart {
     Rope(RopeId),
 }
 
-/// Which tensors of a matrix.
+/// Which of the two tensors of a packed matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tensors {
+pub enum Portion {
     /// Elements, then scales where the format has them.
     All,
     Elements,
@@ -61,14 +61,14 @@ impl PackedWeight {
                 format,
                 rows,
                 cols,
-                tensors,
+                portion,
                 ..
             } => {
                 let (rows, cols) = (u64::from(rows.end - rows.start), u64::from(*cols));
                 let elements = || (self.name.clone(), format.data_bytes(rows, cols));
-                match (tensors, format.block()) {
-                    (Tensors::Scales, _) => vec![(self.name.clone(), format.scale_bytes(rows, cols))],
-                    (Tensors::All, Some(_)) => {
+                match (portion, format.block()) {
+                    (Portion::Scales, _) => vec![(self.name.clone(), format.scale_bytes(rows, cols))],
+                    (Portion::All, Some(_)) => {
                         let scales = (format!("{}.scales", self.name), format.scale_bytes(rows, cols));
                         vec![elements(), scales]
                     }
@@ -84,7 +84,7 @@ impl PackedWeight {
         match &self.part {
             PackedPart::Matrix {
                 format,
-                tensors: Tensors::All,
+                portion: Portion::All,
                 ..
             } if format.block().is_some() => 2,
             _ => 1,
@@ -98,16 +98,16 @@ impl WeightTable {
         &mut self,
         graph: &ModelGraph,
         layer: usize,
-        matrix: &Matrix,
+        matrix: &MatrixLeaf,
         rows: Range<u32>,
-        tensors: Tensors,
+        portion: Portion,
     ) -> Vec<u32> {
         let sources = names(graph, layer, &matrix.parts);
         let mut name = stacked_name(&sources);
         if rows != (0..matrix.rows) {
             name += &format!(".rows{}-{}", rows.start, rows.end);
         }
-        if tensors == Tensors::Scales {
+        if portion == Portion::Scales {
             name += ".scales";
         }
         self.intern(
@@ -118,7 +118,7 @@ impl WeightTable {
                 format: matrix.format,
                 rows,
                 cols: matrix.cols,
-                tensors,
+                portion,
             },
         )
     }

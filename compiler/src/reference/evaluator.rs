@@ -39,7 +39,7 @@ pub enum EvalError {
 /// A computed node, as [`Evaluator::feed_traced`] shows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Traced<'t> {
-    /// The layer's place in [`ModelGraph::layers`]; `None` in prologue and epilogue.
+    /// The layer's place in [`ModelGraph::layers`]; `None` in entry and head.
     pub layer: Option<usize>,
     pub node: &'t Node,
     /// Whether it is what leaves its section.
@@ -58,13 +58,13 @@ pub struct Evaluator<'a> {
     position: usize,
 }
 
-/// Where a section runs.
-struct Place<'p> {
+/// What a section is computed from, besides weights and states.
+struct SectionInput<'p> {
     /// As in [`Traced::layer`].
     layer: Option<usize>,
     ids: &'p [u32],
     /// What [`Op::LayerInput`] stands for.
-    input: &'p [f32],
+    hidden: &'p [f32],
 }
 
 type Trace<'t> = &'t mut dyn FnMut(Traced<'_>);
@@ -150,40 +150,40 @@ impl<'a> Evaluator<'a> {
         let graph = self.graph;
         // What a rewind or a failed step left behind.
         for ((_, state), planes) in &mut self.states {
-            let entry: usize = graph.states[state.0].shape.iter().map(|dim| dim.value()).product();
+            let elements: usize = graph.states[state.0].shape.iter().map(|dim| dim.value()).product();
             planes
                 .iter_mut()
-                .for_each(|plane| plane.truncate(self.position * entry));
+                .for_each(|plane| plane.truncate(self.position * elements));
         }
-        let prologue = Place {
+        let entry = SectionInput {
             layer: None,
             ids,
-            input: &[],
+            hidden: &[],
         };
-        let mut hidden = self.run(&graph.prologue, &prologue, trace)?;
+        let mut hidden = self.run(&graph.entry, &entry, trace)?;
         for (number, layer) in graph.layers.iter().enumerate() {
-            let place = Place {
+            let input = SectionInput {
                 layer: Some(number),
                 ids,
-                input: &hidden,
+                hidden: &hidden,
             };
-            hidden = self.run(&graph.templates[layer.template].section, &place, trace)?;
+            hidden = self.run(&graph.templates[layer.template].section, &input, trace)?;
         }
         Ok(hidden)
     }
 
     /// Logits `[rows, vocab]` of hidden states `[rows, hidden]`.
     fn head(&mut self, hidden: &[f32], trace: Trace) -> Result<Vec<f32>, EvalError> {
-        let place = Place {
+        let input = SectionInput {
             layer: None,
             ids: &[],
-            input: hidden,
+            hidden,
         };
-        self.run(&self.graph.epilogue, &place, trace)
+        self.run(&self.graph.head, &input, trace)
     }
 
     /// Computes the nodes of a section in order; gives its output.
-    fn run(&mut self, section: &Section, place: &Place, trace: Trace) -> Result<Vec<f32>, EvalError> {
+    fn run(&mut self, section: &Section, input: &SectionInput, trace: Trace) -> Result<Vec<f32>, EvalError> {
         let order = toposort(&section.nodes, None)
             .map_err(|cycle| broken(&section.nodes[cycle.node_id()], "lies on a cycle"))?;
         let mut values: BTreeMap<NodeIndex, Value> = BTreeMap::new();
@@ -194,10 +194,10 @@ impl<'a> Evaluator<'a> {
                 node,
                 operands: operands.iter().map(|o| (&section.nodes[*o], &values[o])).collect(),
             };
-            let value = self.node(&operands, place)?;
+            let value = self.node(&operands, input)?;
             if let Value::Floats(values) = &value {
                 trace(Traced {
-                    layer: place.layer,
+                    layer: input.layer,
                     node,
                     is_output: index == section.output,
                     values,

@@ -10,9 +10,8 @@ use petgraph::graph::NodeIndex;
 
 use super::MoePlan;
 use super::horizontal::Stack;
-use super::leaves::{Arrangement, LeafDef, Leaves, Matrix};
-use super::term::Term;
 use crate::graph::{Binary, ModelGraph, Op, Section, WeightId};
+use crate::term::{Arrangement, LeafDef, Leaves, MatrixLeaf, Term};
 use crate::weights::WeightFormat;
 
 /// The stored format of each weight matrix in the section.
@@ -199,7 +198,7 @@ impl Encoder<'_> {
         let elements = parts.iter().map(|part| self.graph.weights[part.0].elements() as u32);
         let len = elements.sum();
         let def = match self.formats.get(&parts[0]) {
-            Some(&format) => LeafDef::Matrix(Matrix {
+            Some(&format) => LeafDef::Matrix(MatrixLeaf {
                 parts: parts.to_vec(),
                 arrangement,
                 rows: shapes.iter().map(|shape| shape[0]).sum(),

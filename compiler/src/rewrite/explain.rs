@@ -5,13 +5,10 @@ use std::fmt;
 
 use egg::{Id, Language};
 
+use super::MoePlan;
 use super::extract::{Extraction, extract};
-use super::facts::{Graph, leaf_def};
-use super::leaves::{Bank, LeafDef, Leaves, Matrix};
-use super::term::Term;
-use super::{MoePlan, Phase};
-use crate::cost::Costs;
 use crate::graph::{ModelGraph, WeightId};
+use crate::term::{BankLeaf, LeafDef, Leaves, MatrixLeaf, Phase, Prices, Term, TermGraph, leaf_def};
 
 /// The report on one section in one phase.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,10 +84,10 @@ pub(super) fn explain(
     graph: &ModelGraph,
     section: &str,
     phase: Phase,
-    egraph: &Graph,
+    egraph: &TermGraph,
     extraction: &Extraction,
     mut missed: Vec<String>,
-    costs: &Costs,
+    prices: &dyn Prices,
 ) -> Explanation {
     let reader = Reader {
         graph,
@@ -127,7 +124,7 @@ pub(super) fn explain(
             {
                 None
             }
-            _ => costs.price(egraph, term),
+            _ => prices.price(egraph, term),
         };
         if let Some(other) = extract(egraph, extraction.root, without) {
             let others: Vec<&str> = others.into_iter().collect();
@@ -140,7 +137,7 @@ pub(super) fn explain(
             }
         }
     }
-    let moe = moe_choice(egraph, extraction, &order, costs);
+    let moe = moe_choice(egraph, extraction, &order, prices);
     missed.extend(order.iter().filter_map(|&id| reader.near_miss(id, phase)));
     Explanation {
         section: section.to_string(),
@@ -162,12 +159,12 @@ fn plan_of(term: &Term) -> Option<MoePlan> {
     }
 }
 
-fn moe_choice(egraph: &Graph, extraction: &Extraction, order: &[Id], costs: &Costs) -> Option<MoeChoice> {
+fn moe_choice(egraph: &TermGraph, extraction: &Extraction, order: &[Id], prices: &dyn Prices) -> Option<MoeChoice> {
     let chosen = order.iter().find_map(|id| plan_of(&extraction.choice[id]))?;
     let price = |plan: MoePlan| {
         let only = |term: &Term| match plan_of(term) {
             Some(other) if other != plan => None,
-            _ => costs.price(egraph, term),
+            _ => prices.price(egraph, term),
         };
         extract(egraph, extraction.root, only).map(|program| (plan, program.total()))
     };
@@ -178,7 +175,7 @@ fn moe_choice(egraph: &Graph, extraction: &Extraction, order: &[Id], costs: &Cos
 }
 
 /// Whether an e-node is a dispatch of its own.
-pub fn is_kernel(term: &Term) -> bool {
+pub(super) fn is_kernel(term: &Term) -> bool {
     !matches!(
         term,
         Term::Leaf(_)
@@ -238,7 +235,7 @@ fn name_of(term: &Term) -> &'static str {
 
 struct Reader<'a> {
     graph: &'a ModelGraph,
-    egraph: &'a Graph,
+    egraph: &'a TermGraph,
     extraction: &'a Extraction,
 }
 
@@ -357,9 +354,9 @@ impl Reader<'_> {
 /// The last parts of the weights' checkpoint names: `gate_proj+up_proj`.
 pub fn weight_label(graph: &ModelGraph, leaves: &Leaves, term: &Term) -> String {
     let Term::Leaf(leaf) = term else { return String::new() };
-    let (LeafDef::Matrix(Matrix { parts, .. })
-    | LeafDef::Bank(Bank {
-        matrix: Matrix { parts, .. },
+    let (LeafDef::Matrix(MatrixLeaf { parts, .. })
+    | LeafDef::Bank(BankLeaf {
+        matrix: MatrixLeaf { parts, .. },
         ..
     })
     | LeafDef::Vector { parts, .. }) = leaves.get(*leaf)

@@ -8,10 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::term::{Term, TermGraph};
 use egg::{Id, Language};
-
-use super::facts::Graph;
-use super::term::Term;
 
 /// The chosen e-node of each class that the program uses.
 #[derive(Clone, Debug)]
@@ -37,7 +35,7 @@ struct Candidate {
 
 /// The cheapest program for `root`. `price` gives an e-node's own cost, `None` if it cannot run.
 /// `None` if no program can run.
-pub fn extract(egraph: &Graph, root: Id, price: impl Fn(&Term) -> Option<u64>) -> Option<Extraction> {
+pub fn extract(egraph: &TermGraph, root: Id, price: impl Fn(&Term) -> Option<u64>) -> Option<Extraction> {
     let mut ids: Vec<Id> = egraph.classes().map(|class| class.id).collect();
     ids.sort_unstable();
     let mut best: BTreeMap<Id, Candidate> = BTreeMap::new();
@@ -62,7 +60,7 @@ pub fn extract(egraph: &Graph, root: Id, price: impl Fn(&Term) -> Option<u64>) -
 }
 
 fn candidate(
-    egraph: &Graph,
+    egraph: &TermGraph,
     id: Id,
     node: &Term,
     best: &BTreeMap<Id, Candidate>,
@@ -87,7 +85,7 @@ fn candidate(
 
 /// Walks from the root along the chosen e-nodes.
 fn realise(
-    egraph: &Graph,
+    egraph: &TermGraph,
     root: Id,
     best: &BTreeMap<Id, Candidate>,
     price: &impl Fn(&Term) -> Option<u64>,

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
-use super::leaves::Arrangement;
 use crate::graph::{Binary, Op, Section, Unary};
+use crate::term::Arrangement;
 use crate::weights::WeightFormat;
 
 /// Linear nodes that share their input and are computed as one.

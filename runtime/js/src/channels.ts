@@ -50,7 +50,7 @@ export interface Piece {
 }
 
 /** Where in a message the next text belongs. */
-type Place = { at: 'body'; channel: Channel } | { at: 'header'; role: string; name: string; field: 'role' | 'name' | 'other' } | { at: 'between' };
+type MessagePart = { at: 'body'; channel: Channel } | { at: 'header'; role: string; name: string; field: 'role' | 'name' | 'other' } | { at: 'between' };
 
 /** Turns token ids into text of channels as they come. */
 export class ChannelStream {
@@ -59,7 +59,7 @@ export class ChannelStream {
   /** A stop text is complete: further tokens add nothing. */
   stopped = false;
   #stops: readonly string[] = [];
-  #place: Place;
+  #part: MessagePart;
   #text: TokenStream;
   #begun = false;
   /** Newlines around reasoning are not part of it: none was seen but these since its start or end. */
@@ -77,7 +77,7 @@ export class ChannelStream {
     opening: readonly number[],
     stops: readonly string[],
   ) {
-    this.#place = format.kind === 'harmony' ? { at: 'between' } : body('answer');
+    this.#part = format.kind === 'harmony' ? { at: 'between' } : body('answer');
     this.#text = model.stream();
     // Without marks the prompt opens nothing.
     if (format.kind !== 'plain') for (const id of opening) this.push(id);
@@ -86,7 +86,7 @@ export class ChannelStream {
     this.#begun = false;
     this.#newlines = '';
     this.#stops = stops;
-    if (this.#place.at === 'body') this.#text = this.#newText();
+    if (this.#part.at === 'body') this.#text = this.#newText();
   }
 
   /** The text that becomes certain with this token. */
@@ -100,12 +100,12 @@ export class ChannelStream {
     }
     const rest = this.#endText();
     this.stopped = this.#stops.includes(this.model.token(id)!);
-    const place = (this.#place = after(mark, this.#place));
+    const part = (this.#part = after(mark, this.#part));
     this.#begun &&= mark === 'constrain';
     this.#atEdge = mark === 'open' || mark === 'close';
     this.#text = this.#newText();
     // A call is one even without arguments.
-    if (place.at === 'body' && place.channel.kind === 'tool-call' && !this.#begun) return this.#piece('', this.#begin(place.channel));
+    if (part.at === 'body' && part.channel.kind === 'tool-call' && !this.#begun) return this.#piece('', this.#begin(part.channel));
     return rest;
   }
 
@@ -140,39 +140,39 @@ export class ChannelStream {
 
   /** Stop texts end the answer only. */
   #newText(): TokenStream {
-    const answers = this.#place.at === 'body' && this.#place.channel.kind === 'answer';
+    const answers = this.#part.at === 'body' && this.#part.channel.kind === 'answer';
     return this.model.stream(answers ? this.#stops : []);
   }
 
   #add(text: string): Piece {
     if (text === '') return this.#piece('');
     // Not as the format has it; rather shown than lost.
-    const place = this.#place.at === 'between' ? body('answer') : this.#place;
-    this.#place = place;
-    if (place.at === 'header') {
-      if (place.field !== 'other') place[place.field] += text;
+    const part = this.#part.at === 'between' ? body('answer') : this.#part;
+    this.#part = part;
+    if (part.at === 'header') {
+      if (part.field !== 'other') part[part.field] += text;
       return this.#piece('');
     }
     if (this.#atEdge) text = text.replace(/^\n+/, '');
     if (text === '') return this.#piece('');
     this.#atEdge = false;
-    if (this.format.kind === 'think' && place.channel.kind === 'reasoning') {
+    if (this.format.kind === 'think' && part.channel.kind === 'reasoning') {
       const thought = text.replace(/\n+$/, '');
       const newlines = text.slice(thought.length);
       text = thought === '' ? '' : this.#newlines + thought;
       this.#newlines = thought === '' ? this.#newlines + newlines : newlines;
       if (text === '') return this.#piece('');
     }
-    return this.#piece(text, this.#begun ? undefined : this.#begin(place.channel));
+    return this.#piece(text, this.#begun ? undefined : this.#begin(part.channel));
   }
 }
 
-function body(kind: ChannelKind): Place & { at: 'body' } {
+function body(kind: ChannelKind): MessagePart & { at: 'body' } {
   return { at: 'body', channel: { kind } };
 }
 
-function after(mark: Mark, place: Place): Place {
-  const header = place.at === 'header' ? place : undefined;
+function after(mark: Mark, part: MessagePart): MessagePart {
+  const header = part.at === 'header' ? part : undefined;
   switch (mark) {
     case 'open':
       return body('reasoning');
@@ -184,7 +184,7 @@ function after(mark: Mark, place: Place): Place {
       return header ? { ...header, field: 'name' } : { at: 'header', role: '', name: '', field: 'name' };
     case 'constrain':
       // A stray one within a text is no text.
-      return header ? { ...header, field: 'other' } : place;
+      return header ? { ...header, field: 'other' } : part;
     case 'message':
       return header ? { at: 'body', channel: parseHeader(header) } : body('answer');
     case 'end':

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Toy, reference, variant};
 use kiln_bundle::Feature;
+use kiln_require::{Requirement, skip};
 use kiln_runtime::{DeviceOptions, Error, GenerateOptions, LoadOptions, Session, block_on};
 
 /// `emit` through 16-bit floats (exact for the toy's small integers) and a subgroup operation.
@@ -58,7 +59,7 @@ fn f16_and_subgroups_run_where_the_device_has_them() {
             assert_eq!(generate(&mut session, &ids, 9), reference::generate(&ids, 9));
         }
         Err(Error::Unsupported { adapter, missing }) => {
-            eprintln!("SKIPPED: {adapter} lacks {missing:?}");
+            skip(Requirement::Gpu, format!("{adapter} lacks {missing:?}"));
         }
         Err(error) => panic!("{error}"),
     }

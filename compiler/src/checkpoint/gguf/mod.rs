@@ -17,7 +17,9 @@ mod tokenizer;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::store::{MappedFile, StoredTensor, TensorStore};
+use super::files::Files;
+use super::store::{MappedFile, TensorStore};
+use super::stored::StoredTensor;
 use super::{Checkpoint, CheckpointError, GenerationDefaults, TensorInfo, model_name, parts};
 use metadata::Metadata;
 
@@ -102,14 +104,12 @@ pub(super) fn in_folder(folder: &Path) -> Result<Option<PathBuf>, CheckpointErro
 /// Opens a file, whole or split: then by any of its parts. The first one has the metadata.
 pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let paths = parts::all(path)?;
-    let files: Vec<MappedFile> = paths
-        .iter()
-        .map(|path| MappedFile::open(path))
-        .collect::<Result<_, _>>()?;
-    let mut headers = Vec::with_capacity(files.len());
-    for (number, file) in files.iter().enumerate() {
+    let files = Files::default();
+    let mapped: Vec<MappedFile> = paths.iter().map(|path| files.map(path)).collect::<Result<_, _>>()?;
+    let mut headers = Vec::with_capacity(mapped.len());
+    for (number, file) in mapped.iter().enumerate() {
         let header = parse::Header::read(file.bytes()).map_err(|e| e.in_file(&file.name))?;
-        check_part(&Metadata::new(&file.name, &header.metadata), number, files.len())?;
+        check_part(&Metadata::new(&file.name, &header.metadata), number, mapped.len())?;
         headers.push(header);
     }
     let mut headers = headers.into_iter();
@@ -124,16 +124,16 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
             .tensors
             .extend(tensors.map(|tensor| parse::Tensor { file: number, ..tensor }));
     }
-    let metadata = Metadata::new(&files[0].name, &header.metadata);
+    let metadata = Metadata::new(&mapped[0].name, &header.metadata);
     let stated = metadata.size("split.tensors.count")?;
-    if files.len() > 1 && stated.is_some_and(|stated| stated != header.tensors.len() as u64) {
-        let (parts, found) = (files.len(), header.tensors.len());
+    if mapped.len() > 1 && stated.is_some_and(|stated| stated != header.tensors.len() as u64) {
+        let (parts, found) = (mapped.len(), header.tensors.len());
         let what = format!("{parts} parts hold {found} tensors, not {}", stated.unwrap_or_default());
         return Err(metadata.damaged(what));
     }
     let family = Family::of(&metadata)?;
 
-    let config = config::translate(family, &metadata, &header, &files)?;
+    let config = config::translate(family, &metadata, &header, &mapped)?;
     let text = tokenizer::translate(family, &metadata)?;
     let mut generation = GenerationDefaults::read(None, &config);
     generation.eos_token_ids = tokenizer::end_tokens(&metadata)?;
@@ -143,7 +143,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let Some(name) = names::translate(family, tensor.name) else {
             continue;
         };
-        let file = &files[tensor.file];
+        let file = &mapped[tensor.file];
         let stored = StoredTensor {
             info: TensorInfo {
                 shape: names::shape(tensor),
@@ -153,7 +153,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
             },
             file: tensor.file,
             bytes: tensor.bytes.clone(),
-            stored: names::stored(family, &metadata, tensor)?,
+            conversion: names::conversion(family, &metadata, tensor)?,
         };
         if let Some(other) = tensors.insert(name, stored) {
             return Err(file.damaged(format!("tensor {} is in {} as well", tensor.name, other.info.file)));
@@ -164,7 +164,8 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         config,
         text,
         generation,
-        tensors: TensorStore::new(files, tensors),
+        tensors: TensorStore::new(mapped, tensors),
+        files: files.into_paths(),
         gguf: true,
     })
 }

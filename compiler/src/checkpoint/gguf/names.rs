@@ -5,7 +5,7 @@
 use super::Family;
 use super::metadata::Metadata;
 use super::parse::Tensor;
-use crate::checkpoint::store::Stored;
+use crate::checkpoint::stored::Conversion;
 use crate::checkpoint::{CheckpointError, SourceType};
 
 /// Frequencies of scaled rotary embeddings: part of the config, not a weight.
@@ -123,7 +123,11 @@ pub(super) fn shape(tensor: &Tensor<'_>) -> Vec<usize> {
 }
 
 /// What the converter did to the tensor, to be undone when it is read.
-pub(super) fn stored(family: Family, metadata: &Metadata<'_>, tensor: &Tensor<'_>) -> Result<Stored, CheckpointError> {
+pub(super) fn conversion(
+    family: Family,
+    metadata: &Metadata<'_>,
+    tensor: &Tensor<'_>,
+) -> Result<Conversion, CheckpointError> {
     let part = tensor.name.rsplit('.').nth(1).unwrap_or_default();
     match family {
         // Rotary pairs are interleaved for `LLAMA_ROPE_TYPE_NORM`, which only llama uses here.
@@ -141,16 +145,16 @@ pub(super) fn stored(family: Family, metadata: &Metadata<'_>, tensor: &Tensor<'_
                 );
                 return Err(metadata.damaged(what));
             }
-            Ok(Stored::RotaryPairs { heads: heads as usize })
+            Ok(Conversion::RotaryPairs { heads: heads as usize })
         }
         // Gemma's norms multiply by 1 + w; the converter stores the sum.
         Family::Gemma3 if part.ends_with("norm") => match tensor.source {
-            SourceType::F32 => Ok(Stored::PlusOne),
+            SourceType::F32 => Ok(Conversion::PlusOne),
             other => {
                 let what = format!("tensor {} is {other}, norms must be F32", tensor.name);
                 Err(metadata.unsupported(what))
             }
         },
-        _ => Ok(Stored::Plain),
+        _ => Ok(Conversion::None),
     }
 }

@@ -14,7 +14,7 @@ pub(super) enum Place {
 /// Rows of one tensor, or of one for each expert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Within {
-    pub tensors: Tensors,
+    pub tensors: TensorNames,
     /// Shape of each of them.
     shape: Vec<usize>,
     pub unit: Unit,
@@ -22,7 +22,7 @@ pub(super) struct Within {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Tensors {
+pub(super) enum TensorNames {
     /// The experts' one after the other, if the weight has experts.
     One(String),
     /// One for each expert.
@@ -64,7 +64,7 @@ impl Place {
                 rows,
                 transposed,
             } => {
-                let tensors = Tensors::find(source, count, tensor, experts(weight));
+                let tensors = TensorNames::find(source, count, tensor, experts(weight));
                 Place::Within(Within::find(source, weight, tensors, rows, *transposed))
             }
         });
@@ -92,7 +92,7 @@ impl Place {
         };
         match tensors {
             // Where all experts are missing, that is one problem and not a hundred.
-            Tensors::ByExpert { all, names } if !names.iter().any(|name| source.info(name).is_some()) => {
+            TensorNames::ByExpert { all, names } if !names.iter().any(|name| source.info(name).is_some()) => {
                 vec![expected(all)]
             }
             tensors => tensors.names().iter().map(expected).collect(),
@@ -119,15 +119,15 @@ impl Within {
     fn find(
         source: &dyn TensorSource,
         weight: &DeclaredWeight,
-        tensors: Tensors,
+        tensors: TensorNames,
         rows: &[RowBlocks],
         transposed: bool,
     ) -> Self {
         let (experts, unit) = split(weight);
         let map = RowMap::new(unit.first().copied().unwrap_or(1), rows);
         let experts = match &tensors {
-            Tensors::One(_) => experts,
-            Tensors::ByExpert { .. } => &[],
+            TensorNames::One(_) => experts,
+            TensorNames::ByExpert { .. } => &[],
         };
         let with = |dims: &[usize]| [experts, dims].concat();
         let (unit, shape) = match *unit {
@@ -166,16 +166,16 @@ fn experts(weight: &DeclaredWeight) -> usize {
         .fold(1, |experts, &dim| experts.saturating_mul(dim))
 }
 
-impl Tensors {
+impl TensorNames {
     fn find(source: &dyn TensorSource, count: usize, tensor: &str, experts: usize) -> Self {
         let stacked = tensor.replacen(".{expert}", "", 1);
         if stacked == tensor || source.info(&stacked).is_some() {
-            return Tensors::One(stacked);
+            return TensorNames::One(stacked);
         }
         let name = |expert: &str| tensor.replacen("{expert}", expert, 1);
         // A config may ask for billions; one more than there can be is enough to find that one is missing.
         let looked_for = 0..experts.min(count + 1);
-        Tensors::ByExpert {
+        TensorNames::ByExpert {
             all: name(&format!("{{0..{experts}}}")),
             names: looked_for.map(|expert| name(&expert.to_string())).collect(),
         }
@@ -183,8 +183,8 @@ impl Tensors {
 
     pub fn names(&self) -> &[String] {
         match self {
-            Tensors::One(name) => std::slice::from_ref(name),
-            Tensors::ByExpert { names, .. } => names,
+            TensorNames::One(name) => std::slice::from_ref(name),
+            TensorNames::ByExpert { names, .. } => names,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::place::{Tensors, Unit, Within};
+use super::place::{TensorNames, Unit, Within};
 use crate::checkpoint::{CheckpointError, TensorSource};
 
 /// The encoded bytes of rows of a weight, as [`TensorSource::read_rows`] gives them. A row of a vector is all of it.
@@ -56,16 +56,16 @@ impl<'a> Parts<'a> {
 }
 
 /// The tensor with an expert's matrix, and its first row there if a matrix has `rows`.
-fn at(tensors: &Tensors, expert: usize, rows: usize) -> (&str, usize) {
+fn at(tensors: &TensorNames, expert: usize, rows: usize) -> (&str, usize) {
     match tensors {
-        Tensors::One(name) => (name, expert * rows),
-        Tensors::ByExpert { names, .. } => (names.get(expert).map_or("", String::as_str), 0),
+        TensorNames::One(name) => (name, expert * rows),
+        TensorNames::ByExpert { names, .. } => (names.get(expert).map_or("", String::as_str), 0),
     }
 }
 
 fn matrix<'a>(
     source: &'a dyn TensorSource,
-    tensors: &'a Tensors,
+    tensors: &'a TensorNames,
     expert: usize,
     rows: usize,
 ) -> Result<Cow<'a, [u8]>, CheckpointError> {

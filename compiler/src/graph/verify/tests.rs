@@ -136,22 +136,22 @@ fn every_broken_rule_is_found() {
             |g| layer(g).output = find(g, "mul", 0),
         ),
         ("its output is no value", |g| layer(g).output = find(g, "weight", 0)),
-        ("the output is no node", |g| g.prologue.output = NodeIndex::new(99)),
+        ("the output is no node", |g| g.entry.output = NodeIndex::new(99)),
         ("its output is [T, hidden_size = 32, 1], not one row a token", |g| {
-            let nodes = &mut g.epilogue.nodes;
+            let nodes = &mut g.head.nodes;
             let input = NodeIndex::new(0);
             let mut split = nodes[input].clone();
             let heads = split.shape.dims[0];
             split.op = Op::SplitHeads { heads, width: 1.into() };
             split.shape.dims.push(1.into());
-            g.epilogue.output = nodes.add_node(split);
-            nodes.add_edge(input, g.epilogue.output, 0);
+            g.head.output = nodes.add_node(split);
+            nodes.add_edge(input, g.head.output, 0);
         }),
-        ("a layer's weight outside of a layer", |g| g.epilogue = layer(g).clone()),
+        ("a layer's weight outside of a layer", |g| g.head = layer(g).clone()),
         ("belongs into another section", |g| {
-            let input = g.prologue.nodes.node_indices().next().unwrap();
-            g.prologue.nodes[input].op = Op::LayerInput;
-            g.prologue.nodes[input].shape = Shape::per_token([1.into()]);
+            let input = g.entry.nodes.node_indices().next().unwrap();
+            g.entry.nodes[input].op = Op::LayerInput;
+            g.entry.nodes[input].shape = Shape::per_token([1.into()]);
         }),
         ("more than one value enters", |g| {
             let input = find(g, "layer_input", 0);

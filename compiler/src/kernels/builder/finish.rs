@@ -4,7 +4,7 @@ use naga::valid::{Capabilities, ShaderStages, ValidationFlags, Validator};
 use thiserror::Error;
 
 use super::Builder;
-use crate::kernels::Variant;
+use crate::kernels::Capability;
 
 /// A finished kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub const MAX_WORKGROUP_BYTES: u32 = 16_352;
 const MAX_STORAGE_BUFFERS: u32 = 8;
 
 impl Builder {
-    /// Checks limits, validates the module with exactly the capabilities of its variant, and writes it as WGSL.
+    /// Checks limits, validates the module with exactly what its capability allows, and writes it as WGSL.
     ///
     /// # Errors
     /// A limit is passed, or the module is invalid.
@@ -55,7 +55,7 @@ impl Builder {
         let Builder {
             name,
             workgroup,
-            variant,
+            capability,
             state,
         } = self;
         let mut state = state.into_inner();
@@ -93,7 +93,7 @@ impl Builder {
             task_payload: None,
             incoming_ray_payload: None,
         });
-        let wgsl = write(&mut module, variant).map_err(|message| KernelError::Invalid {
+        let wgsl = write(&mut module, capability).map_err(|message| KernelError::Invalid {
             kernel: name.clone(),
             message,
         })?;
@@ -112,17 +112,17 @@ impl Builder {
     }
 }
 
-fn write(module: &mut naga::Module, variant: Variant) -> Result<String, String> {
+fn write(module: &mut naga::Module, capability: Capability) -> Result<String, String> {
     // `unpack2x16float` is plain WGSL; naga counts it as a capability because of old OpenGL.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if variant >= Variant::Subgroups {
+    if capability >= Capability::Subgroups {
         capabilities |= Capabilities::SUBGROUP;
     }
-    if variant >= Variant::F16 {
+    if capability >= Capability::F16 {
         capabilities |= Capabilities::SHADER_FLOAT16;
     }
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
-    if variant >= Variant::Subgroups {
+    if capability >= Capability::Subgroups {
         validator.subgroup_stages(ShaderStages::COMPUTE);
     }
     validator.validate(module).map_err(|error| error.emit_to_string(""))?;

@@ -13,8 +13,8 @@ pub struct Array<'b, T> {
     kind: PhantomData<T>,
 }
 
-/// A place that holds a `T`: a variable, or an element of an array.
-pub struct Place<'b, T> {
+/// Where a `T` is held: a variable, or an element of an array.
+pub struct Pointer<'b, T> {
     builder: &'b Builder,
     pointer: Handle<Expression>,
     kind: PhantomData<T>,
@@ -33,18 +33,18 @@ impl<T> Clone for Array<'_, T> {
     }
 }
 impl<T> Copy for Array<'_, T> {}
-impl<T> Clone for Place<'_, T> {
+impl<T> Clone for Pointer<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for Place<'_, T> {}
+impl<T> Copy for Pointer<'_, T> {}
 
 impl<'b, T: Kind> Array<'b, T> {
     /// Element `index`.
-    pub fn at(self, index: impl Operand<'b, u32>) -> Place<'b, T> {
+    pub fn at(self, index: impl Operand<'b, u32>) -> Pointer<'b, T> {
         let pointer = self.builder.access(self.base, index.value(self.builder));
-        Place {
+        Pointer {
             builder: self.builder,
             pointer,
             kind: PhantomData,
@@ -62,7 +62,7 @@ impl<'b, T: Kind> Array<'b, T> {
     }
 }
 
-impl<'b, T: Kind> Place<'b, T> {
+impl<'b, T: Kind> Pointer<'b, T> {
     /// The value, as it is now.
     pub fn load(self) -> Value<'b, T> {
         self.builder.expression(Expression::Load { pointer: self.pointer })
@@ -90,8 +90,8 @@ impl<'b, T: Kind> Place<'b, T> {
     }
 }
 
-impl<'b, T: super::Number> Place<'b, T> {
-    /// Adds `value` to the place.
+impl<'b, T: super::Number> Pointer<'b, T> {
+    /// Adds `value` to what is held there.
     pub fn add(self, value: impl Operand<'b, T>) {
         let value = value.value(self.builder);
         self.store(self.load() + value);
@@ -193,12 +193,12 @@ impl Builder {
     }
 
     /// One `T` of workgroup memory, zero at the start.
-    pub fn shared_value<T: Kind>(&self, name: &str) -> Place<'_, T> {
+    pub fn shared_value<T: Kind>(&self, name: &str) -> Pointer<'_, T> {
         let mut state = self.state.borrow_mut();
         let ty = state.intern::<T>();
         let pointer = state.global(name, AddressSpace::WorkGroup, None, ty, T::STRIDE);
         drop(state);
-        Place {
+        Pointer {
             builder: self,
             pointer,
             kind: PhantomData,
@@ -206,7 +206,7 @@ impl Builder {
     }
 
     /// A variable of this thread, set to `init` here.
-    pub fn variable<'b, T: Kind>(&'b self, name: &str, init: impl Operand<'b, T>) -> Place<'b, T> {
+    pub fn variable<'b, T: Kind>(&'b self, name: &str, init: impl Operand<'b, T>) -> Pointer<'b, T> {
         let init = init.value(self);
         let mut state = self.state.borrow_mut();
         let constant = matches!(
@@ -218,15 +218,15 @@ impl Builder {
         let ty = state.intern::<T>();
         let pointer = state.local(name, ty, at_start.then_some(init.handle));
         drop(state);
-        let place = Place {
+        let variable = Pointer {
             builder: self,
             pointer,
             kind: PhantomData,
         };
         if !at_start {
-            place.store(init);
+            variable.store(init);
         }
-        place
+        variable
     }
 
     /// `length` elements of memory of this thread, zero at the start of the kernel.

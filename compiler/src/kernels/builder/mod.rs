@@ -2,10 +2,10 @@
 //!
 //! A [`Builder`] holds one module with one compute entry point. Expressions are [`Value`]s, small `Copy` handles
 //! with a Rust type (`f32`, `u32`, `[f32; 4]` for `vec4<f32>` ...) and the usual operators; memory is seen through
-//! [`Array`]s and [`Place`]s; control flow takes closures:
+//! [`Array`]s and [`Pointer`]s; control flow takes closures:
 //!
 //! ```ignore
-//! let b = Builder::new("scale", 64, Variant::Base);
+//! let b = Builder::new("scale", 64, Capability::Base);
 //! let x = b.storage::<f32>("x", Access::Read);
 //! let out = b.storage::<f32>("out", Access::ReadWrite);
 //! b.range("i", b.thread(), 1000, 64, |i| out.store(i, x.load(i) * 2.0));
@@ -15,7 +15,7 @@
 //! Laws that the builder keeps: each expression is emitted exactly once, where it was written, so a load sees the
 //! stores before it and none after it; a value made inside a block (loop, branch) may not be used outside it
 //! (validation refuses it). Barriers and subgroup operations must be in uniform control flow: not below a branch or
-//! loop whose condition depends on the thread or on a read-write buffer (see [`Place::uniform_load`]).
+//! loop whose condition depends on the thread or on a read-write buffer (see [`Pointer::uniform_load`]).
 
 mod control;
 mod finish;
@@ -31,17 +31,17 @@ use kiln_bundle::Access;
 use naga::{Block, Expression, Handle, Literal, Module, Span, Statement, TypeInner};
 
 pub use finish::{KernelError, KernelSource, MAX_WORKGROUP_BYTES};
-pub use memory::{Array, AtomicArray, Place};
+pub use memory::{Array, AtomicArray, Pointer};
 pub use reduce::{Reduction, Totals};
 pub use value::{Bool, F32, Float, Integer, Kind, Number, Operand, U32, UVec4, Value, Vec4};
 
-use super::Variant;
+use super::Capability;
 
 /// One kernel under construction.
 pub struct Builder {
     name: String,
     workgroup: u32,
-    variant: Variant,
+    capability: Capability,
     state: RefCell<State>,
 }
 
@@ -68,7 +68,7 @@ impl Builder {
     /// A kernel named `name` (its entry point too) with `workgroup` threads in one dimension.
     ///
     /// naga's writer renames what ends in a digit, so such a name gets `_k` at its end.
-    pub fn new(name: impl Into<String>, workgroup: u32, variant: Variant) -> Self {
+    pub fn new(name: impl Into<String>, workgroup: u32, capability: Capability) -> Self {
         let mut name = name.into();
         if name.ends_with(|last: char| last.is_ascii_digit()) {
             name.push_str("_k");
@@ -76,7 +76,7 @@ impl Builder {
         Builder {
             name,
             workgroup,
-            variant,
+            capability,
             state: RefCell::new(State {
                 module: Module::default(),
                 function: naga::Function::default(),
@@ -97,8 +97,8 @@ impl Builder {
         self.workgroup
     }
 
-    pub fn variant(&self) -> Variant {
-        self.variant
+    pub fn capability(&self) -> Capability {
+        self.capability
     }
 
     /// `local_invocation_index`: the thread's number in its workgroup.

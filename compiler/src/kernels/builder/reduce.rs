@@ -1,7 +1,7 @@
 use super::memory::Array;
 use super::value::{F32, Operand};
 use super::{Builder, U32};
-use crate::kernels::Variant;
+use crate::kernels::Capability;
 
 /// How values of the threads are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Builder {
     /// of whatever size, joined by [`Totals::total`]. Has barriers: uniform control flow only. Inside a loop,
     /// put a [`Builder::barrier`] after the last use of the totals. The workgroup must be a power of two.
     pub fn reduce<'b>(&'b self, name: &str, reduction: Reduction, values: &[F32<'b>]) -> Totals<'b> {
-        let subgroups = self.variant() >= Variant::Subgroups;
+        let subgroups = self.capability() >= Capability::Subgroups;
         let parts_per_value = match subgroups {
             true => self.workgroup().div_ceil(SMALLEST_SUBGROUP),
             false => self.workgroup(),
@@ -65,7 +65,7 @@ impl<'b> Totals<'b> {
     pub fn total(self, index: impl Operand<'b, u32>) -> F32<'b> {
         let b = self.builder;
         let first = (index.value(b) * self.parts_per_value).named("first_part");
-        if b.variant() < Variant::Subgroups {
+        if b.capability() < Capability::Subgroups {
             return self.parts.load(first);
         }
         let total = b.variable("total", self.parts.load(first));

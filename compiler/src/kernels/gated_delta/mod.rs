@@ -21,7 +21,7 @@ mod state;
 
 use super::builder::{Builder, KernelError, KernelSource};
 use super::names::{flag, strided};
-use super::{GatedDeltaSpec, Variant};
+use super::{Capability, GatedDeltaSpec};
 use state::Kernel;
 
 const COLUMNS: u32 = GatedDeltaSpec::COLUMNS;
@@ -86,7 +86,7 @@ struct Division {
 }
 
 impl Division {
-    fn new(spec: &GatedDeltaSpec, variant: Variant) -> Self {
+    fn new(spec: &GatedDeltaSpec, capability: Capability) -> Self {
         let all = spec.key_dim.div_ceil(QUAD);
         if spec.single {
             let parts = 8;
@@ -106,7 +106,7 @@ impl Division {
             block: 4,
             // What fits in workgroup memory.
             staged: if all <= 32 { 8 } else { 4 },
-            neighbours: variant >= Variant::Subgroups,
+            neighbours: capability >= Capability::Subgroups,
         }
     }
 
@@ -120,11 +120,11 @@ impl Division {
     }
 }
 
-pub fn build(spec: &GatedDeltaSpec, variant: Variant) -> Result<KernelSource, KernelError> {
+pub fn build(spec: &GatedDeltaSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     spec.check(&name)?;
-    let division = Division::new(spec, variant);
-    let b = Builder::new(name, division.threads(), variant);
+    let division = Division::new(spec, capability);
+    let b = Builder::new(name, division.threads(), capability);
     Kernel::new(&b, spec, division).body();
     b.finish()
 }

@@ -3,7 +3,7 @@
 
 use super::{COLUMNS, Division, QUAD};
 use crate::kernels::activation::{sigmoid, softplus};
-use crate::kernels::builder::{Array, Builder, F32, Place, U32, Vec4};
+use crate::kernels::builder::{Array, Builder, F32, Pointer, U32, Vec4};
 use crate::kernels::names::lettered;
 use crate::kernels::{GatedDeltaSpec, Strided};
 
@@ -77,11 +77,11 @@ impl<'b> Inputs<'b> {
 pub struct Fetched<'b> {
     b: &'b Builder,
     division: Division,
-    keys: Vec<Place<'b, [f32; 4]>>,
-    queries: Vec<Place<'b, [f32; 4]>>,
-    values: Vec<Place<'b, f32>>,
+    keys: Vec<Pointer<'b, [f32; 4]>>,
+    queries: Vec<Pointer<'b, [f32; 4]>>,
+    values: Vec<Pointer<'b, f32>>,
     /// a and b, in the threads that have a token.
-    gates: Place<'b, [f32; 2]>,
+    gates: Pointer<'b, [f32; 2]>,
 }
 
 impl<'b> Fetched<'b> {

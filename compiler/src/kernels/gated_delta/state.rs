@@ -5,7 +5,7 @@ use kiln_bundle::{Access, StepWord};
 use super::stage::{Fetched, Inputs, Stage};
 use super::{COLUMNS, Division, QUAD};
 use crate::kernels::GatedDeltaSpec;
-use crate::kernels::builder::{Array, Builder, F32, Place, U32, Value, Vec4};
+use crate::kernels::builder::{Array, Builder, F32, Pointer, U32, Value, Vec4};
 use crate::kernels::names::lettered;
 use crate::kernels::step::Step;
 
@@ -145,7 +145,7 @@ impl<'b> Kernel<'b> {
     }
 
     /// The thread's quads. Where there is no such row or column, copies of others: keys and queries have zeros there.
-    fn load_state(&self) -> Vec<Place<'b, [f32; 4]>> {
+    fn load_state(&self) -> Vec<Pointer<'b, [f32; 4]>> {
         (0..self.division.quads)
             .map(|quad| {
                 let rows: Vec<F32> = self.rows(quad).into_iter().map(|(_, at)| self.state.load(at)).collect();
@@ -155,7 +155,7 @@ impl<'b> Kernel<'b> {
             .collect()
     }
 
-    fn store_state(&self, state: &[Place<'b, [f32; 4]>]) {
+    fn store_state(&self, state: &[Pointer<'b, [f32; 4]>]) {
         self.within_columns(|| {
             for (quad, state) in (0..).zip(state) {
                 let state = state.load();
@@ -179,7 +179,7 @@ impl<'b> Kernel<'b> {
     }
 
     /// The tokens from `first` on of the stage that starts at `first_token`.
-    fn block(&self, first_token: U32<'b>, first: U32<'b>, state: &[Place<'b, [f32; 4]>]) {
+    fn block(&self, first_token: U32<'b>, first: U32<'b>, state: &[Pointer<'b, [f32; 4]>]) {
         let products = self.products(first, state);
         let block = products.len();
         let factors: Vec<Vec4> = (0u32..)
@@ -231,9 +231,9 @@ impl<'b> Kernel<'b> {
     }
 
     /// Products of key and query of each token of a block with the thread's column of the state.
-    fn products(&self, first: U32<'b>, state: &[Place<'b, [f32; 4]>]) -> Vec<(F32<'b>, F32<'b>)> {
+    fn products(&self, first: U32<'b>, state: &[Pointer<'b, [f32; 4]>]) -> Vec<(F32<'b>, F32<'b>)> {
         let b = self.b;
-        let sums: Vec<(Place<f32>, Place<f32>)> = (0..self.division.block as usize)
+        let sums: Vec<(Pointer<f32>, Pointer<f32>)> = (0..self.division.block as usize)
             .map(|token| {
                 let sum = |name| b.variable(&lettered(name, token), 0.0);
                 (sum("key_sum"), sum("query_sum"))
@@ -284,7 +284,7 @@ impl<'b> Kernel<'b> {
             .collect()
     }
 
-    fn update(&self, first: U32<'b>, state: &[Place<'b, [f32; 4]>], factors: &[Vec4<'b>], written: &[F32<'b>]) {
+    fn update(&self, first: U32<'b>, state: &[Pointer<'b, [f32; 4]>], factors: &[Vec4<'b>], written: &[F32<'b>]) {
         let b = self.b;
         let decay = b.splat::<[f32; 4]>(self.stage.decays.load(first / self.division.block));
         let decay = decay.named("decay");

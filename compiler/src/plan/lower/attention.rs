@@ -2,7 +2,7 @@
 
 use egg::Id;
 
-use super::{Lowering, Place};
+use super::{Columns, Lowering};
 use crate::cost::Costs;
 use crate::graph::{RopeId, StateId};
 use crate::kernels::{
@@ -10,13 +10,11 @@ use crate::kernels::{
     KernelSpec, RopeCacheSpec, RopeKernelSpec,
 };
 use crate::plan::calls::{Extent, Operand};
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::term::Term;
-use crate::rewrite::{Arrangement, Phase};
+use crate::term::{Arrangement, LeafDef, Phase, Term};
 
 impl Lowering<'_> {
-    pub(super) fn rope(&mut self, rope: Id, heads: Id, x: Id) -> Place {
-        let from = self.place(x);
+    pub(super) fn rope(&mut self, rope: Id, heads: Id, x: Id) -> Columns {
+        let from = self.columns(x);
         let rope = self.rope_id(rope);
         let heads = self.count(heads);
         let table = &self.graph.ropes[rope.0];
@@ -35,7 +33,7 @@ impl Lowering<'_> {
             Operand::Write(out),
         ];
         self.call(KernelSpec::Rope(spec), operands, "rope", None);
-        self.whole_place(out, from.width)
+        self.all_columns(out, from.width)
     }
 
     /// The state of a cache class, making the call that writes it.
@@ -46,7 +44,7 @@ impl Lowering<'_> {
         }
         let state = match self.rewritten.term(id).clone() {
             Term::CacheWrite([state, k, v]) => {
-                let (k, v) = (self.place(k), self.place(v));
+                let (k, v) = (self.columns(k), self.columns(v));
                 let state = self.state_id(state);
                 let spec = CacheWriteSpec {
                     cache: self.cache_spec(state),
@@ -70,9 +68,9 @@ impl Lowering<'_> {
     }
 
     /// The rotated queries and the cache that one kernel makes of stacked q/k/v.
-    pub(super) fn rope_cache(&mut self, id: Id) -> (Place, StateId) {
+    pub(super) fn rope_cache(&mut self, id: Id) -> (Columns, StateId) {
         let id = self.rewritten.egraph.find(id);
-        if let (Some(&queries), Some(&state)) = (self.places.get(&id), self.caches.get(&id)) {
+        if let (Some(&queries), Some(&state)) = (self.lowered.get(&id), self.caches.get(&id)) {
             return (queries, state);
         }
         let (state, rope, heads, qkv, norm) = match self.rewritten.term(id).clone() {
@@ -86,7 +84,7 @@ impl Lowering<'_> {
             ),
             other => unreachable!("{other} writes no cache"),
         };
-        let qkv = self.place(qkv);
+        let qkv = self.columns(qkv);
         let (state, rope, heads) = (self.state_id(state), self.rope_id(rope), self.count(heads));
         let cache = self.cache_spec(state);
         let table = &self.graph.ropes[rope.0];
@@ -114,13 +112,13 @@ impl Lowering<'_> {
             Operand::WriteState(state),
         ]);
         self.call(KernelSpec::RopeCache(spec), operands, "rope, cache write", None);
-        let queries = self.whole_place(out, width);
-        self.places.insert(id, queries);
+        let queries = self.all_columns(out, width);
+        self.lowered.insert(id, queries);
         self.caches.insert(id, state);
         (queries, state)
     }
 
-    pub(super) fn attention(&mut self, spec: Id, q: Id, cache: Id, sinks: Id) -> Place {
+    pub(super) fn attention(&mut self, spec: Id, q: Id, cache: Id, sinks: Id) -> Columns {
         let q = self.whole(q);
         let state = self.cache_state(cache);
         let sinks = self.vector(sinks, Arrangement::Concat);
@@ -137,10 +135,10 @@ impl Lowering<'_> {
             "attention",
             None,
         );
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn attention_reduce(&mut self, partials: Id, sinks: Id) -> Place {
+    pub(super) fn attention_reduce(&mut self, partials: Id, sinks: Id) -> Columns {
         let Term::AttentionSplit([spec, q, cache]) = self.rewritten.term(partials).clone() else {
             unreachable!("partial results come from a split attention")
         };
@@ -170,7 +168,7 @@ impl Lowering<'_> {
         operands.extend(sinks);
         operands.push(Operand::Write(out));
         self.call(spec, operands, "attention, joined", None);
-        self.whole_place(out, heads * width)
+        self.all_columns(out, heads * width)
     }
 
     fn splits(&self, heads: u32, kv_heads: u32) -> u32 {

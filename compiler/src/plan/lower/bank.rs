@@ -5,8 +5,7 @@ use egg::Id;
 use super::Lowering;
 use crate::kernels::BankSpec;
 use crate::plan::calls::Operand;
-use crate::rewrite::Bank;
-use crate::rewrite::leaves::LeafDef;
+use crate::term::{BankLeaf, LeafDef};
 
 /// What every WebGPU device binds at once.
 const BINDINGS: usize = 8;
@@ -18,7 +17,7 @@ pub(super) struct BankPart {
 }
 
 impl Lowering<'_> {
-    pub(super) fn bank(&self, id: Id) -> Bank {
+    pub(super) fn bank(&self, id: Id) -> BankLeaf {
         match self.rewritten.leaf(id) {
             LeafDef::Bank(bank) => bank.clone(),
             other => unreachable!("a bank, found {other:?}"),
@@ -27,14 +26,14 @@ impl Lowering<'_> {
 
     /// The dispatches that reach all experts, beside `others` bindings of another kind. A bank over the binding limit
     /// takes several bindings of elements; the scales of all experts are one.
-    pub(super) fn bank_parts(&self, bank: &Bank, others: usize) -> Vec<BankPart> {
+    pub(super) fn bank_parts(&self, bank: &BankLeaf, others: usize) -> Vec<BankPart> {
         let scaled = bank.matrix.format.block().is_some();
         let free = BINDINGS.saturating_sub(others + usize::from(scaled)).max(1);
         self.bank_parts_of(bank, free as u32)
     }
 
     /// As [`Self::bank_parts`], with so many bindings of elements in each dispatch.
-    pub(super) fn bank_parts_of(&self, bank: &Bank, bindings: u32) -> Vec<BankPart> {
+    pub(super) fn bank_parts_of(&self, bank: &BankLeaf, bindings: u32) -> Vec<BankPart> {
         let (rows, matrix) = (bank.rows(), &bank.matrix);
         let expert_bytes = matrix.format.data_bytes(rows.into(), matrix.cols.into());
         let fits = (self.options.binding_limit / expert_bytes.max(1)).max(1);

@@ -3,7 +3,7 @@
 use egg::Id;
 
 use super::bank::BankPart;
-use super::{Lowering, Place};
+use super::{Columns, Lowering};
 use crate::cost::tile_height;
 use crate::graph::{Gate, RouteSpec};
 use crate::kernels::{
@@ -12,9 +12,7 @@ use crate::kernels::{
 };
 use crate::plan::calls::{Extent, Operand, ValueId};
 use crate::plan::matvec_shape::{MatvecShape, matvec_shape};
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::term::Term;
-use crate::rewrite::{Arrangement, Bank, Phase};
+use crate::term::{Arrangement, BankLeaf, LeafDef, Phase, Term};
 
 /// A mixture's sizes and gate.
 #[derive(Clone, Copy)]
@@ -25,8 +23,8 @@ struct Mixture {
 }
 
 impl Lowering<'_> {
-    pub(super) fn route(&mut self, spec: Id, scores: Id, bias: Id) -> Place {
-        let from = self.place(scores);
+    pub(super) fn route(&mut self, spec: Id, scores: Id, bias: Id) -> Columns {
+        let from = self.columns(scores);
         let (route, experts) = self.route_spec(spec);
         let bias = self.vector(bias, Arrangement::Concat);
         let spec = RouteKernelSpec {
@@ -41,10 +39,10 @@ impl Lowering<'_> {
         operands.extend(bias);
         operands.extend([Operand::Step, Operand::Write(out)]);
         self.call(KernelSpec::Route(spec), operands, "routing", None);
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn router(&mut self, spec: Id, w: Id, prologue: Id, epilogue: Id, selection: Id) -> Place {
+    pub(super) fn router(&mut self, spec: Id, w: Id, prologue: Id, epilogue: Id, selection: Id) -> Columns {
         let matrix = self.matrix(w);
         let (route, experts) = self.route_spec(spec);
         let (x, prologue, norm) = self.prologue(prologue);
@@ -71,10 +69,10 @@ impl Lowering<'_> {
         operands.extend(selection);
         operands.push(Operand::Write(out));
         self.call(KernelSpec::Router(spec), operands, "router", None);
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn expert_up(&mut self, mixture: Id, routing: Id, prologue: Id, w: Id, b: Id) -> Place {
+    pub(super) fn expert_up(&mut self, mixture: Id, routing: Id, prologue: Id, w: Id, b: Id) -> Columns {
         let (bank, Mixture { k, gate, .. }) = (self.bank(w), self.mixture(mixture));
         let routing = self.whole(routing);
         let (x, prologue, norm) = self.prologue(prologue);
@@ -103,10 +101,10 @@ impl Lowering<'_> {
             operands.push(Operand::Write(out));
             self.call(KernelSpec::ExpertUp(spec), operands, label.clone(), None);
         }
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn expert_down(&mut self, mixture: Id, routing: Id, a: Id, w: Id, b: Id, e: Id) -> Place {
+    pub(super) fn expert_down(&mut self, mixture: Id, routing: Id, a: Id, w: Id, b: Id, e: Id) -> Columns {
         let (bank, k) = (self.bank(w), self.mixture(mixture).k);
         let parts = |lowering: &Self, others| lowering.bank_parts(&bank, others);
         self.down(&bank, [routing, a, b, e], 3, parts, |lowering, part, bias, residual| {
@@ -124,7 +122,7 @@ impl Lowering<'_> {
         })
     }
 
-    pub(super) fn dense_down(&mut self, mixture: Id, routing: Id, a: Id, w: Id, b: Id, e: Id) -> Place {
+    pub(super) fn dense_down(&mut self, mixture: Id, routing: Id, a: Id, w: Id, b: Id, e: Id) -> Columns {
         let (bank, k) = (self.bank(w), self.mixture(mixture).k);
         let tiled = self.phase == Phase::Prefill;
         let parts = |lowering: &Self, others| match tiled {
@@ -157,12 +155,12 @@ impl Lowering<'_> {
     /// The dispatches that sum over experts; all but the first add to what is there.
     fn down(
         &mut self,
-        bank: &Bank,
+        bank: &BankLeaf,
         [routing, a, b, epilogue]: [Id; 4],
         bindings: usize,
         parts: impl Fn(&Self, usize) -> Vec<BankPart>,
         spec: impl Fn(&Self, crate::kernels::BankSpec, bool, Residual) -> KernelSpec,
-    ) -> Place {
+    ) -> Columns {
         let routing = self.whole(routing);
         let a = self.whole(a);
         let bias = self.vector(b, Arrangement::Concat);
@@ -188,10 +186,10 @@ impl Lowering<'_> {
             operands.push(Operand::Write(out));
             self.call(spec, operands, label.clone(), added);
         }
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn dense_up(&mut self, mixture: Id, x: Id, w: Id, b: Id) -> Place {
+    pub(super) fn dense_up(&mut self, mixture: Id, x: Id, w: Id, b: Id) -> Columns {
         let (bank, gate) = (self.bank(w), self.mixture(mixture).gate);
         let matrix = &bank.matrix;
         let x = self.whole(x);
@@ -236,20 +234,20 @@ impl Lowering<'_> {
             operands.push(Operand::Write(out));
             self.call(spec, operands, label.clone(), None);
         }
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn group(&mut self, mixture: Id, routing: Id) -> Place {
+    pub(super) fn group(&mut self, mixture: Id, routing: Id) -> Columns {
         let spec = self.group_spec(mixture);
         let routing = self.whole(routing);
         let words = spec.words();
         let out = self.plan.value(Extent::Fixed(words));
         let operands = vec![Operand::Read(routing), Operand::Step, Operand::Write(out)];
         self.call(KernelSpec::Group(spec), operands, "tokens by expert", None);
-        self.whole_place(out, words)
+        self.all_columns(out, words)
     }
 
-    pub(super) fn grouped_up(&mut self, mixture: Id, groups: Id, x: Id, w: Id, b: Id) -> Place {
+    pub(super) fn grouped_up(&mut self, mixture: Id, groups: Id, x: Id, w: Id, b: Id) -> Columns {
         let (bank, Mixture { k, gate, .. }) = (self.bank(w), self.mixture(mixture));
         let group = self.group_spec(mixture);
         self.grouped(&bank, [groups, x, b], k * bank.rows() / 2, |part, bias| {
@@ -262,7 +260,7 @@ impl Lowering<'_> {
         })
     }
 
-    pub(super) fn grouped_down(&mut self, mixture: Id, groups: Id, a: Id, w: Id, b: Id) -> Place {
+    pub(super) fn grouped_down(&mut self, mixture: Id, groups: Id, a: Id, w: Id, b: Id) -> Columns {
         let (bank, k) = (self.bank(w), self.mixture(mixture).k);
         let group = self.group_spec(mixture);
         self.grouped(&bank, [groups, a, b], k * bank.rows(), |part, bias| {
@@ -276,11 +274,11 @@ impl Lowering<'_> {
 
     fn grouped(
         &mut self,
-        bank: &Bank,
+        bank: &BankLeaf,
         [groups, x, b]: [Id; 3],
         width: u32,
         spec: impl Fn(crate::kernels::BankSpec, bool) -> KernelSpec,
-    ) -> Place {
+    ) -> Columns {
         let (groups, x) = (self.whole(groups), self.whole(x));
         let arrangement = match bank.matrix.parts.len() {
             1 => Arrangement::Concat,
@@ -296,12 +294,12 @@ impl Lowering<'_> {
             operands.push(Operand::Write(out));
             self.call(spec(part.spec, bias.is_some()), operands, label.clone(), None);
         }
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn combine(&mut self, mixture: Id, routing: Id, y: Id, e: Id) -> Place {
+    pub(super) fn combine(&mut self, mixture: Id, routing: Id, y: Id, e: Id) -> Columns {
         let k = self.mixture(mixture).k;
-        let (routing, from) = (self.whole(routing), self.place(y));
+        let (routing, from) = (self.whole(routing), self.columns(y));
         let residual = self.residual(e);
         let width = from.width / k;
         let out = self.plan.value(self.like(from.value, width));
@@ -317,7 +315,7 @@ impl Lowering<'_> {
         operands.extend(residual.map(Operand::Read));
         operands.push(Operand::Write(out));
         self.call(KernelSpec::Combine(spec), operands, "sum over experts", residual);
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
     /// What the epilogue adds, if anything.
@@ -328,7 +326,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn shape(&self, bank: &Bank) -> MatvecShape {
+    fn shape(&self, bank: &BankLeaf) -> MatvecShape {
         matvec_shape(&self.options.profile, bank.rows(), bank.matrix.cols, bank.matrix.format)
     }
 

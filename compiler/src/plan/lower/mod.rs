@@ -15,13 +15,12 @@ use super::PlanOptions;
 use super::calls::{Call, Extent, Operand, SectionPlan, ValueId};
 use crate::graph::{ModelGraph, StateId, Unary};
 use crate::kernels::{CacheType, GatherSpec, KernelSpec, NormSpec, Strided};
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::term::Term;
-use crate::rewrite::{Arrangement, Phase, Rewritten};
+use crate::rewrite::Rewritten;
+use crate::term::{Arrangement, LeafDef, Phase, Term};
 
-/// Where a class's value is: possibly a slice of a wider one.
+/// Where the value of a class lies: columns of a value, all of them or a slice.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Columns {
     value: ValueId,
     layout: Strided,
     width: u32,
@@ -49,7 +48,7 @@ pub fn lower_section(
         cache,
         uses,
         plan: SectionPlan::default(),
-        places: BTreeMap::new(),
+        lowered: BTreeMap::new(),
         caches: BTreeMap::new(),
     };
     let output = lowering.whole(rewritten.extraction.root);
@@ -69,24 +68,24 @@ struct Lowering<'a> {
     /// How many chosen terms use a class.
     uses: BTreeMap<Id, usize>,
     plan: SectionPlan,
-    places: BTreeMap<Id, Place>,
+    lowered: BTreeMap<Id, Columns>,
     /// Caches whose writing call is made.
     caches: BTreeMap<Id, StateId>,
 }
 
 impl Lowering<'_> {
-    /// Where the activation of a class is, making the calls it needs.
-    fn place(&mut self, id: Id) -> Place {
+    /// Where the activation of a class lies, making the calls it needs.
+    fn columns(&mut self, id: Id) -> Columns {
         let id = self.rewritten.egraph.find(id);
-        if let Some(&known) = self.places.get(&id) {
+        if let Some(&known) = self.lowered.get(&id) {
             return known;
         }
-        let place = self.lower(id);
-        self.places.insert(id, place);
-        place
+        let columns = self.lower(id);
+        self.lowered.insert(id, columns);
+        columns
     }
 
-    fn lower(&mut self, id: Id) -> Place {
+    fn lower(&mut self, id: Id) -> Columns {
         let term = self.rewritten.term(id).clone();
         match term {
             Term::Leaf(_) => self.input(id),
@@ -99,12 +98,12 @@ impl Lowering<'_> {
             Term::HeadNorm([x, g, eps, unit, heads]) => self.norm(x, g, eps, unit, self.count(heads), None),
             Term::NormAdd([x, g, eps, unit, r]) => self.norm(x, g, eps, unit, 1, Some(r)),
             Term::Slice([start, len, x]) => {
-                let of = self.place(x);
+                let of = self.columns(x);
                 let layout = Strided {
                     offset: of.layout.offset + self.count(start),
                     ..of.layout
                 };
-                Place {
+                Columns {
                     layout,
                     width: self.count(len),
                     ..of
@@ -136,16 +135,16 @@ impl Lowering<'_> {
 
     /// The value of a class with nothing around it: a slice is copied out.
     fn whole(&mut self, id: Id) -> ValueId {
-        let place = self.place(id);
-        if place.layout
+        let columns = self.columns(id);
+        if columns.layout
             == (Strided {
-                stride: place.width,
+                stride: columns.width,
                 offset: 0,
             })
         {
-            return place.value;
+            return columns.value;
         }
-        self.copy(place)
+        self.copy(columns)
     }
 
     /// The rows of a value that follows from `x`: the tokens of the step, or one.
@@ -156,8 +155,8 @@ impl Lowering<'_> {
         }
     }
 
-    fn whole_place(&self, value: ValueId, width: u32) -> Place {
-        Place {
+    fn all_columns(&self, value: ValueId, width: u32) -> Columns {
+        Columns {
             value,
             layout: Strided {
                 stride: width,
@@ -181,16 +180,16 @@ impl Lowering<'_> {
         });
     }
 
-    fn input(&mut self, id: Id) -> Place {
+    fn input(&mut self, id: Id) -> Columns {
         let LeafDef::Input { width } = *self.rewritten.leaf(id) else {
             unreachable!("only the input is an activation without a kernel")
         };
         let value = self.plan.value(Extent::PerToken(width));
         self.plan.input = Some(value);
-        self.whole_place(value, width)
+        self.all_columns(value, width)
     }
 
-    fn gather(&mut self, table: Id, scale: f32) -> Place {
+    fn gather(&mut self, table: Id, scale: f32) -> Columns {
         let LeafDef::Matrix(matrix) = self.rewritten.leaf(table).clone() else {
             unreachable!("an embedding table is a matrix")
         };
@@ -211,11 +210,11 @@ impl Lowering<'_> {
             ];
             self.call(KernelSpec::Gather(spec), operands, "embedding", None);
         }
-        self.whole_place(out, matrix.cols)
+        self.all_columns(out, matrix.cols)
     }
 
-    fn norm(&mut self, x: Id, g: Id, eps: Id, unit_offset: Id, per_token: u32, residual: Option<Id>) -> Place {
-        let from = self.place(x);
+    fn norm(&mut self, x: Id, g: Id, eps: Id, unit_offset: Id, per_token: u32, residual: Option<Id>) -> Columns {
+        let from = self.columns(x);
         let residual = residual.map(|residual| self.whole(residual));
         let LeafDef::Vector { parts, len } = self.rewritten.leaf(g).clone() else {
             unreachable!("a norm weight is a vector")
@@ -233,12 +232,12 @@ impl Lowering<'_> {
         };
         let operands = vec![
             Operand::Read(from.value),
-            Operand::Vector(parts, crate::rewrite::Arrangement::Concat),
+            Operand::Vector(parts, crate::term::Arrangement::Concat),
             Operand::Step,
             Operand::Write(out),
         ];
         self.call(KernelSpec::Norm(spec), operands, label, residual);
-        self.whole_place(out, from.width)
+        self.all_columns(out, from.width)
     }
 
     fn vector_label(&self, parts: &[crate::graph::WeightId]) -> String {

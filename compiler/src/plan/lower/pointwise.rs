@@ -2,29 +2,29 @@
 
 use egg::Id;
 
-use super::{Lowering, Place};
+use super::{Columns, Lowering};
 use crate::graph::Binary;
 use crate::kernels::{KernelSpec, PointwiseExpr, PointwiseSpec};
 use crate::plan::calls::{Operand, ValueId};
 use crate::rewrite::OptLevel;
-use crate::rewrite::term::Term;
+use crate::term::Term;
 
 /// Storage bindings that a chain may read: the base limit of 8 less step and output.
 const MAX_INPUTS: usize = 6;
 
 impl Lowering<'_> {
-    pub(super) fn pointwise(&mut self, id: Id) -> Place {
+    pub(super) fn pointwise(&mut self, id: Id) -> Columns {
         let mut inputs = Vec::new();
         let expression = self.expression(id, true, &mut inputs);
         self.elementwise(inputs, expression, "elementwise")
     }
 
     /// A copy without what lies around it.
-    pub(super) fn copy(&mut self, from: Place) -> ValueId {
+    pub(super) fn copy(&mut self, from: Columns) -> ValueId {
         self.elementwise(vec![from], PointwiseExpr::Input(0), "copy").value
     }
 
-    fn elementwise(&mut self, inputs: Vec<Place>, expression: PointwiseExpr, label: &str) -> Place {
+    fn elementwise(&mut self, inputs: Vec<Columns>, expression: PointwiseExpr, label: &str) -> Columns {
         let width = inputs[0].width;
         let out = self.plan.value(self.like(inputs[0].value, width));
         let spec = PointwiseSpec {
@@ -36,17 +36,17 @@ impl Lowering<'_> {
         let mut operands: Vec<Operand> = inputs.iter().map(|input| Operand::Read(input.value)).collect();
         operands.extend([Operand::Step, Operand::Write(out)]);
         self.call(KernelSpec::Pointwise(spec), operands, label, None);
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
     /// The expression of a class. An elementwise operand that nothing else uses is spliced in.
-    fn expression(&mut self, id: Id, root: bool, inputs: &mut Vec<Place>) -> PointwiseExpr {
+    fn expression(&mut self, id: Id, root: bool, inputs: &mut Vec<Columns>) -> PointwiseExpr {
         let id = self.rewritten.egraph.find(id);
         let spliced =
             root || (self.options.level == OptLevel::Full && self.uses[&id] == 1 && inputs.len() + 2 < MAX_INPUTS);
         let term = self.rewritten.term(id).clone();
         if spliced {
-            let binary = |lowering: &mut Self, kind, [a, b]: [Id; 2], inputs: &mut Vec<Place>| {
+            let binary = |lowering: &mut Self, kind, [a, b]: [Id; 2], inputs: &mut Vec<Columns>| {
                 let a = lowering.expression(a, false, inputs);
                 let b = lowering.expression(b, false, inputs);
                 PointwiseExpr::Binary(kind, Box::new(a), Box::new(b))
@@ -69,7 +69,7 @@ impl Lowering<'_> {
                 }
                 Term::ScaleRows([x, s]) => {
                     let x = self.expression(x, false, inputs);
-                    let s = self.place(s);
+                    let s = self.columns(s);
                     // Always an input of its own: the kernel reads it in another way.
                     inputs.push(s);
                     let s = PointwiseExpr::TokenInput(inputs.len() - 1);
@@ -82,12 +82,12 @@ impl Lowering<'_> {
                 _ => {}
             }
         }
-        let place = self.place(id);
+        let columns = self.columns(id);
         let known = inputs
             .iter()
-            .position(|input| input.value == place.value && input.layout == place.layout);
+            .position(|input| input.value == columns.value && input.layout == columns.layout);
         PointwiseExpr::Input(known.unwrap_or_else(|| {
-            inputs.push(place);
+            inputs.push(columns);
             inputs.len() - 1
         }))
     }

@@ -2,15 +2,13 @@
 
 use egg::Id;
 
-use super::{Lowering, Place};
+use super::{Columns, Lowering};
 use crate::graph::Gate;
 use crate::kernels::{Epilogue, GemmSpec, KernelSpec, MatvecSpec, Prologue};
 use crate::plan::calls::{Extent, Operand, ValueId};
 use crate::plan::matvec_shape::matvec_shape;
 use crate::plan::weights::split_rows;
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::term::Term;
-use crate::rewrite::{Arrangement, Matrix, Phase};
+use crate::term::{Arrangement, LeafDef, MatrixLeaf, Phase, Term};
 
 /// A product's epilogue: what is done, the operands it reads, and the residual among them.
 #[derive(Default)]
@@ -22,7 +20,7 @@ struct Tail {
 
 impl Lowering<'_> {
     /// A linear map that no rule has touched.
-    pub(super) fn linear(&mut self, w: Id, x: Id, bias: Option<Id>) -> Place {
+    pub(super) fn linear(&mut self, w: Id, x: Id, bias: Option<Id>) -> Columns {
         let mut tail = Tail::default();
         if let Some(bias) = bias {
             self.bias(bias, Arrangement::Concat, &mut tail);
@@ -31,7 +29,7 @@ impl Lowering<'_> {
         self.product(w, input, Prologue::Direct, None, tail)
     }
 
-    pub(super) fn matmul(&mut self, w: Id, prologue: Id, epilogue: Id) -> Place {
+    pub(super) fn matmul(&mut self, w: Id, prologue: Id, epilogue: Id) -> Columns {
         let arrangement = self.matrix(w).arrangement;
         let mut tail = Tail::default();
         self.tail(epilogue, arrangement, &mut tail);
@@ -54,7 +52,7 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn matrix(&self, w: Id) -> Matrix {
+    pub(super) fn matrix(&self, w: Id) -> MatrixLeaf {
         match self.rewritten.leaf(w) {
             LeafDef::Matrix(matrix) => matrix.clone(),
             other => unreachable!("a matrix, found {other:?}"),
@@ -104,7 +102,7 @@ impl Lowering<'_> {
         tail.operands.push(Operand::Vector(parts, arrangement));
     }
 
-    fn product(&mut self, w: Id, input: ValueId, prologue: Prologue, norm: Option<Operand>, tail: Tail) -> Place {
+    fn product(&mut self, w: Id, input: ValueId, prologue: Prologue, norm: Option<Operand>, tail: Tail) -> Columns {
         let matrix = self.matrix(w);
         let mut reads = vec![Operand::Read(input)];
         reads.extend(norm);
@@ -157,10 +155,10 @@ impl Lowering<'_> {
             operands.push(Operand::Write(out));
             self.call(spec, operands, label.clone(), tail.residual);
         }
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    pub(super) fn matrix_label(&self, matrix: &Matrix) -> String {
+    pub(super) fn matrix_label(&self, matrix: &MatrixLeaf) -> String {
         let short = |id: &crate::graph::WeightId| self.vector_label(std::slice::from_ref(id));
         matrix.parts.iter().map(short).collect::<Vec<_>>().join("+")
     }

@@ -2,30 +2,29 @@
 
 use egg::Id;
 
-use super::{Lowering, Place};
+use super::{Columns, Lowering};
 use crate::kernels::{
     ConvolutionSpec, ConvolutionStateSpec, GatedDeltaSpec, KernelSpec, PointwiseExpr, PointwiseSpec, Strided,
 };
 use crate::plan::calls::Operand;
 use crate::plan::ring_slots;
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::{Arrangement, Phase};
+use crate::term::{Arrangement, LeafDef, Phase};
 
 impl Lowering<'_> {
-    pub(super) fn convolution(&mut self, [state, w, b, gate_in, x, gate_out, act]: [Id; 7]) -> Place {
+    pub(super) fn convolution(&mut self, [state, w, b, gate_in, x, gate_out, act]: [Id; 7]) -> Columns {
         let LeafDef::Taps { id, channels, taps } = *self.rewritten.leaf(state) else {
             unreachable!("a convolution has a state")
         };
         let ring = ring_slots(&self.graph.states[id.0], self.options.chunk).expect("a convolution's state is a ring");
-        let x = self.place(x);
-        let [gate_in, gate_out] = [gate_in, gate_out].map(|gate| self.optional_place(gate));
+        let x = self.columns(x);
+        let [gate_in, gate_out] = [gate_in, gate_out].map(|gate| self.optional_columns(gate));
         let bias = self.vector(b, Arrangement::Concat);
         let activation = match self.rewritten.leaf_or_none(act) {
             Some(LeafDef::Activation(kind)) => Some(*kind),
             _ => None,
         };
         let writes_state = self.phase == Phase::Decode;
-        let layout = |place: &Option<Place>| place.map(|place| place.layout);
+        let layout = |part: &Option<Columns>| part.map(|part| part.layout);
         let spec = ConvolutionSpec {
             channels,
             taps,
@@ -37,7 +36,7 @@ impl Lowering<'_> {
             activation,
             writes_state,
         };
-        let read = |place: &Option<Place>| place.map(|place| Operand::Read(place.value));
+        let read = |part: &Option<Columns>| part.map(|part| Operand::Read(part.value));
         let out = self.plan.value(self.like(x.value, channels));
         let mut operands = vec![Operand::Read(x.value)];
         operands.extend(self.vector(w, Arrangement::Concat));
@@ -68,10 +67,10 @@ impl Lowering<'_> {
                 None,
             );
         }
-        self.whole_place(out, channels)
+        self.all_columns(out, channels)
     }
 
-    pub(super) fn gated_delta(&mut self, [state, q, k, v, a, b, parameters]: [Id; 7]) -> Place {
+    pub(super) fn gated_delta(&mut self, [state, q, k, v, a, b, parameters]: [Id; 7]) -> Columns {
         let LeafDef::Delta {
             id,
             heads,
@@ -81,9 +80,9 @@ impl Lowering<'_> {
         else {
             unreachable!("a delta rule has a state")
         };
-        let qkv = [q, k, v].map(|id| self.place(id));
+        let qkv = [q, k, v].map(|id| self.columns(id));
         let [q, k, v] = self.together(qkv);
-        let [a, b] = [a, b].map(|id| self.place(id));
+        let [a, b] = [a, b].map(|id| self.columns(id));
         let spec = GatedDeltaSpec {
             key_heads: q.width / key_dim,
             value_heads: heads,
@@ -102,40 +101,40 @@ impl Lowering<'_> {
         operands.extend(self.vector(parameters, Arrangement::Concat));
         operands.extend([Operand::Step, Operand::WriteState(id), Operand::Write(out)]);
         self.call(KernelSpec::GatedDelta(spec), operands, "gated delta rule", None);
-        self.whole_place(out, width)
+        self.all_columns(out, width)
     }
 
-    fn optional_place(&mut self, id: Id) -> Option<Place> {
+    fn optional_columns(&mut self, id: Id) -> Option<Columns> {
         match self.rewritten.leaf_or_none(id) {
             Some(LeafDef::Nothing) => None,
-            _ => Some(self.place(id)),
+            _ => Some(self.columns(id)),
         }
     }
 
     /// Three values as parts of one: as they are if they are so, else copied.
-    fn together(&mut self, places: [Place; 3]) -> [Place; 3] {
-        let [first, ..] = places;
-        if places.iter().all(|place| place.value == first.value) {
-            return places;
+    fn together(&mut self, parts: [Columns; 3]) -> [Columns; 3] {
+        let [first, ..] = parts;
+        if parts.iter().all(|part| part.value == first.value) {
+            return parts;
         }
-        let stride = places.iter().map(|place| place.width).sum();
+        let stride = parts.iter().map(|part| part.width).sum();
         let whole = self.plan.value(self.like(first.value, stride));
         let mut offset = 0;
-        places.map(|place| {
+        parts.map(|part| {
             let layout = Strided { stride, offset };
-            offset += place.width;
+            offset += part.width;
             let spec = PointwiseSpec {
-                width: place.width,
-                inputs: vec![place.layout, layout],
+                width: part.width,
+                inputs: vec![part.layout, layout],
                 expression: PointwiseExpr::Input(0),
                 in_place: true,
             };
-            let operands = vec![Operand::Read(place.value), Operand::Step, Operand::Write(whole)];
+            let operands = vec![Operand::Read(part.value), Operand::Step, Operand::Write(whole)];
             self.call(KernelSpec::Pointwise(spec), operands, "copy", None);
-            Place {
+            Columns {
                 value: whole,
                 layout,
-                width: place.width,
+                width: part.width,
             }
         })
     }

@@ -1,33 +1,33 @@
 //! From an operator of the graph to its function in [`ops`].
 
 use super::operands::{Operands, Value, heads};
-use super::{EvalError, Evaluator, Place};
+use super::{EvalError, Evaluator, SectionInput};
 use crate::graph::Op;
 use crate::reference::ops::{self, AttentionShape, DeltaInputs, DeltaShape, ExpertWeights};
 
 impl Evaluator<'_> {
-    pub(super) fn node(&mut self, operands: &Operands, place: &Place) -> Result<Value, EvalError> {
+    pub(super) fn node(&mut self, operands: &Operands, input: &SectionInput) -> Result<Value, EvalError> {
         let node = operands.node;
         let result = match &node.op {
             Op::Tokens => return Ok(Value::Tokens),
-            Op::LayerInput => place.input.to_vec(),
+            Op::LayerInput => input.hidden.to_vec(),
             Op::Weight(id) => return Ok(Value::Weight(*id)),
             Op::Gather => {
-                let table = self.weight(operands.weight(0)?, place.layer)?;
+                let table = self.weight(operands.weight(0)?, input.layer)?;
                 let columns = operands.columns(0)?;
                 let vocab = table.len() / columns;
-                if let Some(&id) = place.ids.iter().find(|&&id| id as usize >= vocab) {
+                if let Some(&id) = input.ids.iter().find(|&&id| id as usize >= vocab) {
                     return Err(EvalError::Token { id, vocab });
                 }
-                ops::gather(&table, columns, place.ids)
+                ops::gather(&table, columns, input.ids)
             }
             Op::Linear => {
-                let weight = self.weight(operands.weight(1)?, place.layer)?;
-                let bias = self.optional(operands, 2, place)?;
+                let weight = self.weight(operands.weight(1)?, input.layer)?;
+                let bias = self.optional(operands, 2, input)?;
                 ops::linear(operands.floats(0)?, &weight, bias.as_deref(), operands.columns(1)?)
             }
             Op::RmsNorm { eps, unit_offset } => {
-                let weight = self.weight(operands.weight(1)?, place.layer)?;
+                let weight = self.weight(operands.weight(1)?, input.layer)?;
                 ops::rms_norm(operands.floats(0)?, &weight, *eps, *unit_offset)
             }
             Op::Unary(function) => {
@@ -55,7 +55,7 @@ impl Evaluator<'_> {
                 ops::rope(operands.floats(0)?, heads, width, self.position, spec)
             }
             Op::CacheWrite(state) => {
-                let cache = self.state(operands, *state, place)?;
+                let cache = self.state(operands, *state, input)?;
                 cache.resize(operands.count(), Vec::new());
                 for (plane, values) in cache.iter_mut().enumerate() {
                     values.extend_from_slice(operands.floats(plane)?);
@@ -70,9 +70,9 @@ impl Evaluator<'_> {
                     kv_heads: self.graph.states[state.0].shape[0].value(),
                     width,
                 };
-                let sinks = self.optional(operands, 2, place)?;
+                let sinks = self.optional(operands, 2, input)?;
                 let first_position = self.position;
-                let [keys, values] = self.state(operands, state, place)?.as_slice() else {
+                let [keys, values] = self.state(operands, state, input)?.as_slice() else {
                     return Err(operands.broken("reads a cache that does not hold keys and values"));
                 };
                 let q = operands.floats(0)?;
@@ -83,10 +83,10 @@ impl Evaluator<'_> {
                 ops::slice(operands.floats(0)?, columns, start.value(), len.value())
             }
             Op::Convolution(state) => {
-                let weight = self.weight(operands.weight(1)?, place.layer)?;
-                let bias = self.optional(operands, 2, place)?;
+                let weight = self.weight(operands.weight(1)?, input.layer)?;
+                let bias = self.optional(operands, 2, input)?;
                 let first_position = self.position;
-                let inputs = self.one_plane(operands, *state, place)?;
+                let inputs = self.one_plane(operands, *state, input)?;
                 inputs.extend_from_slice(operands.floats(0)?);
                 ops::convolution(inputs, first_position, &weight, bias.as_deref(), operands.columns(0)?)
             }
@@ -105,22 +105,22 @@ impl Evaluator<'_> {
                     v: operands.floats(2)?,
                     a: operands.floats(3)?,
                     b: operands.floats(4)?,
-                    a_log: &self.weight(operands.weight(5)?, place.layer)?,
-                    dt_bias: &self.weight(operands.weight(6)?, place.layer)?,
+                    a_log: &self.weight(operands.weight(5)?, input.layer)?,
+                    dt_bias: &self.weight(operands.weight(6)?, input.layer)?,
                 };
-                ops::gated_delta(&inputs, shape, self.one_plane(operands, *state, place)?)
+                ops::gated_delta(&inputs, shape, self.one_plane(operands, *state, input)?)
             }
             Op::Route(spec) => {
-                let bias = self.optional(operands, 1, place)?;
+                let bias = self.optional(operands, 1, input)?;
                 let (scores, experts) = (operands.floats(0)?, operands.columns(0)?);
                 return Ok(Value::Routing(ops::route(scores, experts, bias.as_deref(), spec)));
             }
             Op::Experts(gate) => {
                 let of_expert = |expert: usize| {
-                    let weight = |position| self.of_expert(operands.weight(position)?, expert, place.layer);
+                    let weight = |position| self.of_expert(operands.weight(position)?, expert, input.layer);
                     let bias = |position| {
                         let id = operands.optional_weight(position)?;
-                        id.map(|id| self.of_expert(id, expert, place.layer)).transpose()
+                        id.map(|id| self.of_expert(id, expert, input.layer)).transpose()
                     };
                     Ok(ExpertWeights {
                         gate: weight(2)?,

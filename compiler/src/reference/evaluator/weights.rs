@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::operands::Operands;
-use super::{EvalError, Evaluator, Place};
+use super::{EvalError, Evaluator, SectionInput};
 use crate::graph::{StateId, WeightDecl, WeightId};
 
 impl<'a> Evaluator<'a> {
@@ -27,10 +27,10 @@ impl<'a> Evaluator<'a> {
         &self,
         operands: &Operands,
         position: usize,
-        place: &Place,
+        input: &SectionInput,
     ) -> Result<Option<Cow<'a, [f32]>>, EvalError> {
         let id = operands.optional_weight(position)?;
-        id.map(|id| self.weight(id, place.layer)).transpose()
+        id.map(|id| self.weight(id, input.layer)).transpose()
     }
 
     /// What a weight `[experts, ..]` holds for one of the experts.
@@ -69,9 +69,9 @@ impl<'a> Evaluator<'a> {
         &mut self,
         operands: &Operands,
         state: StateId,
-        place: &Place,
+        input: &SectionInput,
     ) -> Result<&mut Vec<Vec<f32>>, EvalError> {
-        match place.layer {
+        match input.layer {
             Some(layer) => Ok(self.states.entry((layer, state)).or_default()),
             None => Err(operands.broken("uses state outside a layer")),
         }
@@ -82,9 +82,9 @@ impl<'a> Evaluator<'a> {
         &mut self,
         operands: &Operands,
         state: StateId,
-        place: &Place,
+        input: &SectionInput,
     ) -> Result<&mut Vec<f32>, EvalError> {
-        let planes = self.state(operands, state, place)?;
+        let planes = self.state(operands, state, input)?;
         planes.resize(1, Vec::new());
         Ok(&mut planes[0])
     }

@@ -6,8 +6,7 @@ use petgraph::graph::NodeIndex;
 use super::Encoder;
 use crate::graph::{Gate, Op, StateId, WeightId};
 use crate::rewrite::MoePlan;
-use crate::rewrite::leaves::{Arrangement, Bank, LeafDef, Matrix};
-use crate::rewrite::term::Term;
+use crate::term::{Arrangement, BankLeaf, LeafDef, MatrixLeaf, Term};
 
 impl Encoder<'_> {
     /// An operand that may be absent.
@@ -94,14 +93,14 @@ impl Encoder<'_> {
             1 => Arrangement::Concat,
             _ => Arrangement::Interleave,
         };
-        let matrix = Matrix {
+        let matrix = MatrixLeaf {
             rows: experts * rows * parts.len() as u32,
             cols,
             format: self.formats[&parts[0]],
             arrangement,
             parts,
         };
-        self.leaf(LeafDef::Bank(Bank { matrix, experts }))
+        self.leaf(LeafDef::Bank(BankLeaf { matrix, experts }))
     }
 
     /// The weights that these nodes stand for.

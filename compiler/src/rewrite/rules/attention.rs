@@ -3,10 +3,7 @@
 use egg::{EGraph, Id, Subst, Var, rewrite as rule};
 
 use super::Rule;
-use crate::rewrite::Phase;
-use crate::rewrite::facts::{FactsOf, leaf_def};
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::term::Term;
+use crate::term::{FactsOf, LeafDef, Phase, Term, leaf_def};
 
 pub fn rules(phase: Phase) -> Vec<Rule> {
     let mut rules = vec![

@@ -3,9 +3,7 @@
 use egg::{EGraph, Id, Subst, Var, rewrite as rule};
 
 use super::{Rule, not_a_plus};
-use crate::rewrite::Phase;
-use crate::rewrite::facts::{Facts, FactsOf};
-use crate::rewrite::term::Term;
+use crate::term::{Facts, FactsOf, Phase, Term};
 
 pub fn rules(phase: Phase) -> Vec<Rule> {
     let mut rules = vec![

@@ -3,9 +3,8 @@
 use egg::{EGraph, Id, Subst, Var, rewrite as rule};
 
 use super::{Rule, not_a_plus};
-use crate::rewrite::facts::FactsOf;
-use crate::rewrite::term::Term;
-use crate::rewrite::{MoePlan, Phase};
+use crate::rewrite::MoePlan;
+use crate::term::{FactsOf, Phase, Term};
 
 pub fn rules(phase: Phase, plans: &[MoePlan]) -> Vec<Rule> {
     let mut rules: Vec<Rule> = plans.iter().map(|plan| plan_rule(*plan)).collect();

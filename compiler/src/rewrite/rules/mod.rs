@@ -6,10 +6,8 @@ mod mixture;
 mod pointwise;
 mod state;
 
-use super::facts::{Facts, FactsOf, leaf_def};
-use super::term::Term;
-use crate::rewrite::leaves::LeafDef;
-use crate::rewrite::{MoePlan, Phase};
+use crate::rewrite::MoePlan;
+use crate::term::{Facts, FactsOf, LeafDef, Phase, Term, leaf_def};
 use egg::{EGraph, Id, Subst, Var};
 
 pub type Rule = egg::Rewrite<Term, FactsOf>;

@@ -133,7 +133,7 @@ pub struct ChannelStream<'a> {
     format: Format,
     stops: Vec<String>,
     stopped: bool,
-    place: Place,
+    part: MessagePart,
     text: TokenStream<'a>,
     /// The message's [`ChannelEvent::Begin`] was given out.
     begun: bool,
@@ -144,7 +144,7 @@ pub struct ChannelStream<'a> {
 }
 
 /// Where in a message the next text belongs.
-enum Place {
+enum MessagePart {
     /// In the text of a message.
     Body(Channel),
     /// In the header, up to the text's begin.
@@ -202,16 +202,16 @@ impl<'a> ChannelStream<'a> {
     /// [`TextError::Decode`] where the tokenizer's decoder fails.
     pub fn new(model: &'a TextModel, opening: &[u32], stops: Vec<String>) -> Result<Self, TextError> {
         let format = model.format.clone();
-        let place = match format {
-            Format::Harmony { .. } => Place::Between,
-            _ => Place::Body(Channel::unnamed(ChannelKind::Answer)),
+        let part = match format {
+            Format::Harmony { .. } => MessagePart::Between,
+            _ => MessagePart::Body(Channel::unnamed(ChannelKind::Answer)),
         };
         let mut stream = Self {
             model,
             format,
             stops: Vec::new(),
             stopped: false,
-            place,
+            part,
             text: TokenStream::new(model, Vec::new()),
             begun: false,
             at_edge: false,
@@ -224,7 +224,7 @@ impl<'a> ChannelStream<'a> {
         stream.begun = false;
         stream.newlines.clear();
         stream.stops = stops;
-        if matches!(stream.place, Place::Body(_)) {
+        if matches!(stream.part, MessagePart::Body(_)) {
             stream.text = stream.new_text();
         }
         Ok(stream)
@@ -236,7 +236,7 @@ impl<'a> ChannelStream<'a> {
             model,
             format: Format::Plain,
             stopped: false,
-            place: Place::Body(Channel::unnamed(ChannelKind::Answer)),
+            part: MessagePart::Body(Channel::unnamed(ChannelKind::Answer)),
             text: TokenStream::new(model, stops.clone()),
             stops,
             begun: false,
@@ -267,25 +267,25 @@ impl<'a> ChannelStream<'a> {
         };
         self.end_text(&mut events)?;
         self.stopped = self.model.token_text(id).is_some_and(|text| self.stops.contains(&text));
-        let place = std::mem::replace(&mut self.place, Place::Between);
-        self.place = match (mark, place) {
-            (Mark::Open, _) => Place::Body(Channel::unnamed(ChannelKind::Reasoning)),
-            (Mark::Close, _) => Place::Body(Channel::unnamed(ChannelKind::Answer)),
-            (Mark::Start, _) => Place::Header(Header::default(), Field::Role),
-            (Mark::Channel, Place::Header(header, _)) => Place::Header(header, Field::Channel),
-            (Mark::Channel, _) => Place::Header(Header::default(), Field::Channel),
-            (Mark::Constrain, Place::Header(header, _)) => Place::Header(header, Field::Other),
+        let part = std::mem::replace(&mut self.part, MessagePart::Between);
+        self.part = match (mark, part) {
+            (Mark::Open, _) => MessagePart::Body(Channel::unnamed(ChannelKind::Reasoning)),
+            (Mark::Close, _) => MessagePart::Body(Channel::unnamed(ChannelKind::Answer)),
+            (Mark::Start, _) => MessagePart::Header(Header::default(), Field::Role),
+            (Mark::Channel, MessagePart::Header(header, _)) => MessagePart::Header(header, Field::Channel),
+            (Mark::Channel, _) => MessagePart::Header(Header::default(), Field::Channel),
+            (Mark::Constrain, MessagePart::Header(header, _)) => MessagePart::Header(header, Field::Other),
             // A stray one within a text is no text.
-            (Mark::Constrain, place) => place,
-            (Mark::Message, Place::Header(header, _)) => Place::Body(header.parse()),
-            (Mark::Message, _) => Place::Body(Channel::unnamed(ChannelKind::Answer)),
-            (Mark::End, _) => Place::Between,
+            (Mark::Constrain, part) => part,
+            (Mark::Message, MessagePart::Header(header, _)) => MessagePart::Body(header.parse()),
+            (Mark::Message, _) => MessagePart::Body(Channel::unnamed(ChannelKind::Answer)),
+            (Mark::End, _) => MessagePart::Between,
         };
         self.begun &= mark == Mark::Constrain;
         self.at_edge = matches!(mark, Mark::Open | Mark::Close);
         self.text = self.new_text();
         // A call is one even without arguments.
-        if let Place::Body(channel) = &self.place
+        if let MessagePart::Body(channel) = &self.part
             && channel.kind == ChannelKind::ToolCall
             && !self.begun
         {
@@ -314,8 +314,8 @@ impl<'a> ChannelStream<'a> {
 
     /// Stop texts end the answer only.
     fn new_text(&self) -> TokenStream<'a> {
-        let stops = match &self.place {
-            Place::Body(channel) if channel.kind == ChannelKind::Answer => self.stops.clone(),
+        let stops = match &self.part {
+            MessagePart::Body(channel) if channel.kind == ChannelKind::Answer => self.stops.clone(),
             _ => Vec::new(),
         };
         TokenStream::new(self.model, stops)
@@ -325,15 +325,15 @@ impl<'a> ChannelStream<'a> {
         if text.is_empty() {
             return;
         }
-        if matches!(self.place, Place::Between) {
+        if matches!(self.part, MessagePart::Between) {
             // Not as the format has it; rather shown than lost.
-            self.place = Place::Body(Channel::unnamed(ChannelKind::Answer));
+            self.part = MessagePart::Body(Channel::unnamed(ChannelKind::Answer));
         }
-        let (channel, text) = match &mut self.place {
-            Place::Header(header, Field::Role) => return header.role.push_str(&text),
-            Place::Header(header, Field::Channel) => return header.channel.push_str(&text),
-            Place::Header(_, Field::Other) | Place::Between => return,
-            Place::Body(channel) => (channel, text),
+        let (channel, text) = match &mut self.part {
+            MessagePart::Header(header, Field::Role) => return header.role.push_str(&text),
+            MessagePart::Header(header, Field::Channel) => return header.channel.push_str(&text),
+            MessagePart::Header(_, Field::Other) | MessagePart::Between => return,
+            MessagePart::Body(channel) => (channel, text),
         };
         let mut text = if self.at_edge {
             text.trim_start_matches('\n')

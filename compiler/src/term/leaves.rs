@@ -3,7 +3,7 @@
 use crate::graph::{AttentionSpec, Gate, RopeId, RouteSpec, StateId, Unary, WeightId};
 use crate::weights::WeightFormat;
 
-use super::term::Leaf;
+use super::Leaf;
 
 /// The leaves of one section, by number. Equal definitions share a number.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,9 +17,9 @@ pub enum LeafDef {
     },
     /// Token ids.
     Tokens,
-    Matrix(Matrix),
+    Matrix(MatrixLeaf),
     /// An expert bank; gate and up are one bank, their rows interleaved.
-    Bank(Bank),
+    Bank(BankLeaf),
     /// An operand that is not there.
     Nothing,
     /// Norm weight, bias or convolution.
@@ -70,7 +70,7 @@ pub enum LeafDef {
 
 /// A weight matrix as kernels see it: one checkpoint tensor or several stacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matrix {
+pub struct MatrixLeaf {
     pub parts: Vec<WeightId>,
     pub arrangement: Arrangement,
     pub rows: u32,
@@ -80,12 +80,12 @@ pub struct Matrix {
 
 /// A matrix for each of `experts`, as one matrix of all their rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bank {
-    pub matrix: Matrix,
+pub struct BankLeaf {
+    pub matrix: MatrixLeaf,
     pub experts: u32,
 }
 
-impl Bank {
+impl BankLeaf {
     /// Rows of one expert.
     pub fn rows(&self) -> u32 {
         self.matrix.rows / self.experts.max(1)

@@ -2,8 +2,7 @@
 
 use egg::{Analysis, DidMerge, EGraph, Id};
 
-use super::leaves::{LeafDef, Leaves};
-use super::term::Term;
+use super::{LeafDef, Leaves, Term};
 use crate::weights::WeightFormat;
 
 /// The analysis; holds the section's leaves.
@@ -12,7 +11,7 @@ pub struct FactsOf {
     pub leaves: Leaves,
 }
 
-pub type Graph = EGraph<Term, FactsOf>;
+pub type TermGraph = EGraph<Term, FactsOf>;
 
 /// Facts of a class. All its e-nodes are the same value, so merging asserts that they agree.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +84,7 @@ impl Facts {
 impl Analysis<Term> for FactsOf {
     type Data = Facts;
 
-    fn make(egraph: &mut Graph, term: &Term, _id: Id) -> Facts {
+    fn make(egraph: &mut TermGraph, term: &Term, _id: Id) -> Facts {
         let facts = |id: &Id| egraph[*id].data;
         let leaf = |id: &Id| leaf_def(egraph, *id);
         let same = |id: &Id| Facts::Activation {
@@ -245,7 +244,7 @@ fn cache(state: Option<&LeafDef>) -> Facts {
 }
 
 /// The definition of a leaf class.
-pub fn leaf_def(egraph: &Graph, id: Id) -> Option<&LeafDef> {
+pub fn leaf_def(egraph: &TermGraph, id: Id) -> Option<&LeafDef> {
     egraph[id].nodes.iter().find_map(|node| match node {
         Term::Leaf(leaf) => Some(egraph.analysis.leaves.get(*leaf)),
         _ => None,

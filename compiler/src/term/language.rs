@@ -1,7 +1,7 @@
 //! The language of the e-graph: the unfused operators, and the kernel terms that rewriting adds.
 //!
 //! All activations are flat here, `[T, width]`: splitting into heads is a view and has no term; what works
-//! on heads says how many. Parameters and weights are leaves, numbered in a [`super::leaves::Leaves`] table.
+//! on heads says how many. Parameters and weights are leaves, numbered in a [`super::Leaves`] table.
 
 use std::fmt;
 use std::str::FromStr;
