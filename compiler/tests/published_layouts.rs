@@ -195,7 +195,7 @@ fn tied_heads() {
 
     // transformers ties nothing where both are there and differ.
     let mut other = embedding;
-    other.bytes.reverse();
+    other.bytes.rotate_left(2);
     let untied = head(&other).set("tie_word_embeddings", json!(false));
     same_bundles(&untied, &[("differing", head(&other))]);
 }
@@ -281,13 +281,8 @@ fn gemma_3_with_its_vision_tower() {
 /// Whose config does not say that the head is not tied.
 #[test]
 fn mistral_3_with_its_vision_tower() {
-    let plain = Model::plain("mistral-A-bf16").set("tie_word_embeddings", json!(false));
-    let mut plain = plain;
-    if !plain.tensors.contains_key("lm_head.weight") {
-        let mut head = plain.tensors["model.embed_tokens.weight"].clone();
-        head.bytes.reverse();
-        plain.tensors.insert("lm_head.weight".to_string(), head);
-    }
+    let plain = Model::plain("mistral-A-bf16");
+    assert!(plain.tensors.contains_key("lm_head.weight"));
     let published = (plain.clone())
         .without("tie_word_embeddings")
         .renamed(|name| format!("language_model.{name}"))

@@ -28,7 +28,9 @@ impl Lfm2Config {
         let width = (2.0 * self.intermediate_size.value() as f64 / 3.0) as usize;
         let width = self.block_ffn_dim_multiplier.map_or(width, |factor| {
             let scaled = (factor * width as f64) as usize;
-            scaled.next_multiple_of(self.block_multiple_of.value())
+            scaled
+                .checked_next_multiple_of(self.block_multiple_of.value())
+                .unwrap_or(scaled)
         });
         Dim::symbol("adjusted_intermediate_size", width)
     }

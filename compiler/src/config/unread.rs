@@ -192,12 +192,13 @@ const HARMLESS: &[&str] = &[
     "name_or_path",
     "quantization",
     "quantization_config",
-    // Sizes that say what others say, or that bound a session.
+    // Sizes that say what others say, or that the compiler reads itself.
     "max_position_embeddings",
     "max_sequence_length",
     "max_seq_len",
     "max_window_layers",
     "model_max_length",
+    "num_hidden_layers",
     "num_key_value_groups",
     "original_max_position_embeddings",
     "seq_length",

@@ -169,24 +169,28 @@ impl Source {
 impl Part {
     fn blocks(&self, rows: usize) -> Result<Vec<RowBlocks>, String> {
         let wanted = self.pieces.get(self.wanted.clone()).unwrap_or_default();
-        let each: usize = wanted.iter().sum();
+        let each = wanted.iter().fold(0usize, |sum, piece| sum.saturating_add(*piece));
         if each == 0 || !rows.is_multiple_of(each) {
             let (name, pieces, wanted) = (&self.name, &self.pieces, &self.wanted);
             return Err(format!(
                 "`{name}` has {rows} rows, which are not pieces {wanted:?} of groups of {pieces:?}"
             ));
         }
-        let group: usize = self.pieces.iter().sum();
+        let group = self.pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(*piece));
         // Rows that take turns are one run through the whole tensor.
         if self.pieces.iter().all(|piece| *piece == 1) && self.wanted.len() == 1 {
             return Ok(vec![RowBlocks {
-                group: group * rows,
+                group: group.saturating_mul(rows),
                 start: self.wanted.start,
                 len: rows,
                 step: group,
             }]);
         }
-        let start = |piece: usize| self.pieces[..piece].iter().sum();
+        let start = |piece: usize| {
+            self.pieces[..piece]
+                .iter()
+                .fold(0usize, |sum, piece| sum.saturating_add(*piece))
+        };
         let block = |piece: usize| RowBlocks {
             group,
             start: start(piece),

@@ -4,31 +4,43 @@ use kiln_compiler::architectures::Registry;
 use kiln_compiler::config::ModelFacts;
 use serde_json::{Value, json};
 
-use super::{MIXTURES_AND_HYBRIDS, fixture};
+use super::fixture;
 
 fn hostile_values() -> Vec<Value> {
     vec![
         json!(0),
         json!(-1),
-        json!(1),
         json!(2.5),
-        json!(64.0),
         json!(1e300),
-        json!(-1e300),
         json!((1u64 << 31) - 1),
-        json!(1u64 << 31),
         json!(u64::MAX),
         json!("64"),
-        json!(""),
         json!(true),
         json!([]),
         json!([1, "a", null]),
-        json!({}),
         json!({ "a": [] }),
         json!(vec!["full_attention"; 20_000]),
         Value::Null,
     ]
 }
+
+/// One case of each family.
+const CASES: [&str; 14] = [
+    "gemma3-A-bf16",
+    "gpt_oss-A-bf16",
+    "granite-A-bf16",
+    "granitemoe-A-bf16",
+    "lfm2-A-bf16",
+    "lfm2_moe-A-bf16",
+    "llama-A-bf16",
+    "mistral-A-bf16",
+    "olmoe-A-bf16",
+    "qwen3-A-bf16",
+    "qwen3_5-A-bf16",
+    "qwen3_5_moe-A-bf16",
+    "qwen3_moe-A-bf16",
+    "qwen3_next-A-bf16",
+];
 
 /// Reads a config as far as compiling does before it looks at weights.
 fn read(config: &Value) {
@@ -44,33 +56,18 @@ fn read(config: &Value) {
 
 #[test]
 fn hostile_values_are_errors() {
-    let others = [
-        "llama-A-bf16",
-        "qwen3-B-bf16",
-        "gemma3-A-bf16",
-        "granite-A-bf16",
-        "mistral-A-bf16",
-    ];
-    for case in others.into_iter().chain(MIXTURES_AND_HYBRIDS) {
-        for file in ["config.json", "config.v4.json"] {
-            let config = fixture(case, file);
-            for key in config.as_object().unwrap().keys() {
-                for value in hostile_values() {
+    for case in CASES {
+        let config = fixture(case, "config.json");
+        for (key, value) in config.as_object().unwrap() {
+            let of_rope = value.as_object().filter(|_| key == "rope_parameters");
+            for hostile in hostile_values() {
+                let mut changed = config.clone();
+                changed[key] = hostile.clone();
+                read(&changed);
+                for inner in of_rope.into_iter().flat_map(|entries| entries.keys()) {
                     let mut changed = config.clone();
-                    changed[key] = value;
+                    changed[key][inner] = hostile.clone();
                     read(&changed);
-                }
-            }
-            for of_rope in ["rope_parameters", "rope_scaling"] {
-                let Some(entries) = config[of_rope].as_object() else {
-                    continue;
-                };
-                for key in entries.keys() {
-                    for value in hostile_values() {
-                        let mut changed = config.clone();
-                        changed[of_rope][key] = value;
-                        read(&changed);
-                    }
                 }
             }
         }
@@ -81,10 +78,7 @@ fn hostile_values_are_errors() {
 #[test]
 fn all_sizes_at_once_are_errors() {
     const MOST: u64 = (1 << 31) - 1;
-    for case in ["llama-A-bf16", "gpt_oss-A-mxfp4"]
-        .into_iter()
-        .chain(MIXTURES_AND_HYBRIDS)
-    {
+    for case in CASES {
         let mut config = fixture(case, "config.json");
         for (key, value) in config.as_object_mut().unwrap() {
             if value.is_u64() && key != "num_hidden_layers" {

@@ -24,7 +24,7 @@ fn keys_that_change_the_model_are_refused() {
             "llama-A-bf16",
             "layer_types",
             json!(["full_attention", "sliding_attention"]),
-            json!(["full_attention"; 2]),
+            json!(["full_attention", "full_attention"]),
         ),
         ("llama-A-bf16", "final_logit_softcapping", json!(30.0), Value::Null),
         ("llama-A-bf16", "logits_scaling", json!(8), json!(1)),
