@@ -23,3 +23,4 @@ refuse kiln-runtime wasm32 "${compiler[@]}" naga -- --no-default-features --targ
 
 terminal=(anyhow clap console ctrlc indicatif)
 refuse kiln-compiler library "${terminal[@]}" -- --no-default-features
+refuse kiln-build library "${terminal[@]}" wgpu --

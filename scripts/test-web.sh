@@ -130,7 +130,7 @@ cd runtime/js
 run() { "$@" || failed+=("$*"); }
 
 say "Tokenizer, templates and channels"
-run env TZ=UTC node --test test/text.test.mjs test/channels.test.mjs
+run env TZ=UTC node --test test/text.test.mjs test/channels.test.mjs test/fit.test.mjs test/saved.test.mjs test/session.test.mjs
 
 rm -f "$work/url"
 node test/serve.mjs "$work/toy.kiln" "$work/big.kiln" "$work/url" &

@@ -15,7 +15,7 @@ pub use manifest::*;
 pub use step::StepWord;
 
 /// The version this crate reads and writes. A manifest with another one is refused.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Name of the manifest inside a bundle folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 

@@ -56,15 +56,46 @@ pub struct SamplingDefaults {
     pub top_p: Option<f32>,
 }
 
-/// File names within the bundle.
+/// What turns text into token ids and back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextFiles {
     /// Hugging Face `tokenizer.json`.
-    pub tokenizer: String,
+    pub tokenizer: TextFile,
     /// Hugging Face `tokenizer_config.json` (special tokens), where there was one.
-    pub tokenizer_config: Option<String>,
+    pub tokenizer_config: Option<TextFile>,
     /// Jinja chat template, where there was one.
-    pub chat_template: Option<String>,
+    pub chat_template: Option<TextFile>,
+}
+
+impl TextFiles {
+    /// All that there are.
+    pub fn iter(&self) -> impl Iterator<Item = &TextFile> {
+        [
+            Some(&self.tokenizer),
+            self.tokenizer_config.as_ref(),
+            self.chat_template.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// A file of text, UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextFile {
+    /// Path within the bundle.
+    pub file: String,
+    pub sha256: String,
+}
+
+impl TextFile {
+    /// The file of this name with these bytes.
+    pub fn of(file: impl Into<String>, bytes: &[u8]) -> Self {
+        TextFile {
+            file: file.into(),
+            sha256: crate::sha256_hex(bytes),
+        }
+    }
 }
 
 /// One weight file.
@@ -93,6 +124,10 @@ pub struct Variant {
     /// `base`, `subgroups` or `f16`.
     pub name: String,
     pub features: Vec<Feature>,
+    /// WGSL's language features that the kernels use, by WGSL's names (`subgroup_id`). A browser lists those it knows
+    /// apart from what the device can do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub language_features: Vec<String>,
     pub limits: Limits,
     pub kernels: Vec<Kernel>,
     pub buffers: Vec<Buffer>,

@@ -51,6 +51,7 @@ record!(TextFiles {
     tokenizer_config,
     chat_template
 });
+record!(TextFile { file, sha256 });
 record!(Shard { file, bytes, sha256 });
 record!(WeightTensor {
     name,
@@ -58,14 +59,19 @@ record!(WeightTensor {
     offset,
     bytes
 });
-record!(Variant {
-    name,
-    features,
-    limits,
-    kernels,
-    buffers,
-    programs
-});
+impl FromJson for Variant {
+    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
+        Ok(Variant {
+            name: json.field("name")?,
+            features: json.field("features")?,
+            language_features: json.field::<Option<_>>("language_features")?.unwrap_or_default(),
+            limits: json.field("limits")?,
+            kernels: json.field("kernels")?,
+            buffers: json.field("buffers")?,
+            programs: json.field("programs")?,
+        })
+    }
+}
 record!(Limits {
     max_storage_buffers_per_shader_stage = "maxStorageBuffersPerShaderStage",
     max_storage_buffer_binding_size = "maxStorageBufferBindingSize",
@@ -275,15 +281,15 @@ mod tests {
     use crate::{BundleError, Manifest};
 
     /// One of everything.
-    const MANIFEST: &str = r#" {"format_version": 2, "compiler": "kiln \"1\" \u00e9\ud83d\ude00\n", "unknown": [{}, [], true, false],
+    const MANIFEST: &str = r#" {"format_version": 3, "compiler": "kiln \"1\" \u00e9\ud83d\ude00\n", "unknown": [{}, [], true, false],
         "model": {"name": "m", "architecture": "A", "layers": 1, "hidden_size": 8, "vocab_size": 9, "max_context": 10,
             "default_context": 10, "chunk": 4, "parameters": 18446744073709551615, "quantization": "q4",
             "eos_token_ids": [1, 2], "bos_token_id": null,
             "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 9.5e-1}},
-        "text": {"tokenizer": "t", "tokenizer_config": null, "chat_template": "c"},
+        "text": {"tokenizer": {"file": "t", "sha256": "aa"}, "tokenizer_config": null, "chat_template": {"file": "c", "sha256": "bb"}},
         "shards": [{"file": "w", "bytes": 64, "sha256": "00"}],
         "weights": [{"name": "a", "shard": 0, "offset": 16, "bytes": 48}],
-        "variants": [{"name": "f16", "features": ["shader-f16", "subgroups"],
+        "variants": [{"name": "f16", "features": ["shader-f16", "subgroups"], "language_features": ["subgroup_id"],
             "limits": {"maxStorageBuffersPerShaderStage": 8, "maxStorageBufferBindingSize": 1, "maxBufferSize": 2,
                 "maxComputeInvocationsPerWorkgroup": 3, "maxComputeWorkgroupStorageSize": 4,
                 "maxComputeWorkgroupsPerDimension": 5},

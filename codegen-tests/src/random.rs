@@ -27,6 +27,11 @@ impl Random {
         (self.bits() % end as u64) as usize
     }
 
+    /// One of `all`, each as likely; there is at least one.
+    pub fn choice<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len())]
+    }
+
     /// Mean 0, variance 1, nearly normal: a sum of uniform numbers.
     pub fn normal(&mut self) -> f32 {
         let sum: f32 = (0..12).map(|_| (self.bits() >> 40) as f32 / (1 << 24) as f32).sum();

@@ -41,6 +41,17 @@ impl RandomModel {
         let registry = Registry::default();
         let architecture = registry.for_config(config).unwrap_or_else(|error| panic!("{error}"));
         let graph = architecture.build(config).unwrap_or_else(|error| panic!("{error}"));
+        Self::of_graph(graph, config, grid, seed, change)
+    }
+
+    /// As [`changed`](Self::changed), of a graph that some architecture has made of the config.
+    pub fn of_graph(
+        graph: ModelGraph,
+        config: &Value,
+        grid: Grid,
+        seed: u64,
+        change: impl Fn(&str, &mut [f32]),
+    ) -> Self {
         let norms_add_one = graph.architecture.starts_with("Gemma");
 
         let mut random = Random(seed);

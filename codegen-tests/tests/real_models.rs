@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_bundle::TextFile;
 use kiln_codegen_tests::oracle::fixtures;
 use kiln_codegen_tests::pipeline::{Compiled, feed, greedy, session};
 use kiln_require::{Requirement, skip};
@@ -99,7 +100,7 @@ fn check(gguf: &Path, reference: &Reference) {
 
 fn text_model(bundle: &Path, model: &Model) -> TextModel {
     let files = model.manifest().text.as_ref().expect("tokenizer files");
-    let read = |name: &String| std::fs::read_to_string(bundle.join(name)).expect("a file of the bundle");
+    let read = |text: &TextFile| std::fs::read_to_string(bundle.join(&text.file)).expect("a file of the bundle");
     let config = files.tokenizer_config.as_ref().map(read);
     let template = files.chat_template.as_ref().map(read);
     TextModel::load(

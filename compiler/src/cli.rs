@@ -1,17 +1,17 @@
 //! The `compile-model` program. A program with architectures of its own calls [`run`] with its registry.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use kiln_bundle::{Manifest, Programs};
 
 use crate::architectures::Registry;
 use crate::compile::{CompileError, CompileOptions, CompileReport, compile};
-use crate::config::UnreadKey;
 use crate::cost::Profile;
 use crate::emit::EmitError;
 use crate::progress::Progress;
@@ -27,7 +27,7 @@ use crate::weights::Quant;
 #[command(
     name = "compile-model",
     version,
-    after_help = "Exit codes: 0 compiled, 1 error, 2 wrong usage, 130 interrupted (nothing is left behind)."
+    after_help = "Exit codes: 0 compiled (also when nobody reads standard output), 1 error, 2 wrong usage, 130 interrupted (nothing is left behind)."
 )]
 struct Arguments {
     /// Model folder, .gguf file or config.json
@@ -70,7 +70,7 @@ struct Arguments {
 
 /// Runs `compile-model` on the command line's arguments with these architectures.
 pub fn run(registry: &Registry) -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     let options = CompileOptions {
         quant: arguments.quant,
         profile: arguments.profile,
@@ -93,31 +93,56 @@ pub fn run(registry: &Registry) -> ExitCode {
     let _ = ctrlc::set_handler(move || interrupted.store(true, Ordering::Relaxed));
     match compile(&options, registry, &bars) {
         Ok(report) => {
+            for warning in &report.warnings {
+                eprintln!("warning: {warning}");
+            }
+            let mut text = String::new();
             if arguments.explain {
                 for explanation in &report.explanations {
-                    println!("{explanation}");
+                    text += &format!("{explanation}\n");
                 }
             }
-            if !report.unread.is_empty() {
-                let keys: Vec<String> = report.unread.iter().map(UnreadKey::to_string).collect();
-                eprintln!(
-                    "note: of config.json, {} does not read {}",
-                    report.manifest.model.architecture,
-                    keys.join(", ")
-                );
-            }
-            println!("{}", summary(&report, &options));
-            ExitCode::SUCCESS
+            text += &summary(&report, &options);
+            print(&text)
         }
         Err(error) => {
             bars.end();
-            eprintln!("error: {error}");
+            tell_error(&error.to_string());
             match error {
                 CompileError::Emit(EmitError::Interrupted) => ExitCode::from(130),
                 _ => ExitCode::FAILURE,
             }
         }
     }
+}
+
+/// What follows an option that takes a value is its value, also where that begins with a hyphen.
+fn arguments() -> Arguments {
+    let mut command = Arguments::command().mut_args(|arg| {
+        let takes_value = !arg.is_positional() && arg.get_action().takes_values();
+        arg.allow_hyphen_values(takes_value)
+    });
+    Arguments::from_arg_matches(&command.get_matches_mut()).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
+/// Writes to standard output. Whoever reads it may have seen enough.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            tell_error(&format!(
+                "the bundle is written, but nothing can be told of it: standard output: {error}"
+            ));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard error, if somebody reads it.
+fn tell_error(text: &str) {
+    let _ = writeln!(std::io::stderr(), "error: {text}");
 }
 
 fn summary(report: &CompileReport, options: &CompileOptions) -> String {

@@ -24,6 +24,10 @@ use crate::reference::{self, EvalError};
 use crate::rewrite::{Explanation, MoePlan, OptLevel};
 use crate::weights::{PackError, Quant, WeightFormat, check_exact, format_for};
 
+/// Which compiler this is: its version and a hash of its sources. Another one may make another bundle of the same.
+pub const COMPILER: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("KILN_COMPILER_SOURCES"));
+/// Whether this compiler was built with optimization: without, it is about fifteen times as slow.
+pub const OPTIMIZED: bool = !cfg!(kiln_unoptimized);
 /// Bytes of a storage binding that every browser grants.
 pub const BINDING_LIMIT: u64 = 128 << 20;
 /// Context of a session when neither the user nor the model says less.
@@ -84,6 +88,8 @@ impl CompileOptions {
 #[derive(Clone, Debug)]
 pub struct CompileReport {
     pub manifest: Manifest,
+    /// What the user should know of the checkpoint, a sentence each.
+    pub warnings: Vec<String>,
     pub explanations: Vec<Explanation>,
     /// Mean dispatches of a layer in decode.
     pub layer_dispatches: f64,
@@ -91,8 +97,6 @@ pub struct CompileReport {
     pub unfused_layer_dispatches: f64,
     /// Bytes of WGSL over all variants.
     pub kernel_bytes: u64,
-    /// Keys of config.json that nobody has read and that may matter.
-    pub unread: Vec<UnreadKey>,
     pub seconds: f64,
     /// The files of the checkpoint that were read, in alphabetical order.
     pub files: Vec<PathBuf>,
@@ -145,6 +149,8 @@ pub fn compile(
         defined.config["tie_word_embeddings"] = false.into();
         defined = architecture.define(&defined.config)?;
     }
+    let not_read = |key: &UnreadKey| format!("config.json: {} does not read {key}", defined.graph.architecture);
+    let unread: Vec<String> = defined.unread.iter().map(not_read).collect();
     let graph = defined.graph;
     let facts = ModelFacts::read(&defined.config)?;
     let plan_options = plan_options(options, &facts, checkpoint.name())?;
@@ -227,11 +233,11 @@ pub fn compile(
     staging.publish()?;
     Ok(CompileReport {
         manifest,
+        warnings: [checkpoint.warnings(), &unread].concat(),
         explanations: model.explanations().into_iter().cloned().collect(),
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),
         kernel_bytes,
-        unread: defined.unread,
         seconds: started.elapsed().as_secs_f64(),
         files: checkpoint.files().to_vec(),
     })

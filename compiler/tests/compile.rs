@@ -1,5 +1,9 @@
 //! The compiler as a program uses it: what it writes, what it refuses, and that nothing half-written stays.
 
+#[cfg(feature = "cli")]
+mod cli;
+mod limits;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +16,7 @@ use kiln_compiler::progress::{Progress, Silent};
 use kiln_compiler::rewrite::OptLevel;
 use kiln_compiler::weights::Quant;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 fn config() -> Value {
     json!({
@@ -97,6 +102,43 @@ fn shards_are_safetensors_with_the_planned_tensors() {
         let text = fs::read(workspace.output().join(&kernel.file)).unwrap();
         assert_eq!(kiln_bundle::sha256_hex(&text), kernel.sha256, "{}", kernel.file);
     }
+}
+
+#[test]
+fn text_files_are_written_with_their_checksums() {
+    let workspace = Workspace::new(&config());
+    let folder = workspace.folder.path();
+    let write = |name: &str, content: &str| fs::write(folder.join(name), content).unwrap();
+    let tokenizer = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtime/cases/text/byte_level.json");
+    write("tokenizer.json", &fs::read_to_string(tokenizer).unwrap());
+    write(
+        "tokenizer_config.json",
+        r#"{ "bos_token": { "content": "<|begin|>" } }"#,
+    );
+    write("chat_template.jinja", "{{ bos_token }}");
+    let options = CompileOptions {
+        no_weights: true,
+        ..CompileOptions::new(folder, workspace.output())
+    };
+    let files = run(&options).unwrap().text.unwrap();
+    assert_eq!(files.iter().count(), 3);
+    for file in files.iter() {
+        let digest = Sha256::digest(fs::read(workspace.output().join(&file.file)).unwrap());
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(file.sha256, hex, "{}", file.file);
+    }
+    let names = fs::read_to_string(workspace.output().join("tokenizer_config.json")).unwrap();
+    assert_eq!(names, r#"{"bos_token":"<|begin|>"}"#);
+
+    fs::remove_file(folder.join("tokenizer.json")).unwrap();
+    write("tokenizer.model", "no model");
+    let report = compile(&options, &Registry::default(), &Silent).unwrap();
+    assert!(report.manifest.text.is_none());
+    assert!(
+        report.warnings[0].starts_with("tokenizer.model is no SentencePiece model"),
+        "{:?}",
+        report.warnings
+    );
 }
 
 #[test]
@@ -196,6 +238,22 @@ fn a_folder_that_is_no_bundle_is_never_overwritten() {
         "years of work"
     );
     assert_eq!(workspace.left(), [workspace.output()]);
+}
+
+#[test]
+fn a_report_lists_the_files_that_were_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../codegen-tests/fixtures/llama-A-bf16");
+    let workspace = Workspace::new(&config());
+    let options = CompileOptions {
+        no_self_test: true,
+        ..CompileOptions::new(&fixtures, workspace.output())
+    };
+    let report = compile(&options, &Registry::default(), &Silent).unwrap();
+    let read = ["config.json", "generation_config.json", "model.safetensors"];
+    assert_eq!(report.files, read.map(|file| fixtures.join(file)));
+
+    let report = compile(&workspace.options(), &Registry::default(), &Silent).unwrap();
+    assert_eq!(report.files, [workspace.source()]);
 }
 
 #[test]

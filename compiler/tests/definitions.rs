@@ -11,7 +11,7 @@ use kiln_compiler::architectures::Registry;
 use kiln_compiler::dsl::*;
 use kiln_compiler::graph::{ModelGraph, Op, StateKind};
 use serde_json::{Value, json};
-use wrong_definition::{SmallConfig, wrong};
+use wrong_definition::{SmallConfig, cached_twice, wrong};
 use wrong_mixture::wrong_mixture;
 
 /// Reference cases of mixtures of experts, and of models that keep other states than keys and values.
@@ -266,6 +266,11 @@ fn small_config() -> Value {
 #[test]
 fn all_mistakes_of_a_definition_are_reported_at_the_authors_lines() {
     insta::assert_snapshot!(wrong().build(&small_config()).unwrap_err());
+}
+
+#[test]
+fn keys_and_values_have_one_cache() {
+    insta::assert_snapshot!(cached_twice().build(&small_config()).unwrap_err());
 }
 
 #[test]

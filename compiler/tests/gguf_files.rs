@@ -134,6 +134,82 @@ fn special_tokens_are_added_and_ends_of_turns_found() {
     );
 }
 
+/// A copy of a fixture with another text of the same length everywhere.
+fn renamed(name: &str, from: &str, to: &str) -> Result<Checkpoint, CheckpointError> {
+    assert_eq!(from.len(), to.len());
+    let mut file = std::fs::read(fixture(&format!("{name}.gguf"))).unwrap();
+    let places: Vec<usize> = (0..file.len() - from.len())
+        .filter(|&at| file[at..].starts_with(from.as_bytes()))
+        .collect();
+    assert!(!places.is_empty(), "{from}");
+    for at in places {
+        file[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    open_bytes(&file)
+}
+
+/// As in llama.cpp: a file names one end or two, and its vocabulary has more.
+#[test]
+fn ends_are_known_by_their_names() {
+    let ends = |checkpoint: &Checkpoint| {
+        let tokenizer: Tokenizer = checkpoint.text().unwrap().tokenizer_json.parse().unwrap();
+        let ids = checkpoint.generation().eos_token_ids.iter();
+        ids.map(|id| tokenizer.id_to_token(*id).unwrap()).collect::<Vec<_>>()
+    };
+    // The file's own end comes first.
+    assert_eq!(ends(&open("llama-bpe")), ["<|end|>", "<|eot_id|>"]);
+    assert_eq!(ends(&open("qwen2")), ["<|end|>", "<|endoftext|>", "<|im_end|>"]);
+    for end in ["<|eom_id|>", "<|call|>__"] {
+        let to = &end[..end.len().min("<|eot_id|>".len())];
+        let found = ends(&renamed("llama-bpe", "<|eot_id|>", to).unwrap());
+        let expected: &[&str] = if end == "<|eom_id|>" {
+            &["<|end|>", to]
+        } else {
+            &["<|end|>"]
+        };
+        assert_eq!(found, expected);
+    }
+    // Harmony ends each message with <|end|>, which is an end here only because the file names it so.
+    assert_eq!(ends(&open("gpt-4o")), ["<|return|>", "<|call|>"]);
+    // SentencePiece's </s> is an end as a control token.
+    assert_eq!(ends(&open("sentencepiece")), ["</s>"]);
+}
+
+/// Runs of spaces are taken before anything merges, the longest first, as in SentencePiece and llama.cpp.
+#[test]
+fn runs_of_spaces_are_cut_from_the_left() {
+    let checkpoint = open("sentencepiece-gemma");
+    let tokenizer: Tokenizer = checkpoint.text().unwrap().tokenizer_json.parse().unwrap();
+    for spaces in 1..100 {
+        let text = format!("x{}x", " ".repeat(spaces));
+        let encoded = tokenizer.encode(text.as_str(), false).unwrap();
+        let tokens = &encoded.get_tokens()[1..encoded.len() - 1];
+        let mut expected = vec![31; spaces / 31];
+        expected.extend((spaces % 31 > 0).then_some(spaces % 31));
+        let lengths: Vec<usize> = tokens.iter().map(|token| token.chars().count()).collect();
+        // A last single space may be one with the word behind it.
+        if spaces % 31 != 1 {
+            assert_eq!(lengths, expected, "{spaces}");
+        }
+        assert_eq!(tokenizer.decode(encoded.get_ids(), false).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_file_names_its_pre_tokenizer() {
+    assert!(open("qwen2").warnings().is_empty());
+    let error = renamed("qwen2", "qwen2", "qwenX").unwrap_err().to_string();
+    assert!(
+        error.contains("does not know the pre-tokenizer \"qwenX\"") && error.contains("Hugging Face directory"),
+        "{error}"
+    );
+    // A file of before there were names.
+    let old = renamed("qwen2", "tokenizer.ggml.pre", "tokenizer.ggml.pr_").unwrap();
+    assert!(old.warnings()[0].contains("tokenizer.ggml.pre"), "{:?}", old.warnings());
+    let tokenizer: Value = serde_json::from_str(&old.text().unwrap().tokenizer_json).unwrap();
+    assert_eq!(tokenizer["pre_tokenizer"]["pretokenizers"].as_array().unwrap().len(), 5);
+}
+
 /// A copy of a fixture with `bytes` written `skip` bytes behind the first `needle`.
 fn patched(name: &str, needle: &[u8], skip: usize, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
     let mut file = std::fs::read(fixture(&format!("{name}.gguf"))).unwrap();

@@ -1,5 +1,6 @@
 //! Hugging Face directories: single and sharded weights, text files, and what is wrong with them.
 
+mod tokenizer_files;
 mod unread_weights;
 
 use std::path::Path;
@@ -151,34 +152,8 @@ fn types_without_a_meaning_as_weights_are_reported() {
 }
 
 #[test]
-fn text_files_are_read_from_either_place() {
-    let embedded = json!({ "bos_token": "<s>", "chat_template": "one" }).to_string();
-    let named = json!({ "chat_template": [
-        { "name": "tool_use", "template": "two" },
-        { "name": "default", "template": "three" },
-    ]})
-    .to_string();
-    let template = |config: &str, jinja: Option<&str>| {
-        let mut files = vec![
-            ("config.json", CONFIG.as_bytes()),
-            ("tokenizer.json", b"{}"),
-            ("tokenizer_config.json", config.as_bytes()),
-        ];
-        files.extend(jinja.map(|jinja| ("chat_template.jinja", jinja.as_bytes())));
-        let text = open(&files).unwrap().text().cloned().unwrap();
-        assert_eq!(text.tokenizer_json, "{}");
-        assert_eq!(text.tokenizer_config_json.as_deref(), Some(config));
-        text.chat_template
-    };
-    assert_eq!(template(&embedded, None).as_deref(), Some("one"));
-    assert_eq!(template(&embedded, Some("four")).as_deref(), Some("four"));
-    assert_eq!(template(&named, None).as_deref(), Some("three"));
-    assert_eq!(template("{}", None), None);
-}
-
-#[test]
 fn a_bare_config_has_no_tensors() {
-    let folder = directory(&[("llama-3.2-1b.json", CONFIG.as_bytes()), ("config.json", b"{")]);
+    let folder = directory(&[("llama-3.2-1b.json", CONFIG.as_bytes()), ("config.json", b"{ eos")]);
     let checkpoint = Checkpoint::open(&folder.path().join("llama-3.2-1b.json")).unwrap();
     assert!(!checkpoint.has_tensors());
     assert_eq!(checkpoint.name(), "llama-3.2-1b");

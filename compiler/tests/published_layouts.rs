@@ -84,7 +84,7 @@ impl Model {
             ..CompileOptions::new(&folder, place.path().join("bundle"))
         };
         let report = compile(&options, &Registry::default(), &Silent).map_err(|error| error.to_string())?;
-        assert_eq!(report.unread, []);
+        assert_eq!(report.warnings, Vec::<String>::new());
         let mut files = BTreeMap::new();
         collect(&place.path().join("bundle"), "", &mut files);
         Ok(files)

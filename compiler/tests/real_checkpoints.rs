@@ -88,7 +88,8 @@ fn smollm2_reads_as_its_hugging_face_checkpoint() {
         "rope_parameters": { "rope_type": "default", "rope_theta": 100000.0 },
     });
     assert_eq!(checkpoint.config(), &expected);
-    assert_eq!(checkpoint.generation().eos_token_ids, [2]);
+    // <|im_end|>, which the file names, <|endoftext|> and <reponame>.
+    assert_eq!(checkpoint.generation().eos_token_ids, [2, 0, 4]);
     assert_eq!(checkpoint.generation().bos_token_id, Some(1));
     let names = checkpoint.names();
     assert_eq!(names.len(), 272);

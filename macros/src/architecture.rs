@@ -8,8 +8,8 @@ use syn::{
     Signature, Stmt, Token, Type, parse_quote, token,
 };
 
-use crate::syntax::{is_over_layers, loops_over_layers};
-use crate::{carry, naming};
+use crate::syntax::{self, is_over_layers, loops_over_layers};
+use crate::{carry, jumps, naming};
 
 /// `"Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration", model_types("qwen3_5"), unused("mtp", "visual")`
 pub struct Family {
@@ -66,7 +66,7 @@ impl Parse for Family {
 pub fn expand(family: Family, mut function: ItemFn) -> Result<TokenStream> {
     let lifetime = Lifetime::new("'g", Span::mixed_site());
     let parameters = check_signature(&mut function.sig, &lifetime)?;
-    let carried = check_loops(&function)?;
+    let carried = check_loops(&function, &parameters.weights)?;
 
     let builder = Ident::new("__builder", Span::mixed_site());
     naming::name_values(&mut function.block, &builder);
@@ -168,29 +168,41 @@ fn add_lifetime(ty: &mut Type, expected: &str, lifetime: &Lifetime) -> Option<()
 }
 
 /// Checks that there is one loop over the layers, at the top; gives the variable that it carries.
-fn check_loops(function: &ItemFn) -> Result<Ident> {
-    let mut top: Vec<&ExprForLoop> = Vec::new();
-    for statement in &function.block.stmts {
-        if let Stmt::Expr(Expr::ForLoop(each), _) = statement
-            && is_over_layers(each)
-        {
-            top.push(each);
-        }
-    }
+fn check_loops(function: &ItemFn, weights: &Ident) -> Result<Ident> {
+    let statements = &function.block.stmts;
+    let top: Vec<(usize, &ExprForLoop)> = (statements.iter().enumerate())
+        .filter_map(|(place, statement)| Some((place, layers_loop(statement)?)))
+        .collect();
     if let Some(nested) = loops_over_layers(&function.block)
         .into_iter()
-        .find(|each| !top.iter().any(|known| std::ptr::eq(*known, *each)))
+        .find(|each| !top.iter().any(|(_, known)| std::ptr::eq(*known, *each)))
     {
         let message = "the loop over the layers must stand at the top of the definition";
         return Err(Error::new(nested.for_token.span, message));
+    }
+    if let Some(stray) = syntax::stray_layers(&function.block, weights) {
+        let which = &stray.method;
+        let message = match &stray.adapter {
+            Some(adapter) => format!(
+                "the loop goes over the layers as they are, without `.{adapter}(..)`: its body runs once for each kind \
+                 of layer, not once for each layer; write `for layer in {weights}.{which}(..) {{ .. }}`"
+            ),
+            None => format!("the loop takes the layers directly: `for layer in {weights}.{which}(..) {{ .. }}`"),
+        };
+        return Err(Error::new(stray.span, message));
     }
     match top[..] {
         [] => {
             let message = "a definition needs a loop over its layers: for layer in w.layers(..) { .. }";
             Err(Error::new(function.sig.ident.span(), message))
         }
-        [each] => carry::carried(&each.body, each.for_token.span),
-        [_, second, ..] => {
+        [(place, each)] => {
+            let before = &statements[..place];
+            jumps::check_prologue(before)?;
+            jumps::check_body(&each.body)?;
+            carry::carried(&each.body, each.for_token.span, before)
+        }
+        [_, (_, second), ..] => {
             let message = "a definition has one loop over layers; give the layers kinds instead: \
                            for layer in w.layers_of(path, &kinds) { .. }";
             Err(Error::new(second.for_token.span, message))

@@ -5,37 +5,180 @@ use std::collections::BTreeSet;
 use proc_macro2::Span;
 use syn::visit::{self, Visit};
 use syn::{
-    Arm, Block, Error, Expr, ExprAssign, ExprBinary, ExprClosure, ExprForLoop, ExprLet, ExprLoop, ExprReference,
-    ExprWhile, Ident, Item, Local, Pat, PatIdent, Result,
+    Arm, Block, Error, Expr, ExprAssign, ExprBinary, ExprClosure, ExprForLoop, ExprLet, ExprMethodCall, ExprPath,
+    ExprReference, Ident, Item, Local, Pat, PatIdent, Result, Stmt,
 };
 
 use crate::syntax::is_assignment;
 
-/// The one outer variable that `body` assigns.
-pub fn carried(body: &Block, at: Span) -> Result<Ident> {
-    let mut jumps = Jumps::default();
-    jumps.visit_block(body);
-    if let Some(error) = jumps.error {
-        return Err(error);
-    }
+/// The one outer variable that `body` assigns. `before` is what stands before the loop.
+pub fn carried(body: &Block, at: Span, before: &[Stmt]) -> Result<Ident> {
     let mut assigned = Assigned::default();
     assigned.visit_block(body);
-    let mut outer = assigned.outer.into_iter();
-    let Some(first) = outer.next() else {
-        let message = "the body of the loop over the layers must assign the value that goes from layer \
-                       to layer, like `x += ..`";
-        return Err(Error::new(at, message));
+    let outer = assigned.outer;
+    let Some(carried) = the_carried(&outer, body) else {
+        return Err(match shadowed(body, before) {
+            Some(name) => shadows(name),
+            None => {
+                let message = "the body of the loop over the layers must assign the value that goes from layer \
+                               to layer, like `x += ..`";
+                Error::new(at, message)
+            }
+        });
     };
-    match outer.next() {
-        None => Ok(first),
-        Some(second) => Err(Error::new(
-            second.span(),
+    if let Some(other) = outer.iter().find(|other| *other != carried) {
+        return Err(Error::new(
+            other.span(),
             format!(
-                "only one value goes from layer to layer, and the body assigns `{first}` already; \
-                 `{second}` must be a `let` inside of the loop"
+                "only one value goes from layer to layer, here `{carried}`; `{other}` must be a `let` inside of the loop"
             ),
-        )),
+        ));
     }
+    if let Some(again) = lets(&body.stmts).map(|(name, _)| name).find(|name| *name == carried) {
+        return Err(shadows(again));
+    }
+    if let Some((held, span)) = held(body, before, carried) {
+        let message = format!(
+            "`{held}` cannot hold anything from one layer for the next: the body of the loop runs once for each kind of \
+             layer, not once for each layer; only `{carried}` goes from layer to layer"
+        );
+        return Err(Error::new(span, message));
+    }
+    Ok(carried.clone())
+}
+
+/// Of several variables that are assigned, the one that the author means to go from layer to layer: it is made of itself,
+/// or at least read in the body.
+fn the_carried<'a>(assigned: &'a [Ident], body: &Block) -> Option<&'a Ident> {
+    let mut reads = Reads::default();
+    reads.visit_block(body);
+    let unlikely = |name: &&Ident| match name {
+        name if reads.of_itself.contains(&name.to_string()) => 0,
+        name if reads.all.contains(&name.to_string()) => 1,
+        _ => 2,
+    };
+    // The first of the likeliest.
+    assigned.iter().min_by_key(unlikely)
+}
+
+fn shadows(name: &Ident) -> Error {
+    let message = format!(
+        "`let {name}` makes another `{name}`, which ends with the body of the loop; what goes to the next layer is \
+         assigned, without `let`: `{name} = ..`"
+    );
+    Error::new(name.span(), message)
+}
+
+/// The name of a `let` in the body that was meant to be an assignment: there is such a variable before the loop, and the new
+/// value is made of it.
+fn shadowed<'a>(body: &'a Block, before: &[Stmt]) -> Option<&'a Ident> {
+    lets(&body.stmts).find_map(|(name, value)| {
+        let known = lets(before).any(|(outer, _)| outer == name);
+        let mut reads = Reads::default();
+        reads.visit_expr(value?);
+        (known && reads.all.contains(&name.to_string())).then_some(name)
+    })
+}
+
+/// A variable besides the carried one that the body changes by its methods, as in `held.push(..)`: it was declared `mut`,
+/// and nothing changes it before the loop.
+fn held(body: &Block, before: &[Stmt], carried: &Ident) -> Option<(String, Span)> {
+    let mut set_before = Assigned::default();
+    before.iter().for_each(|statement| set_before.visit_stmt(statement));
+    let candidates = (before.iter()).filter_map(|statement| match statement {
+        Stmt::Local(Local { pat, .. }) => mutable(pat),
+        _ => None,
+    });
+    let candidates = candidates.filter(|name| *name != carried && !set_before.outer.contains(name));
+    candidates.into_iter().find_map(|name| {
+        let mut calls = MethodCalls { of: name, first: None };
+        before.iter().for_each(|statement| calls.visit_stmt(statement));
+        if calls.first.is_some() {
+            return None;
+        }
+        calls.visit_block(body);
+        Some((name.to_string(), calls.first?))
+    })
+}
+
+fn mutable(pattern: &Pat) -> Option<&Ident> {
+    match pattern {
+        Pat::Ident(name) if name.mutability.is_some() => Some(&name.ident),
+        Pat::Type(typed) => mutable(&typed.pat),
+        _ => None,
+    }
+}
+
+/// Names that statements bind by a plain `let`, and to what.
+fn lets(statements: &[Stmt]) -> impl Iterator<Item = (&Ident, Option<&Expr>)> {
+    statements.iter().filter_map(|statement| {
+        let Stmt::Local(local) = statement else { return None };
+        let mut pattern = &local.pat;
+        while let Pat::Type(typed) = pattern {
+            pattern = &typed.pat;
+        }
+        let Pat::Ident(name) = pattern else { return None };
+        Some((&name.ident, local.init.as_ref().map(|init| &*init.expr)))
+    })
+}
+
+/// What expressions read.
+#[derive(Default)]
+struct Reads {
+    all: BTreeSet<String>,
+    /// Variables that are assigned something made of themselves.
+    of_itself: BTreeSet<String>,
+}
+
+impl<'a> Visit<'a> for Reads {
+    fn visit_expr_path(&mut self, path: &'a ExprPath) {
+        self.all.extend(path.path.get_ident().map(Ident::to_string));
+    }
+
+    fn visit_expr_assign(&mut self, assignment: &'a ExprAssign) {
+        let mut value = Reads::default();
+        value.visit_expr(&assignment.right);
+        match &*assignment.left {
+            Expr::Path(place) => {
+                let name = place.path.get_ident().map(Ident::to_string);
+                self.of_itself.extend(name.filter(|name| value.all.contains(name)));
+            }
+            place => self.visit_expr(place),
+        }
+        self.all.append(&mut value.all);
+        self.of_itself.append(&mut value.of_itself);
+    }
+
+    fn visit_expr_binary(&mut self, binary: &'a ExprBinary) {
+        if is_assignment(&binary.op)
+            && let Expr::Path(place) = &*binary.left
+        {
+            self.of_itself.extend(place.path.get_ident().map(Ident::to_string));
+        }
+        visit::visit_expr_binary(self, binary);
+    }
+
+    fn visit_item(&mut self, _: &'a Item) {}
+}
+
+/// The first call of a method of this variable.
+struct MethodCalls<'n> {
+    of: &'n Ident,
+    first: Option<Span>,
+}
+
+impl<'a> Visit<'a> for MethodCalls<'_> {
+    fn visit_expr_method_call(&mut self, call: &'a ExprMethodCall) {
+        if let Expr::Path(path) = &*call.receiver
+            && let Some(name) = path.path.get_ident()
+            && name == self.of
+        {
+            self.first.get_or_insert(name.span());
+        }
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_item(&mut self, _: &'a Item) {}
 }
 
 /// Assignments to variables that are not bound inside.
@@ -143,59 +286,6 @@ impl<'a> Visit<'a> for Assigned {
         }
         visit::visit_expr_reference(self, reference);
     }
-
-    fn visit_item(&mut self, _: &'a Item) {}
-}
-
-/// Finds `break`, `continue`, `return` and `?` that would leave the body.
-#[derive(Default)]
-struct Jumps {
-    inner_loops: usize,
-    error: Option<Error>,
-}
-
-impl Jumps {
-    fn refuse(&mut self, span: Span, what: &str) {
-        let message = format!(
-            "`{what}` cannot leave the loop over the layers: its body runs once for each kind of layer, \
-             not once for each layer"
-        );
-        self.error.get_or_insert(Error::new(span, message));
-    }
-
-    fn inside(&mut self, visit: impl FnOnce(&mut Self)) {
-        self.inner_loops += 1;
-        visit(self);
-        self.inner_loops -= 1;
-    }
-}
-
-impl<'a> Visit<'a> for Jumps {
-    fn visit_expr(&mut self, expr: &'a Expr) {
-        match expr {
-            Expr::Break(jump) if self.inner_loops == 0 => self.refuse(jump.break_token.span, "break"),
-            Expr::Continue(jump) if self.inner_loops == 0 => {
-                self.refuse(jump.continue_token.span, "continue");
-            }
-            Expr::Return(jump) => self.refuse(jump.return_token.span, "return"),
-            Expr::Try(jump) => self.refuse(jump.question_token.span, "?"),
-            _ => visit::visit_expr(self, expr),
-        }
-    }
-
-    fn visit_expr_for_loop(&mut self, each: &'a ExprForLoop) {
-        self.inside(|this| visit::visit_expr_for_loop(this, each));
-    }
-
-    fn visit_expr_while(&mut self, each: &'a ExprWhile) {
-        self.inside(|this| visit::visit_expr_while(this, each));
-    }
-
-    fn visit_expr_loop(&mut self, each: &'a ExprLoop) {
-        self.inside(|this| visit::visit_expr_loop(this, each));
-    }
-
-    fn visit_expr_closure(&mut self, _: &'a ExprClosure) {}
 
     fn visit_item(&mut self, _: &'a Item) {}
 }

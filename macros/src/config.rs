@@ -51,10 +51,14 @@ pub fn expand(input: DeriveInput) -> Result<TokenStream> {
             conventions.push(quote!(conventions.alias(#alias, #own);));
         }
         reads.push(match options.default {
-            Some(default) => quote_spanned! {ty.span()=>
-                #[allow(clippy::redundant_closure)]
-                let #name: #ty = #reader.field_or(#own, #symbol, || #default)?;
-            },
+            Some(default) => {
+                // What does not fit the field's type is the author's expression.
+                let otherwise = quote_spanned!(default.span()=> || -> #ty { #default });
+                quote_spanned! {ty.span()=>
+                    #[allow(clippy::redundant_closure)]
+                    let #name: #ty = #reader.field_or(#own, #symbol, #otherwise)?;
+                }
+            }
             None => quote_spanned!(ty.span()=> let #name: #ty = #reader.field(#own, #symbol)?;),
         });
     }

@@ -12,6 +12,7 @@ rmSync('dist', { recursive: true, force: true });
 await build({
   entryPoints: ['src/index.ts', 'src/text.ts', 'src/saved.ts', 'src/worker.ts', 'src/worker-main.ts', 'src/serve.ts'],
   outdir: 'dist',
+  alias: { '@huggingface/jinja': './jinja-parser.mjs' },
   bundle: true,
   splitting: true,
   format: 'esm',

@@ -16,5 +16,6 @@ mod refusals;
 mod route;
 mod router;
 mod scalar;
+mod select_row;
 mod snapshots;
 mod support;

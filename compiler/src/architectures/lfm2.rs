@@ -28,9 +28,8 @@ impl Lfm2Config {
         let width = (2.0 * self.intermediate_size.value() as f64 / 3.0) as usize;
         let width = self.block_ffn_dim_multiplier.map_or(width, |factor| {
             let scaled = (factor * width as f64) as usize;
-            scaled
-                .checked_next_multiple_of(self.block_multiple_of.value())
-                .unwrap_or(scaled)
+            let multiple = scaled.checked_next_multiple_of(self.block_multiple_of.value());
+            multiple.unwrap_or(usize::MAX)
         });
         Dim::symbol("adjusted_intermediate_size", width)
     }

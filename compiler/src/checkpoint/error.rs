@@ -18,12 +18,25 @@ pub enum CheckpointError {
     },
     #[error("{path}: not a checkpoint; give a Hugging Face directory, a config.json or a .gguf file")]
     NotACheckpoint { path: String },
+    #[error("{path} is a part of the checkpoint {folder}; give that folder")]
+    PartOfCheckpoint { path: String, folder: String },
+    #[error("{path}: a bundle that is compiled already; run it with run-model chat {folder}")]
+    Bundle { path: String, folder: String },
     #[error("{file}: not the JSON that is expected there: {source}")]
     Json {
         file: String,
         #[source]
         source: serde_json::Error,
     },
+    /// Another kind of file under this name.
+    #[error("{file} is {what}; download it again")]
+    NotJson { file: String, what: &'static str },
+    /// A tokenizer that no runtime can use.
+    #[error(
+        "{file} {what}; download it again, or make a new one with transformers: \
+         AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    )]
+    Tokenizer { file: String, what: String },
     /// The file contradicts itself or ends too early.
     #[error("{file}: {what}; the file is truncated or damaged, download it again")]
     Damaged { file: String, what: String },

@@ -30,18 +30,33 @@ impl Files {
         }
     }
 
+    /// The file's bytes; `None` if there is no such file.
+    pub fn bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                self.note(path);
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CheckpointError::io(path, error)),
+        }
+    }
+
     /// The file's JSON; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// What the file is instead: clones and downloads that went wrong leave other things under its name.
     pub fn json(&self, path: &Path) -> Result<Option<Value>, CheckpointError> {
         let Some(text) = self.text(path)? else {
             return Ok(None);
         };
-        match serde_json::from_str(&text) {
-            Ok(value) => Ok(Some(value)),
-            Err(source) => Err(CheckpointError::Json {
-                file: path.display().to_string(),
-                source,
-            }),
-        }
+        serde_json::from_str(&text).map(Some).map_err(|source| {
+            let file = path.display().to_string();
+            match something_else(&text, &source) {
+                Some(what) => CheckpointError::NotJson { file, what },
+                None => CheckpointError::Json { file, source },
+            }
+        })
     }
 
     /// The file's bytes, paged in as they are used.
@@ -58,5 +73,20 @@ impl Files {
 
     fn note(&self, path: &Path) {
         self.read.borrow_mut().insert(path.to_path_buf());
+    }
+}
+
+fn something_else(text: &str, error: &serde_json::Error) -> Option<&'static str> {
+    let text = text.trim_start();
+    if text.starts_with("version https://git-lfs.github.com/spec/") {
+        Some("a Git LFS pointer and not the file itself, as clones without LFS have (`git lfs pull` fetches it)")
+    } else if text.is_empty() {
+        Some("empty")
+    } else if text.starts_with('<') {
+        Some("a web page and not the file itself")
+    } else if error.is_eof() {
+        Some("cut off, it ends within its JSON")
+    } else {
+        None
     }
 }

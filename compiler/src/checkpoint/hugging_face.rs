@@ -2,19 +2,22 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::files::Files;
 use super::store::TensorStore;
-use super::{Checkpoint, CheckpointError, GenerationDefaults, TextAssets, model_name, safetensors, unreadable};
+use super::{
+    Checkpoint, CheckpointError, GenerationDefaults, mistaken, model_name, safetensors, tokenizer, unreadable,
+};
 
 pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
     let files = Files::default();
-    let config = files.json(&config_path)?.ok_or_else(|| {
-        let missing = || CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into());
-        unreadable::in_folder(path).unwrap_or_else(missing)
-    })?;
+    let missing = || CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into());
+    let otherwise = || {
+        mistaken::what_is(path)
+            .or_else(|| unreadable::in_folder(path))
+            .unwrap_or_else(missing)
+    };
+    let config = files.json(&config_path)?.ok_or_else(otherwise)?;
     let tensors = safetensors::open(path, &files)?;
     if tensors.is_empty()
         && let Some(error) = unreadable::in_folder(path)
@@ -22,20 +25,32 @@ pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError>
         return Err(error);
     }
     let generation = files.json(&path.join("generation_config.json"))?;
+    let mut warnings = Vec::new();
     Ok(Checkpoint {
         name: model_name(path),
         generation: GenerationDefaults::read(generation.as_ref(), &config),
-        text: text_assets(path, &files)?,
+        text: tokenizer::read(path, &files, &config, &mut warnings)?,
         config,
         tensors,
         files: files.into_paths(),
         gguf: false,
+        warnings,
     })
 }
 
 pub(super) fn open_config(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let files = Files::default();
     let config = (files.json(path)?).ok_or_else(|| CheckpointError::io(path, std::io::ErrorKind::NotFound.into()))?;
+    let describes_model = ["architectures", "model_type"]
+        .iter()
+        .any(|key| config.get(key).is_some());
+    let is_named_so = path.file_name().is_some_and(|name| name == "config.json");
+    if !describes_model
+        && !is_named_so
+        && let Some(mistaken) = mistaken::what_is(path)
+    {
+        return Err(mistaken);
+    }
     Ok(Checkpoint {
         name: model_name(path),
         generation: GenerationDefaults::read(None, &config),
@@ -44,34 +59,6 @@ pub(super) fn open_config(path: &Path) -> Result<Checkpoint, CheckpointError> {
         tensors: TensorStore::default(),
         files: files.into_paths(),
         gguf: false,
+        warnings: Vec::new(),
     })
-}
-
-fn text_assets(directory: &Path, files: &Files) -> Result<Option<TextAssets>, CheckpointError> {
-    let Some(tokenizer_json) = files.text(&directory.join("tokenizer.json"))? else {
-        return Ok(None);
-    };
-    let config_path = directory.join("tokenizer_config.json");
-    let tokenizer_config = files.json(&config_path)?;
-    let chat_template = match files.text(&directory.join("chat_template.jinja"))? {
-        Some(template) => Some(template),
-        None => tokenizer_config.as_ref().and_then(embedded_template),
-    };
-    Ok(Some(TextAssets {
-        tokenizer_json,
-        tokenizer_config_json: files.text(&config_path)?,
-        chat_template,
-    }))
-}
-
-/// `chat_template` in `tokenizer_config.json`: a template, or several by name, of which `default`.
-fn embedded_template(tokenizer_config: &Value) -> Option<String> {
-    let template = match tokenizer_config.get("chat_template")? {
-        Value::Array(named) => named
-            .iter()
-            .find(|entry| entry.get("name").is_some_and(|name| name == "default"))?
-            .get("template")?,
-        template => template,
-    };
-    template.as_str().map(str::to_string)
 }

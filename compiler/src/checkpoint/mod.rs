@@ -11,6 +11,7 @@ mod files;
 mod generation;
 mod gguf;
 mod hugging_face;
+mod mistaken;
 mod mxfp4;
 mod naming;
 mod parts;
@@ -20,6 +21,7 @@ mod safetensors;
 mod source;
 mod store;
 mod stored;
+mod tokenizer;
 mod unreadable;
 mod validate;
 mod view;
@@ -33,6 +35,7 @@ pub use error::{CheckpointError, TensorProblem};
 pub use generation::GenerationDefaults;
 pub use random::RandomWeights;
 pub use source::{SourceType, TensorInfo, TensorSource};
+pub use tokenizer::TextAssets;
 pub use validate::{ExpectedTensor, validate};
 pub use view::View;
 
@@ -50,17 +53,7 @@ pub struct Checkpoint {
     tensors: TensorStore,
     files: Vec<PathBuf>,
     gguf: bool,
-}
-
-/// The files that turn text into token ids and back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextAssets {
-    /// Text of a Hugging Face `tokenizer.json`.
-    pub tokenizer_json: String,
-    /// Text of a `tokenizer_config.json`: names of the special tokens.
-    pub tokenizer_config_json: Option<String>,
-    /// Jinja source.
-    pub chat_template: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl Checkpoint {
@@ -80,9 +73,11 @@ impl Checkpoint {
             },
             Some("json") => hugging_face::open_config(path),
             Some("gguf") => gguf::open(path),
-            _ => Err(CheckpointError::NotACheckpoint {
-                path: path.display().to_string(),
-            }),
+            _ => Err(
+                mistaken::what_is(path).unwrap_or_else(|| CheckpointError::NotACheckpoint {
+                    path: path.display().to_string(),
+                }),
+            ),
         }
     }
 
@@ -96,9 +91,14 @@ impl Checkpoint {
         &self.config
     }
 
-    /// Tokenizer and chat template; `None` for a checkpoint without `tokenizer.json`.
+    /// Tokenizer and chat template; `None` for a checkpoint without a tokenizer that Kiln reads.
     pub fn text(&self) -> Option<&TextAssets> {
         self.text.as_ref()
+    }
+
+    /// What a user should know of this checkpoint and can do something about, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Where to stop, and how to sample unless told otherwise.

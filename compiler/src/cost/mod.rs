@@ -3,6 +3,7 @@
 //! A kernel costs `launch + max(bytes / bandwidth, operations / peak) / occupancy`, in picoseconds. Parameters,
 //! views, prologues and epilogues are part of the kernel around them: they cost what they read more.
 
+mod limits;
 mod mixture;
 mod profile;
 
@@ -15,6 +16,11 @@ use egg::Id;
 /// Time that the tiled kernel takes for each position when one token attends in one dispatch: it has one query to work
 /// on, so it waits. Measured on an H100: 71 µs for 512 positions.
 const ATTENTION_POSITION_PS: u64 = 130_000;
+
+/// Positions beyond which attention is priced no dearer, and the highest price, minutes: sums and products of prices stay
+/// far below what a number holds, whatever a config says.
+const MOST_CONTEXT: u64 = 1 << 24;
+const LONGEST_PS: u64 = 1 << 48;
 
 /// Prices for one phase on one device.
 #[derive(Clone, Debug)]
@@ -40,6 +46,9 @@ impl Prices for Costs<'_> {
     }
 
     fn price(&self, egraph: &TermGraph, term: &Term) -> Option<u64> {
+        if limits::refusal(egraph, term).is_some() {
+            return None;
+        }
         let facts = |id: &Id| egraph[*id].data;
         let tokens = self.tokens();
         let elementwise = |inputs: u64, width: u32| {
@@ -125,6 +134,10 @@ impl Prices for Costs<'_> {
         };
         Some(self.kernel(work))
     }
+
+    fn refusal(&self, egraph: &TermGraph, term: &Term) -> Option<String> {
+        limits::refusal(egraph, term)
+    }
 }
 
 impl Costs<'_> {
@@ -189,20 +202,28 @@ impl Costs<'_> {
             Some(LeafDef::Attention { spec, .. }) => spec.window.map_or(u64::MAX, |window| window as u64),
             _ => u64::MAX,
         };
-        self.context.min(window.saturating_add(self.tokens()))
+        self.context.min(MOST_CONTEXT).min(window.saturating_add(self.tokens()))
     }
 
     fn transfer(&self, bytes: u64) -> u64 {
-        bytes * 1000 / self.profile.bandwidth_gb_s.max(1)
+        quotient(bytes, self.profile.bandwidth_gb_s)
     }
 
     fn kernel(&self, work: Work) -> u64 {
-        let compute = work.operations * 1000 / self.profile.f32_gflop_s.max(1);
+        let compute = quotient(work.operations, self.profile.f32_gflop_s);
         let busy = self.transfer(work.bytes).max(compute);
         let resident = self.profile.resident_workgroups.max(1);
         let used = work.workgroups.clamp(1, resident);
-        self.profile.launch_ns * 1000 + busy * resident / used
+        (self.profile.launch_ns * 1000)
+            .saturating_add(busy.saturating_mul(resident) / used)
+            .min(LONGEST_PS)
     }
+}
+
+/// Picoseconds for so much at `rate` 10⁹ a second.
+fn quotient(amount: u64, rate: u64) -> u64 {
+    let picoseconds = u128::from(amount) * 1000 / u128::from(rate.max(1));
+    u64::try_from(picoseconds).unwrap_or(u64::MAX).min(LONGEST_PS)
 }
 
 fn vector_len(facts: Facts) -> u32 {

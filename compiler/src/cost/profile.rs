@@ -16,8 +16,6 @@ pub struct Profile {
     pub workgroup_gb_s: u64,
     /// Workgroups of 128 threads that run at once; fewer leave the device idle.
     pub resident_workgroups: u64,
-    /// Usual subgroup size. Kernels never rely on it.
-    pub subgroup: u32,
 }
 
 /// No profile of this name.

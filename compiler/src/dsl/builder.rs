@@ -43,9 +43,9 @@ struct Weight {
 
 impl State {
     /// Once, where the body of the loop makes the same mistake for several kinds of layer.
-    fn complain(&mut self, at: &'static Location<'static>, message: String) {
+    fn complain(&mut self, at: impl Into<Span>, message: String) {
         let problem = Problem {
-            span: Span::from(at),
+            span: at.into(),
             message,
         };
         if !self.problems.contains(&problem) {
@@ -80,7 +80,8 @@ impl Builder {
 
     /// The finished graph, or all the mistakes.
     pub fn finish(&self, architecture: &str, logits: Logits<'_>) -> Result<ModelGraph, Vec<Problem>> {
-        let output = self.adopt(logits, None);
+        let span = self.node(logits, |node| node.span);
+        let output = self.adopt(logits, span);
         self.set_name(output, "logits");
         self.close(output);
         let state = std::mem::take(&mut *self.state.borrow_mut());
@@ -99,7 +100,6 @@ impl Builder {
         }
         let mut sections = state.closed.into_iter();
         let (Some(entry), Some(head)) = (sections.next(), sections.next_back()) else {
-            let span = Span::from(Location::caller());
             let message = "a definition needs a loop over `w.layers(..)`".to_string();
             return Err(vec![Problem { span, message }]);
         };
@@ -142,7 +142,7 @@ impl Builder {
         self.state.borrow_mut()
     }
 
-    pub(super) fn problem(&self, at: &'static Location<'static>, message: String) {
+    pub(super) fn problem(&self, at: impl Into<Span>, message: String) {
         self.state_mut().complain(at, message);
     }
 
@@ -154,7 +154,11 @@ impl Builder {
         shape: Shape,
         at: &'static Location<'static>,
     ) -> Tensor<'g> {
-        let operands: Vec<Tensor<'g>> = operands.iter().map(|t| self.adopt(*t, Some(at))).collect();
+        self.add_at(op, operands, shape, Span::from(at))
+    }
+
+    fn add_at<'g>(&'g self, op: Op, operands: &[Tensor<'g>], shape: Shape, span: Span) -> Tensor<'g> {
+        let operands: Vec<Tensor<'g>> = operands.iter().map(|t| self.adopt(*t, span)).collect();
         let mut state = self.state.borrow_mut();
         let section = state.closed.len();
         let nodes = &mut state.open.nodes;
@@ -162,7 +166,7 @@ impl Builder {
             op,
             shape,
             name: None,
-            span: Span::from(at),
+            span,
         });
         for (position, operand) in (0u8..).zip(&operands) {
             nodes.add_edge(operand.node, node, position);
@@ -276,10 +280,7 @@ impl Builder {
     pub(super) fn declare_state(&self, name: &str, shape: Vec<Dim>, kind: StateKind) -> StateId {
         let mut state = self.state.borrow_mut();
         let here: Vec<&str> = (state.open.nodes.node_weights())
-            .filter_map(|node| match node.op {
-                Op::CacheWrite(id) | Op::Convolution(id) | Op::GatedDelta(id) => Some(id),
-                _ => None,
-            })
+            .filter_map(|node| node.op.state())
             .map(|id| state.states[id.0].name.as_str())
             .collect();
         let mut unique = name.to_string();
@@ -296,6 +297,19 @@ impl Builder {
         StateId(state.states.len() - 1)
     }
 
+    /// Where the layer being defined put these keys and values into a cache.
+    pub(super) fn cache_of(&self, keys: Tensor<'_>, values: Tensor<'_>) -> Option<Span> {
+        let state = self.state();
+        let nodes = &state.open.nodes;
+        let reads = |node, operand: Tensor<'_>, position| {
+            let mut edges = nodes.edges_connecting(operand.node, node);
+            operand.section == state.closed.len() && edges.any(|edge| *edge.weight() == position)
+        };
+        let caches = (nodes.node_indices()).filter(|node| matches!(nodes[*node].op, Op::CacheWrite(_)));
+        let mut same = caches.filter(|node| reads(*node, keys, 0) && reads(*node, values, 1));
+        same.next().map(|node| nodes[node].span)
+    }
+
     /// Notes that a reader of the state needs its last `window` positions (`None`: all).
     pub(super) fn widen_state(&self, id: StateId, window: Option<usize>) {
         let mut state = self.state.borrow_mut();
@@ -304,13 +318,28 @@ impl Builder {
         }
     }
 
+    /// Declares a rotation, or finds it; the name of another one is made unique.
     pub(super) fn declare_rope(&self, spec: RopeSpec) -> RopeId {
         let mut state = self.state.borrow_mut();
-        let known = state.ropes.iter().position(|rope| *rope == spec);
-        RopeId(known.unwrap_or_else(|| {
-            state.ropes.push(spec);
-            state.ropes.len() - 1
-        }))
+        let mut name = spec.name.clone();
+        let mut number = 0;
+        loop {
+            let named = RopeSpec {
+                name: name.clone(),
+                ..spec.clone()
+            };
+            match state.ropes.iter().position(|rope| rope.name == name) {
+                Some(known) if state.ropes[known] == named => return RopeId(known),
+                Some(_) => {
+                    number += 1;
+                    name = format!("{}{number}", spec.name);
+                }
+                None => {
+                    state.ropes.push(named);
+                    return RopeId(state.ropes.len() - 1);
+                }
+            }
+        }
     }
 
     /// Kind of the layer that is being traced.
@@ -368,11 +397,11 @@ impl Builder {
     }
 
     /// The tensor itself if it belongs to the open section; otherwise a mistake, and a stand-in.
-    pub(super) fn adopt<'g>(&'g self, tensor: Tensor<'g>, at: Option<&'static Location<'static>>) -> Tensor<'g> {
+    pub(super) fn adopt<'g>(&'g self, tensor: Tensor<'g>, at: impl Into<Span>) -> Tensor<'g> {
         if tensor.section == self.state().closed.len() {
             return tensor;
         }
-        let at = at.unwrap_or(Location::caller());
+        let at = at.into();
         self.problem(
             at,
             format!(
@@ -381,7 +410,7 @@ impl Builder {
                 self.describe(tensor)
             ),
         );
-        self.add(Op::LayerInput, &[], self.shape(tensor), at)
+        self.add_at(Op::LayerInput, &[], self.shape(tensor), at)
     }
 }
 

@@ -92,7 +92,7 @@ impl<'g, K: LayerKind> Layers<'g, K> {
             self.builder
                 .problem(at, format!("the model has more than {MOST_LAYERS} layers"));
         }
-        let carried = self.builder.adopt(carried, Some(at));
+        let carried = self.builder.adopt(carried, at);
         let (shape, name) = (carried.shape(), self.builder.name(carried));
         self.builder.close(carried);
         self.builder.state_mut().layers = layers;
@@ -125,7 +125,7 @@ impl<'g, K: LayerKind> Stack<'g, K> {
     #[track_caller]
     pub fn output(&mut self, carried: Tensor<'g>) {
         let at = Location::caller();
-        let carried = self.builder.adopt(carried, Some(at));
+        let carried = self.builder.adopt(carried, at);
         let found = carried.shape();
         if found != self.shape {
             let message = format!(
@@ -194,7 +194,8 @@ impl<'g, K: LayerKind> Layer<'g, K> {
         self.weights().filter(self.full(source), channels, taps)
     }
 
-    /// Appends keys and values, each `[T, kv_heads, width]`, to the layer's cache.
+    /// Appends keys and values, each `[T, kv_heads, width]`, to a cache of the layer. A layer may have several; queries that
+    /// share one take the same `Cache`.
     #[track_caller]
     pub fn cache(&self, keys: Tensor<'g>, values: Tensor<'g>) -> Cache<'g> {
         let at = Location::caller();
@@ -202,6 +203,14 @@ impl<'g, K: LayerKind> Layer<'g, K> {
         if shape != other || shape.dims.len() != 2 {
             let message = format!(
                 "cache: keys and values must both be [T, kv_heads, width], but {} is {shape}, {} is {other}",
+                self.builder.describe(keys),
+                self.builder.describe(values),
+            );
+            self.builder.problem(at, message);
+        }
+        if let Some(known) = self.builder.cache_of(keys, values) {
+            let message = format!(
+                "cache: {} and {} are in a cache already, made at {known}; use that one: let cache = layer.cache(..)",
                 self.builder.describe(keys),
                 self.builder.describe(values),
             );

@@ -169,14 +169,16 @@ impl Source {
 impl Part {
     fn blocks(&self, rows: usize) -> Result<Vec<RowBlocks>, String> {
         let wanted = self.pieces.get(self.wanted.clone()).unwrap_or_default();
-        let each = wanted.iter().fold(0usize, |sum, piece| sum.saturating_add(*piece));
+        // A damaged config's pieces may be of any size.
+        let total = |pieces: &[usize]| pieces.iter().fold(0, |sum: usize, piece| sum.saturating_add(*piece));
+        let each = total(wanted);
         if each == 0 || !rows.is_multiple_of(each) {
             let (name, pieces, wanted) = (&self.name, &self.pieces, &self.wanted);
             return Err(format!(
                 "`{name}` has {rows} rows, which are not pieces {wanted:?} of groups of {pieces:?}"
             ));
         }
-        let group = self.pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(*piece));
+        let group = total(&self.pieces);
         // Rows that take turns are one run through the whole tensor.
         if self.pieces.iter().all(|piece| *piece == 1) && self.wanted.len() == 1 {
             return Ok(vec![RowBlocks {
@@ -186,11 +188,7 @@ impl Part {
                 step: group,
             }]);
         }
-        let start = |piece: usize| {
-            self.pieces[..piece]
-                .iter()
-                .fold(0usize, |sum, piece| sum.saturating_add(*piece))
-        };
+        let start = |piece: usize| total(&self.pieces[..piece]);
         let block = |piece: usize| RowBlocks {
             group,
             start: start(piece),

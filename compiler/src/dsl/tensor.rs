@@ -7,6 +7,9 @@ use super::Builder;
 use crate::config::Rope;
 use crate::graph::{Binary, Dim, Op, Shape};
 
+/// More elements of a head than any model has: a table of frequencies is made of it.
+const WIDEST_ROPE: usize = 1 << 16;
+
 /// A value of the model: `[T, ..]`, one row for each token of the step, in f32.
 #[derive(Clone, Copy)]
 pub struct Tensor<'g> {
@@ -65,6 +68,11 @@ impl<'g> Tensor<'g> {
             self.builder.problem(at, message);
             return self;
         };
+        if width.value() > WIDEST_ROPE {
+            let message = format!("rope: heads of {width:?} elements; at most {WIDEST_ROPE} can be rotated");
+            self.builder.problem(at, message);
+            return self;
+        }
         match rope.spec(self.builder.layer_kind().as_deref(), width.value()) {
             Ok(spec) => {
                 let id = self.builder.declare_rope(spec);

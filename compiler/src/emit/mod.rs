@@ -7,7 +7,7 @@ mod staging;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kiln_bundle::{Kernel, Manifest, TextFiles, Variant, WeightTensor};
+use kiln_bundle::{Kernel, Manifest, TextFile, TextFiles, Variant, WeightTensor};
 use thiserror::Error;
 
 pub use staging::Staging;
@@ -30,6 +30,8 @@ pub enum EmitError {
     },
     #[error("{path} exists and is no Kiln bundle; name another folder or remove it")]
     Occupied { path: String },
+    #[error("{path} is no folder, and a bundle is one; name another path")]
+    NoFolder { path: String },
     #[error(transparent)]
     Pack(#[from] PackError),
     /// A fault of Kiln.
@@ -141,6 +143,7 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
     for plan in plans {
         let variant = plan.capability.name().to_string();
         let mut features = Vec::new();
+        let mut language_features = BTreeSet::new();
         let mut kernels = Vec::new();
         for kernel in plan.kernels {
             let shared = texts[&kernel.name].len() == 1;
@@ -148,6 +151,10 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
             let file = format!("kernels/{folder}{}.wgsl", kernel.name);
             staging.write(&file, kernel.wgsl.as_bytes())?;
             features.extend(kernel.features);
+            // The one word of WGSL in our kernels that came after its first version, and not with a feature of the device.
+            if kernel.wgsl.contains("@builtin(subgroup_id)") {
+                language_features.insert("subgroup_id".to_string());
+            }
             kernels.push(Kernel {
                 name: kernel.name,
                 file,
@@ -161,6 +168,7 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
             limits: plan.limits,
             name: variant,
             features,
+            language_features: language_features.into_iter().collect(),
             kernels,
             buffers: plan.buffers,
             programs: plan.programs,
@@ -171,14 +179,14 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
 
 /// Writes tokenizer and chat template.
 pub fn write_text(staging: &Staging, text: &TextAssets) -> Result<TextFiles, EmitError> {
-    let optional = |name: &str, content: &Option<String>| -> Result<Option<String>, EmitError> {
-        let Some(content) = content else { return Ok(None) };
+    let write = |name: &str, content: &String| -> Result<TextFile, EmitError> {
         staging.write(name, content.as_bytes())?;
-        Ok(Some(name.to_string()))
+        Ok(TextFile::of(name, content.as_bytes()))
     };
-    staging.write("tokenizer.json", text.tokenizer_json.as_bytes())?;
+    let optional =
+        |name: &str, content: &Option<String>| content.as_ref().map(|content| write(name, content)).transpose();
     Ok(TextFiles {
-        tokenizer: "tokenizer.json".to_string(),
+        tokenizer: write("tokenizer.json", &text.tokenizer_json)?,
         tokenizer_config: optional("tokenizer_config.json", &text.tokenizer_config_json)?,
         chat_template: optional("chat_template.jinja", &text.chat_template)?,
     })

@@ -36,12 +36,17 @@ impl Staging {
     /// Begins a folder that will become `target`. Links to folders stay links.
     ///
     /// # Errors
-    /// `target` exists, is not empty and is no bundle (it is never overwritten), or the folder cannot be made.
+    /// `target` exists, is not empty and is no bundle (it is never overwritten), is no folder, or cannot be made.
     pub fn begin(target: &Path) -> Result<Self, EmitError> {
         let given = target;
         let error = |source| EmitError::io(given, source);
+        let exists = given.exists();
+        if exists && !given.is_dir() {
+            return Err(EmitError::NoFolder {
+                path: given.display().to_string(),
+            });
+        }
         let target = behind_links(given).map_err(error)?;
-        let exists = target.exists();
         let old_bundle = target.join(MANIFEST_FILE).exists();
         if exists && !old_bundle && !is_empty_folder(&target) {
             return Err(EmitError::Occupied {
@@ -270,16 +275,19 @@ mod tests {
         publish(&target, "two");
         holds(&target, "two");
         assert_eq!(entries(&folder.path().join("deep")).unwrap(), ["out"]);
-        for occupied in ["file", "folder"] {
-            let path = folder.path().join(occupied);
-            if occupied == "file" {
-                fs::write(&path, "mine").unwrap();
-            } else {
-                fs::create_dir(&path).unwrap();
-                fs::write(path.join("mine"), "").unwrap();
-            }
-            assert!(matches!(Staging::begin(&path), Err(EmitError::Occupied { .. })));
-        }
+        let mine = folder.path().join("mine");
+        fs::create_dir(&mine).unwrap();
+        fs::write(mine.join("file"), "").unwrap();
+        assert!(matches!(Staging::begin(&mine), Err(EmitError::Occupied { .. })));
+        assert!(matches!(
+            Staging::begin(&mine.join("file")),
+            Err(EmitError::NoFolder { .. })
+        ));
+        #[cfg(unix)]
+        assert!(matches!(
+            Staging::begin(Path::new("/dev/stdout")),
+            Err(EmitError::NoFolder { .. })
+        ));
     }
 
     #[test]

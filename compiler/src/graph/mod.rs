@@ -12,6 +12,7 @@ mod dim;
 mod dump;
 mod op;
 mod shape;
+mod sizes;
 #[cfg(test)]
 pub(crate) mod test_models;
 mod verify;
@@ -19,6 +20,7 @@ mod verify;
 pub use declared::DeclaredWeight;
 pub use dim::Dim;
 pub use op::{AttentionSpec, Binary, Gate, Op, RopeSpec, RouteSpec, Scoring, Unary};
+pub use sizes::oversized;
 pub use verify::{GraphError, verify};
 
 use petgraph::graph::{DiGraph, NodeIndex};

@@ -149,6 +149,33 @@ impl RopeSpec {
 }
 
 impl Op {
+    /// The state that it reads and writes, if it remembers earlier tokens.
+    pub fn state(&self) -> Option<StateId> {
+        match self {
+            Op::CacheWrite(id) | Op::Convolution(id) | Op::GatedDelta(id) => Some(*id),
+            Op::Tokens
+            | Op::LayerInput
+            | Op::Weight(_)
+            | Op::Gather
+            | Op::Linear
+            | Op::RmsNorm { .. }
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Scale(_)
+            | Op::Softcap(_)
+            | Op::SplitHeads { .. }
+            | Op::MergeHeads
+            | Op::Rope(_)
+            // Reads the cache that `CacheWrite` hands on.
+            | Op::Attention(_)
+            | Op::Slice { .. }
+            | Op::Clamp(_)
+            | Op::ScaleRows
+            | Op::Route(_)
+            | Op::Experts(_) => None,
+        }
+    }
+
     /// Its name in messages, dumps and reports.
     pub fn name(&self) -> &'static str {
         match self {

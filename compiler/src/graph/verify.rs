@@ -89,7 +89,11 @@ fn check_declarations(graph: &ModelGraph) -> Check {
         );
         require(!keeps_none, || format!("state `{name}` keeps no position"))?;
     }
+    let mut rope_names = BTreeSet::new();
     for rope in &graph.ropes {
+        require(rope_names.insert(&rope.name), || {
+            format!("two rotations are called `{}`", rope.name)
+        })?;
         let finite = rope.inv_freq.iter().all(|frequency| frequency.is_finite());
         require(finite && !rope.inv_freq.is_empty(), || {
             format!("`{}` has no frequencies", rope.name)
@@ -173,16 +177,16 @@ fn check_section(graph: &ModelGraph, section: &Section, kind: SectionKind, hidde
                 let allowed = !layered || kind == SectionKind::Template;
                 require(allowed, || here("a layer's weight outside of a layer".to_string()))?;
             }
-            Op::CacheWrite(id) | Op::Convolution(id) | Op::GatedDelta(id) => {
-                let first = used.states.insert(id.0);
-                require(first, || here("its state is written twice".to_string()))?;
-                let inside = kind == SectionKind::Template;
-                require(inside, || here("a layer's state outside of a layer".to_string()))?;
-            }
             Op::Rope(id) => {
                 used.ropes.insert(id.0);
             }
             _ => {}
+        }
+        if let Some(id) = node.op.state() {
+            let first = used.states.insert(id.0);
+            require(first, || here("its state is written twice".to_string()))?;
+            let inside = kind == SectionKind::Template;
+            require(inside, || here("a layer's state outside of a layer".to_string()))?;
         }
         if node.op == Op::LayerInput {
             let alike = node.shape == *hidden;

@@ -10,6 +10,9 @@ use super::names::{flag, number};
 use super::{AttentionShape, Capability};
 
 impl AttentionShape {
+    /// Elements of a head.
+    pub const MOST_WIDTH: u32 = 256;
+
     /// As in kernel names.
     pub(super) fn name(&self) -> String {
         let window = self.window.map(|window| format!("_window{window}")).unwrap_or_default();
@@ -33,9 +36,10 @@ impl AttentionShape {
                 what,
             })
         };
-        if self.cache.width == 0 || self.cache.width > 256 {
+        if self.cache.width == 0 || self.cache.width > Self::MOST_WIDTH {
             return unsupported(format!(
-                "heads of 1 to 256 elements are supported, not {}",
+                "heads of 1 to {} elements are supported, not {}",
+                Self::MOST_WIDTH,
                 self.cache.width
             ));
         }

@@ -26,12 +26,19 @@ const KEYS_PER_GROUP: u32 = TILE / KEY_GROUPS;
 /// Rows of values that a thread has under way at a time, to hide the latency of memory.
 const ROWS_AT_ONCE: u32 = 4;
 
+impl AttentionSplitSpec {
+    /// Whether a workgroup has a thread for each element, or for four, of a head so wide.
+    pub fn holds(width: u32) -> bool {
+        width <= THREADS || width.is_multiple_of(4) && width / 4 <= THREADS
+    }
+}
+
 pub fn build(spec: &AttentionSplitSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let shape = &spec.attention;
     let name = format!("attention_split{}_{}", spec.splits, shape.name());
     shape.check(&name, capability)?;
     let lanes = if shape.cache.by_fours() { 4 } else { 1 };
-    if shape.cache.width / lanes > THREADS {
+    if !AttentionSplitSpec::holds(shape.cache.width) {
         let what = format!(
             "heads of more than {THREADS} elements must be multiples of 4, not {}",
             shape.cache.width

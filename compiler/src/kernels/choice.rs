@@ -4,6 +4,7 @@
 //! are no rounds. Scores are compared as integers that sort the same, ties by number, so the ranks differ whatever the
 //! scores are: NaN is below all else.
 
+use super::RouteKernelSpec;
 use super::activation::unary;
 use super::attention::lowest;
 use super::builder::{Array, Builder, F32, KernelError, Reduction, U32};
@@ -11,9 +12,15 @@ use super::names::{flag, number};
 use super::sample::sortable;
 use crate::graph::{RouteSpec, Scoring, Unary};
 
-/// More would not fit in workgroup memory, and counting would be slow.
-const MOST_EXPERTS: u32 = 512;
-const MOST_SLOTS: u32 = 32;
+impl RouteKernelSpec {
+    /// More would not fit in workgroup memory, and counting would be slow.
+    pub const MOST_EXPERTS: u32 = 512;
+    /// Experts of one token.
+    pub const MOST_CHOSEN: u32 = 32;
+}
+
+const MOST_EXPERTS: u32 = RouteKernelSpec::MOST_EXPERTS;
+const MOST_SLOTS: u32 = RouteKernelSpec::MOST_CHOSEN;
 /// Keys that a thread compares its own with at a time.
 const RIVALS: u32 = 8;
 

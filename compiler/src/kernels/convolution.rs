@@ -4,6 +4,8 @@
 //! it from the ring; so the ring is written when all have been read: by the same thread in steps of one token, and by
 //! a dispatch of its own otherwise.
 
+use std::ops::RangeInclusive;
+
 use kiln_bundle::{Access, StepWord};
 
 use super::activation::unary;
@@ -16,6 +18,9 @@ use super::{Capability, ConvolutionSpec, ConvolutionStateSpec, Strided};
 const THREADS: u32 = 256;
 
 impl ConvolutionSpec {
+    /// How many taps a convolution may have.
+    pub const TAPS: RangeInclusive<u32> = 2..=8;
+
     fn name(&self) -> String {
         let ConvolutionSpec {
             channels, taps, ring, ..
@@ -35,8 +40,10 @@ impl ConvolutionSpec {
     }
 
     fn check(&self, kernel: &str) -> Result<(), KernelError> {
-        let what = if !(2..=8).contains(&self.taps) {
-            format!("a convolution of {} taps, 2 to 8 are supported", self.taps)
+        let able = Self::TAPS;
+        let what = if !able.contains(&self.taps) {
+            let (fewest, most) = (able.start(), able.end());
+            format!("a convolution of {} taps, {fewest} to {most} are supported", self.taps)
         } else if self.ring < self.taps - 1 {
             format!("a ring of {} inputs is too short for {} taps", self.ring, self.taps)
         } else {

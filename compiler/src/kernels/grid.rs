@@ -31,6 +31,7 @@ impl KernelSpec {
                 ONE,
             ],
             KernelSpec::Pointwise(spec) => [Fixed(spec.width.div_ceil(PointwiseSpec::WORKGROUP)), tokens(1), ONE],
+            KernelSpec::SelectRow(spec) => [Fixed(spec.width.div_ceil(SelectRowSpec::WORKGROUP)), ONE, ONE],
             KernelSpec::Rope(spec) => [Fixed(spec.heads), tokens(1), ONE],
             KernelSpec::CacheWrite(spec) => [Fixed(spec.cache.kv_heads), tokens(1), ONE],
             KernelSpec::RopeCache(spec) => [Fixed(spec.heads + 2 * spec.cache.kv_heads), tokens(1), ONE],
@@ -123,6 +124,11 @@ impl GroupSpec {
 impl AttentionPrefillSpec {
     /// Queries (tokens) of one workgroup.
     pub const QUERIES: u32 = 32;
+}
+
+impl SelectRowSpec {
+    /// Columns of one workgroup.
+    pub const WORKGROUP: u32 = 256;
 }
 
 impl PointwiseSpec {

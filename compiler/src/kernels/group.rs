@@ -9,13 +9,14 @@ use super::builder::{Array, AtomicArray, Builder, KernelError, KernelSource, U32
 use super::{Capability, GroupSpec};
 
 const WORKGROUP: u32 = 256;
-/// Experts whose counts and bits fit in workgroup memory.
-const MOST_EXPERTS: u32 = 512;
 /// Words of bits of all experts together, and the most of one.
 const MEMBER_WORDS: u32 = 2048;
 const MOST_WORDS: u32 = 8;
 
 impl GroupSpec {
+    /// Experts whose counts and bits fit in workgroup memory.
+    pub const MOST_EXPERTS: u32 = 512;
+
     /// The part of a kernel's name that tells groupings apart.
     pub(super) fn name(&self) -> String {
         let GroupSpec {
@@ -33,8 +34,8 @@ impl GroupSpec {
     }
 
     fn check(&self, kernel: &str) -> Result<(), KernelError> {
-        let problem = if !(1..=MOST_EXPERTS).contains(&self.experts) {
-            format!("{} experts; 1 to {MOST_EXPERTS} can be sorted", self.experts)
+        let problem = if !(1..=Self::MOST_EXPERTS).contains(&self.experts) {
+            format!("{} experts; 1 to {} can be sorted", self.experts, Self::MOST_EXPERTS)
         } else if !(1..=self.experts).contains(&self.k) {
             format!("{} of {} experts for each token", self.k, self.experts)
         } else if self.tile == 0 {
@@ -86,7 +87,12 @@ impl<'b> Group<'b> {
     }
 
     fn body(&self) {
-        let tokens = self.step.load(StepWord::Tokens as u32).named("tokens");
+        // The head has one, however many the step had.
+        let tokens = self
+            .step
+            .load(StepWord::Tokens as u32)
+            .min(self.spec.tokens)
+            .named("tokens");
         let assignments = (tokens * self.spec.k).named("assignments");
         self.each_assignment::<4>(self.b.literal(0), assignments, |_, expert| {
             self.counts.add(expert, 1);

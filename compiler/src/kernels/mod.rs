@@ -9,7 +9,7 @@ mod attention_join;
 mod attention_prefill;
 mod attention_split;
 mod bank;
-pub mod builder;
+mod builder;
 mod cache;
 mod choice;
 mod combine;
@@ -36,6 +36,7 @@ mod route;
 mod router;
 mod sample;
 mod sample_threshold;
+mod select_row;
 mod spec;
 mod step;
 mod tile;
@@ -60,6 +61,7 @@ pub fn build(spec: &KernelSpec, capability: Capability) -> Result<KernelSource, 
         KernelSpec::SampleThreshold { vocab } => sample_threshold::build(*vocab, capability),
         KernelSpec::SamplePartial { vocab, groups } => sample::build_partial(*vocab, *groups, capability),
         KernelSpec::SampleFinal { groups, slots } => sample::build_final(*groups, *slots, capability),
+        KernelSpec::SelectRow(spec) => select_row::build(spec, capability),
         KernelSpec::Rope(spec) => rope::build(spec, capability),
         KernelSpec::CacheWrite(spec) => cache::build(spec, capability),
         KernelSpec::RopeCache(spec) => rope_cache::build(spec, capability),

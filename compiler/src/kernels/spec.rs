@@ -59,6 +59,7 @@ pub enum KernelSpec {
     Matvec(MatvecSpec),
     Gemm(GemmSpec),
     Pointwise(PointwiseSpec),
+    SelectRow(SelectRowSpec),
     Rope(RopeKernelSpec),
     CacheWrite(CacheWriteSpec),
     RopeCache(RopeCacheSpec),
@@ -208,6 +209,12 @@ pub enum PointwiseExpr {
     Binary(Binary, Box<PointwiseExpr>, Box<PointwiseExpr>),
     Scale(f32, Box<PointwiseExpr>),
     Softcap(f32, Box<PointwiseExpr>),
+}
+
+/// Copies row `step[Row]` of `[.., width]`. Bindings: x, step, out `[width]` (rw). Grid: (ceil(width / 256)).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectRowSpec {
+    pub width: u32,
 }
 
 /// Rotary embedding alone. Bindings: x `[tokens, heads, width]` (strided), inv_freq (f32 `[rotary / 2]`), step, out (rw).

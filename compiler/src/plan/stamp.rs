@@ -200,18 +200,19 @@ impl<'a> Stamp<'a> {
         } else {
             u64::from(self.options.chunk)
         };
-        let values: Vec<usize> = plan
-            .values
-            .iter()
-            .enumerate()
-            .map(|(index, extent)| match (plan.input == Some(ValueId(index)), carried) {
+        let mut values = Vec::with_capacity(plan.values.len());
+        for (index, extent) in plan.values.iter().enumerate() {
+            values.push(match (plan.input == Some(ValueId(index)), carried) {
                 (true, Some(carried)) => carried,
                 _ => program.value(match *extent {
+                    Extent::PerToken(width) if tokens * u64::from(width) > u64::from(u32::MAX) => {
+                        return Err(PlanError::Step { width, tokens });
+                    }
                     Extent::PerToken(width) => tokens * u64::from(width) * 4,
                     Extent::Fixed(elements) => u64::from(elements) * 4,
                 }),
-            })
-            .collect();
+            });
+        }
         for call in &plan.calls {
             let label = match layer {
                 Some(layer) => format!("layers.{layer} {}", call.label),

@@ -141,19 +141,31 @@ impl WeightTable {
         self.intern(format!("{}.inv_freq", graph.ropes[rope.0].name), PackedPart::Rope(rope))[0]
     }
 
+    /// Numbers of the tensors of a part. What is packed in two ways, the same matrices stacked in rows and row by row, has
+    /// two names.
     fn intern(&mut self, name: String, part: PackedPart) -> Vec<u32> {
-        let index = *self.by_name.entry(name.clone()).or_insert_with(|| {
-            let first_tensor = self
-                .weights
-                .last()
-                .map_or(0, |last| last.first_tensor + last.tensor_count());
-            self.weights.push(PackedWeight {
-                name,
-                part,
-                first_tensor,
-            });
-            self.weights.len() - 1
-        });
+        let mut unique = name.clone();
+        let mut number = 1;
+        let index = loop {
+            match self.by_name.get(&unique) {
+                Some(&index) if self.weights[index].part == part => break index,
+                Some(_) => {
+                    number += 1;
+                    unique = format!("{name}.{number}");
+                }
+                None => {
+                    let last = self.weights.last();
+                    let first_tensor = last.map_or(0, |last| last.first_tensor + last.tensor_count());
+                    self.by_name.insert(unique.clone(), self.weights.len());
+                    self.weights.push(PackedWeight {
+                        name: unique,
+                        part,
+                        first_tensor,
+                    });
+                    break self.weights.len() - 1;
+                }
+            }
+        };
         let weight = &self.weights[index];
         (weight.first_tensor..weight.first_tensor + weight.tensor_count()).collect()
     }
@@ -189,4 +201,25 @@ fn stacked_name(sources: &[String]) -> String {
         name += &format!("+{}", stem.rsplit('.').next().unwrap_or(stem));
     }
     format!("{name}.{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_in_two_ways_is_two_weights() {
+        let part = |arrangement| PackedPart::Vector {
+            sources: vec!["a".to_string(), "b".to_string()],
+            arrangement,
+            len: 8,
+        };
+        let mut table = WeightTable::default();
+        let mut intern = |arrangement| table.intern("a+b".to_string(), part(arrangement));
+        assert_eq!(intern(Arrangement::Concat), [0]);
+        assert_eq!(intern(Arrangement::Interleave), [1]);
+        assert_eq!(intern(Arrangement::Concat), [0]);
+        let names: Vec<&str> = table.weights.iter().map(|weight| weight.name.as_str()).collect();
+        assert_eq!(names, ["a+b", "a+b.2"]);
+    }
 }

@@ -66,7 +66,11 @@ pub fn find_stacks(
 
 /// `act(gate) * up` where nothing else uses gate, act(gate) or up.
 fn gated_pairs(section: &Section, linears: &[NodeIndex]) -> Vec<Stack> {
+    // What leaves the section is used outside of it.
     let only_user = |node: NodeIndex| {
+        if node == section.output {
+            return None;
+        }
         let mut users = section.nodes.neighbors_directed(node, Direction::Outgoing);
         users.next().filter(|_| users.next().is_none())
     };

@@ -27,3 +27,19 @@ pub fn wrong(c: &SmallConfig, w: Weights, tokens: Tokens) -> Logits {
     }
     linear(x, w.matrix("head", c.vocab_size, c.vocab_size))
 }
+
+#[architecture("TwiceForCausalLM")]
+pub fn cached_twice(c: &SmallConfig, w: Weights, tokens: Tokens) -> Logits {
+    let embedding = w.matrix("embed", c.vocab_size, c.hidden_size);
+    let mut x = gather(embedding, tokens);
+    for layer in w.layers("layers", c.num_hidden_layers) {
+        let width = c.num_heads * c.head_dim;
+        let k = linear(x, layer.matrix("k", width, c.hidden_size)).heads(c.num_heads, c.head_dim);
+        let v = linear(x, layer.matrix("v", width, c.hidden_size)).heads(c.num_heads, c.head_dim);
+        let near = attention(k, layer.cache(k, v), Attention::causal().window(Some(4)));
+        let far = attention(k, layer.cache(k, v), Attention::causal());
+        let other = attention(k, layer.cache(v, k), Attention::causal());
+        x += linear(near + far + other, layer.matrix("o", c.hidden_size, width));
+    }
+    linear(x, embedding)
+}

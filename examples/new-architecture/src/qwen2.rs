@@ -2,9 +2,18 @@ use kiln_compiler::dsl::*;
 
 #[derive(Config)]
 #[config(assume(
-    vocab_size = 151_936, hidden_size = 4096, intermediate_size = 22_016, num_hidden_layers = 32,
-    num_attention_heads = 32, num_key_value_heads = 32, hidden_act = "silu", max_position_embeddings = 32_768,
-    rms_norm_eps = 1e-6, tie_word_embeddings = false, use_sliding_window = false, sliding_window = 4096,
+    vocab_size = 151_936,
+    hidden_size = 4096,
+    intermediate_size = 22_016,
+    num_hidden_layers = 32,
+    num_attention_heads = 32,
+    num_key_value_heads = 32,
+    hidden_act = "silu",
+    max_position_embeddings = 32_768,
+    rms_norm_eps = 1e-6,
+    tie_word_embeddings = false,
+    use_sliding_window = false,
+    sliding_window = 4096,
     max_window_layers = 28
 ))]
 pub struct Qwen2Config {

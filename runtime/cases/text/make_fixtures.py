@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the fixtures beside it: two tiny tokenizers, and what Hugging Face makes of texts and chats.
+"""Writes the fixtures beside it: two tiny tokenizers, and what Hugging Face makes of texts, chats and small templates.
 
     pip install transformers==5.23.0 tokenizers==0.23.3 jinja2==3.1.6
     python runtime/cases/text/make_fixtures.py
 
 `renders.json` holds chat templates rendered by transformers (Jinja2 itself), the independent reference for
-`TextModel::render_chat`; `encodings.json` holds ids and decoded text by the Python tokenizers package.
+`TextModel::render_chat`; `encodings.json` holds ids and decoded text by the Python tokenizers package. `jinja.json` keeps
+small templates by topic with what they print, null where Jinja2 raises: add a template there, and this fills in the text.
 """
 import datetime, json, pathlib
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -92,7 +93,8 @@ NOW = 1709211909
 class FixedDate(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
-        return cls.fromtimestamp(NOW, datetime.timezone.utc)
+        # Naive, as transformers asks for it.
+        return cls.fromtimestamp(NOW, datetime.timezone.utc).replace(tzinfo=None)
 
 
 def renders(tok):
@@ -121,6 +123,24 @@ def renders(tok):
     return out
 
 
+def jinja():
+    """Fills in `jinja.json`, one case a line."""
+    chat_template_utils.datetime = FixedDate
+    fixture = json.loads((HERE / "jinja.json").read_text())
+    fixture["now"] = NOW
+    for case in fixture["cases"]:
+        try:
+            template = chat_template_utils._compile_jinja_template(case["template"])
+            case["text"] = template.render(messages=fixture["messages"], tools=None, documents=None,
+                                           add_generation_prompt=True, **fixture["values"])
+        except Exception:
+            case["text"] = None
+    line = lambda value: json.dumps(value, ensure_ascii=False)
+    head = ",\n".join(f"{line(key)}: {line(value)}" for key, value in fixture.items() if key != "cases")
+    cases = ",\n".join(map(line, fixture["cases"]))
+    (HERE / "jinja.json").write_text(f'{{{head},\n"cases": [\n{cases}\n]}}\n')
+
+
 def encodings(tok):
     cases = []
     for text in TEXTS:
@@ -139,3 +159,4 @@ write("byte_level.json", json.loads(bpe.to_str()))
 write("byte_fallback.json", json.loads(fallback.to_str()))
 write("encodings.json", {"byte_level": encodings(bpe), "byte_fallback": encodings(fallback)})
 write("renders.json", {"now": NOW, "renders": renders(bpe)})
+jinja()

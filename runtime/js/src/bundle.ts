@@ -3,7 +3,7 @@ import { cachedBytes, pieces, shardKeys, type ShardSource } from './download.js'
 import { KilnError, isKilnError, throwIfAborted } from './errors.js';
 import { noWebGpu } from './hosts.js';
 import { type BundleLocation, type LocationOptions, locate } from './location.js';
-import { kernelFiles, type Manifest, MANIFEST_FILE, parseManifest, type Shard, type Variant } from './manifest.js';
+import { kernelFiles, type Manifest, MANIFEST_FILE, parseManifest, type Shard, type TextFile, textFiles, type Variant } from './manifest.js';
 import { free } from './memory.js';
 import { type Progress, ProgressMeter } from './progress.js';
 import { Transport, type TransportOptions } from './transport.js';
@@ -14,6 +14,9 @@ export interface BundleOptions extends LocationOptions, TransportOptions {
   offline?: boolean;
   progress?: (progress: Progress) => void;
 }
+
+/** Cache key of a kernel or text file: by content, so that revisions and models share what is equal. */
+const textKey = (sha256: string) => `texts/${sha256}`;
 
 /** A bundle somewhere, and what of it is in the cache. */
 export class Bundle implements ShardSource {
@@ -80,17 +83,17 @@ export class Bundle implements ShardSource {
     return `bundles/${(await sha256(new TextEncoder().encode(this.location.base))).slice(0, 32)}/`;
   }
 
-  /** A kernel or text file: from the cache, or from the network and into the cache. */
-  async file(file: string): Promise<Uint8Array> {
-    const { key, hash } = await this.#keyOf(file);
+  /** A kernel or text file: from the cache, or from the network and into the cache. What is damaged in the cache counts as absent. */
+  async file({ file, sha256: hash }: TextFile): Promise<Uint8Array> {
+    const key = textKey(hash);
     const kept = await this.cache.get(key);
-    if (kept) {
+    if (kept && (await sha256(kept)) === hash) {
       this.progress.set(file, kept.byteLength, true);
       return kept;
     }
     if (this.offline) throw new KilnError('not-cached', `${file} is not in the cache, and this is offline mode; load the model once with a connection`, { file });
     const bytes = await this.transport.file(this.url(file));
-    if (hash && (await sha256(bytes)) !== hash) {
+    if ((await sha256(bytes)) !== hash) {
       throw new KilnError('checksum', `${file} is not what the compiler wrote; upload the bundle again, all files of it`, { file });
     }
     await this.cache.put(key, bytes);
@@ -98,24 +101,17 @@ export class Bundle implements ShardSource {
     return bytes;
   }
 
-  /** Cache key of a kernel or text file, and a kernel's checksum. */
-  async #keyOf(file: string): Promise<{ key: string; hash: string | undefined }> {
-    const hash = this.manifest.variants.flatMap((variant) => variant.kernels).find((kernel) => kernel.file === file)?.sha256;
-    // Text files have no checksum in the manifest: a new manifest may mean new ones.
-    const key = hash ? `kernels/${hash}` : `${await this.#folder()}${(await sha256(this.manifestText)).slice(0, 16)}-${file.replaceAll('/', '_')}`;
-    return { key, hash };
-  }
-
   /** Whether a file is in the cache, all of it. */
   async isCached(file: string): Promise<boolean> {
     const shard = this.manifest.shards.find((shard) => shard.file === file);
-    return shard ? (await this.cachedBytes(shard)) === shard.bytes : this.cache.has((await this.#keyOf(file)).key);
+    if (shard) return (await this.cachedBytes(shard)) === shard.bytes;
+    const known = this.#files().find((known) => known.file === file);
+    return known !== undefined && this.cache.has(textKey(known.sha256));
   }
 
-  /** The text files, by name. */
-  textFiles(): string[] {
-    const { text } = this.manifest;
-    return text ? [text.tokenizer, text.tokenizer_config, text.chat_template].filter((file) => file !== null) : [];
+  /** The kernels of all variants, and the text files. */
+  #files(): TextFile[] {
+    return [...this.manifest.variants.flatMap((variant) => variant.kernels), ...textFiles(this.manifest)];
   }
 
   /** The bytes of a shard that are in the cache. */
@@ -138,10 +134,10 @@ export class Bundle implements ShardSource {
 
   /** Forgets all of this bundle. Shards that another model shares go too. */
   async clear(): Promise<void> {
-    const hashes = new Set(this.manifest.variants.flatMap((variant) => variant.kernels.map((kernel) => kernel.sha256)));
+    const hashes = new Set(this.#files().map((file) => file.sha256));
     await Promise.all([
       ...this.manifest.shards.map((shard) => this.clearShard(shard)),
-      ...[...hashes].map((hash) => this.cache.clear(`kernels/${hash}`)),
+      ...[...hashes].map((hash) => this.cache.clear(textKey(hash))),
       this.cache.clear(await this.#folder()),
     ]);
   }
@@ -149,7 +145,7 @@ export class Bundle implements ShardSource {
   /** What the wasm module reads from, with the files of a variant at hand. */
   async reader(variant: Variant): Promise<BundleReader> {
     const files = kernelFiles(variant);
-    const loaded = await Promise.all(files.map(async ({ file }) => [file, await this.file(file)] as const));
+    const loaded = await Promise.all(files.map(async (file) => [file.file, await this.file(file)] as const));
     return new BundleReader(this, new Map([[MANIFEST_FILE, this.manifestText], ...loaded]));
   }
 }

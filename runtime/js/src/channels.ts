@@ -1,5 +1,6 @@
 import type { Channel, ChannelKind, ChannelText } from './generation.js';
-import type { TextModel, TokenStream } from './text.js';
+import { TokenStream } from './token-stream.js';
+import type { Vocabulary } from './vocabulary.js';
 
 /**
  * Generated text told apart by what it is, from the marks that the tokenizer has:
@@ -72,13 +73,13 @@ export class ChannelStream {
    * answer; they are not looked for in other channels.
    */
   constructor(
-    private model: TextModel,
+    private vocabulary: Vocabulary,
     private format: Format,
     opening: readonly number[],
     stops: readonly string[],
   ) {
     this.#part = format.kind === 'harmony' ? { at: 'between' } : body('answer');
-    this.#text = model.stream();
+    this.#text = new TokenStream(vocabulary, []);
     // Without marks the prompt opens nothing.
     if (format.kind !== 'plain') for (const id of opening) this.push(id);
     // Nothing of it was generated.
@@ -99,7 +100,7 @@ export class ChannelStream {
       return this.#add(text);
     }
     const rest = this.#endText();
-    this.stopped = this.#stops.includes(this.model.token(id)!);
+    this.stopped = this.#stops.includes(this.vocabulary.token(id)!);
     const part = (this.#part = after(mark, this.#part));
     this.#begun &&= mark === 'constrain';
     this.#atEdge = mark === 'open' || mark === 'close';
@@ -141,7 +142,7 @@ export class ChannelStream {
   /** Stop texts end the answer only. */
   #newText(): TokenStream {
     const answers = this.#part.at === 'body' && this.#part.channel.kind === 'answer';
-    return this.model.stream(answers ? this.#stops : []);
+    return new TokenStream(this.vocabulary, answers ? this.#stops : []);
   }
 
   #add(text: string): Piece {

@@ -1,5 +1,6 @@
 import type { Generation, StopReason } from './generation.js';
-import type { GenerateOptions, Message, Prompt } from './options.js';
+import type { Message, Prompt } from './message.js';
+import type { GenerateOptions } from './options.js';
 
 /** A message of a request. What it has beyond this goes to the chat template, e.g. `tool_calls`. */
 export type CompletionMessage = Omit<Message, 'content'> & { role: string; content?: string | null; reasoning_content?: string };

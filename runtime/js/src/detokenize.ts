@@ -1,4 +1,4 @@
-import type { TextModel } from './text.js';
+import type { Vocabulary } from './vocabulary.js';
 
 /**
  * Tokens before the pending ones that are decoded with them, so that a decoder which treats the start of a text
@@ -13,25 +13,25 @@ export class Detokenizer {
   #context: number[] = [];
   #pending: number[] = [];
 
-  constructor(private model: TextModel) {}
+  constructor(private vocabulary: Vocabulary) {}
 
   push(id: number): string {
-    const token = this.model.token(id);
+    const token = this.vocabulary.token(id);
     if (token === undefined) return '';
-    if (this.model.byteLevel) return this.#bytes.decode(bytesOf(token), { stream: true });
+    if (this.vocabulary.byteLevel) return this.#bytes.decode(bytesOf(token), { stream: true });
     this.#pending.push(id);
     // Runs of byte tokens stand for their text only if all of the run is valid.
     return /^<0x[0-9A-Fa-f]{2}>$/.test(token) ? '' : this.#decodePending();
   }
 
   finish(): string {
-    return this.model.byteLevel ? this.#bytes.decode() : this.#decodePending();
+    return this.vocabulary.byteLevel ? this.#bytes.decode() : this.#decodePending();
   }
 
   #decodePending(): string {
-    const before = this.model.decode(this.#context, true);
+    const before = this.vocabulary.decode(this.#context, true);
     this.#context.push(...this.#pending.splice(0));
-    const after = this.model.decode(this.#context, true);
+    const after = this.vocabulary.decode(this.#context, true);
     this.#context.splice(0, Math.max(this.#context.length - CONTEXT, 0));
     let kept = 0;
     while (kept < before.length && before[kept] === after[kept]) kept++;

@@ -1,5 +1,6 @@
 import { KilnError } from './errors.js';
 import { importHere } from './import.js';
+import type { HostFeatures } from './requirements.js';
 
 /** An adapter, and what must be known of the host that gave it. */
 export interface Host {
@@ -56,6 +57,17 @@ let ownPatched: GPU | undefined;
 function ownGpu(): GPU | undefined {
   const gpu = globals.navigator?.gpu;
   return gpu === ownPatched ? undefined : gpu;
+}
+
+/** What `fit` asks of a host. */
+export function hostFeatures({ gpu, name, implementation, unlistedFeatures }: Host): HostFeatures {
+  // Others than browsers know them all, and may list none.
+  return { unlisted: unlistedFeatures, language: name === 'browser' && implementation === 'own' ? languageFeatures(gpu) : undefined };
+}
+
+/** WGSL's language features in this browser. */
+export function languageFeatures(gpu = hostName() === 'browser' ? globals.navigator?.gpu : undefined): { has(name: string): boolean } | undefined {
+  return gpu && (gpu.wgslLanguageFeatures ?? new Set());
 }
 
 async function requestAdapter(gpu: GPU, powerPreference: GPUPowerPreference = 'high-performance'): Promise<GPUAdapter | null> {

@@ -7,8 +7,10 @@ export type { Channel, ChannelKind, ChannelText, Generation, Result, StopReason,
 export { type Host, type HostOptions, openHost } from './hosts.js';
 export type { LoadReport } from './load.js';
 export type { Manifest } from './manifest.js';
-export { loadModel, type Memory, type Model, type SavedModule, type TextModule } from './model.js';
-export type { GenerateOptions, LoadOptions, Message, Prompt, Sampling } from './options.js';
+export type { Message, Prompt } from './message.js';
+export { loadModel, type Memory, type Model } from './model.js';
+export type { SavedModule, TextModule } from './modules.js';
+export type { GenerateOptions, LoadOptions, Sampling } from './options.js';
 export type { Pace } from './pace.js';
 export type { FileProgress, Progress } from './progress.js';
 export { type ModelFile, Registry } from './registry.js';

@@ -1,82 +1,48 @@
-import { parse, Template, tokenize } from '@huggingface/jinja';
+import { parse } from '@huggingface/jinja';
+import { strftime } from './jinja/date.js';
+import { Arguments } from './jinja/arguments.js';
+import { type Node, render, Scope } from './jinja/interpreter.js';
+import { range } from './jinja/operators.js';
+import { TUPLE, tokensOf } from './jinja/source.js';
+import { type Callable, Dict, fromJs, isNumber, items, Namespace, NONE, str, Tuple, type Value } from './jinja/values.js';
 
-/** A chat template that renders as in Python: what @huggingface/jinja has otherwise is written otherwise. */
+/** The error of a template's own `raise_exception`. */
+export class Refusal extends Error {}
+
+/**
+ * A chat template that renders as Jinja2 does, as transformers sets it up, or throws. @huggingface/jinja parses it; its own
+ * values are JavaScript's, which print and compare otherwise than Python's.
+ */
 export class ChatTemplate {
-  #template: Template;
+  #statements: readonly Node[];
 
   constructor(source: string) {
-    this.#template = new Template(withPlainStrings(source));
-    rewrite(this.#template.parsed);
+    this.#statements = parse(tokensOf(source)).body as unknown as Node[];
   }
 
   render(values: Record<string, unknown>): string {
-    return this.#template.render({ ...values, [FORMAT]: format });
+    const scope = new Scope();
+    for (const [name, value] of Object.entries(GLOBALS)) scope.set(name, value);
+    for (const [name, value] of Object.entries(values)) if (value !== undefined) scope.set(name, fromJs(value));
+    return render(this.#statements, new Scope(scope));
   }
 }
 
-/**
- * Rewrites texts within tags: as in Python, a backslash at the end of a line joins the lines, and one that escapes nothing
- * stands for itself.
- */
-function withPlainStrings(source: string): string {
-  const tag = /\{[{%](?:'(?:\\[^]|[^'\\])*'|"(?:\\[^]|[^"\\])*"|[^'"])*?[}%]\}/g;
-  return source.replace(tag, (text) => text.replace(/\\([^])/g, (escape, c) => (c === '\n' ? '' : /[ntrbfvxu'"\\]/.test(c) ? escape : `\\${escape}`)));
-}
+const dict: Callable = (positional, named) => {
+  if (positional.length > 1) throw new Error('dict wants one value');
+  const [source] = positional;
+  const entries = source === undefined ? [] : source instanceof Dict ? source.entries : items(source).map((pair) => items(pair) as [Value, Value]);
+  return new Dict([...entries, ...named]);
+};
 
-type Node = { type: string; [field: string]: unknown };
-
-/** Names that no template has. */
-const FORMAT = '__format';
-const VALUE = '__value';
-
-/** Python's words for what is printed; all else prints itself. */
-const TRUE_OR_FALSE = `'True' if ${VALUE} else 'False'`;
-const COMPARISONS = ['==', '!=', '<', '<=', '>', '>=', 'in', 'not in', 'not'];
-const PRINTED = `(${TRUE_OR_FALSE}) if ${VALUE} is boolean else 'None' if ${VALUE} is none else ${VALUE}`;
-/** Where statements stand, so that expressions among them are printed. */
-const BODIES = ['body', 'alternate', 'defaultBlock'];
-
-/** Changes the tree: what is printed or joined by `~`, and the filter `format`, which is a function here. */
-function rewrite(node: unknown): unknown {
-  if (Array.isArray(node)) return node.map(rewrite);
-  if (node instanceof Map) return new Map([...node].map(([key, value]) => [rewrite(key), rewrite(value)]));
-  if (typeof node !== 'object' || node === null) return node;
-  const at = node as Node;
-  for (const [field, value] of Object.entries(at)) at[field] = rewrite(value);
-  for (const field of BODIES) if (Array.isArray(at[field])) at[field] = at[field].map(printed);
-  if (at.type === 'BinaryExpression' && (at.operator as Node).value === '~') Object.assign(at, { left: printed(at.left as Node), right: printed(at.right as Node) });
-  const filter = at.type === 'FilterExpression' ? (at.filter as Node) : undefined;
-  if (filter?.type === 'CallExpression' && (filter.callee as Node).value === 'format') {
-    return Object.assign(expression(`${FORMAT}()`), { args: [at.operand, ...(filter.args as Node[])] });
-  }
-  return at;
-}
-
-/** An expression as Python prints it. Names and fields may be looked at more than once, all else is evaluated once. */
-function printed(node: Node): Node {
-  if (node.type === 'Identifier' || node.type === 'MemberExpression') return withValue(expression(PRINTED), node) as Node;
-  const compares = COMPARISONS.includes((node.operator as Node | undefined)?.value as string);
-  return compares || node.type === 'TestExpression' ? (withValue(expression(TRUE_OR_FALSE), node) as Node) : node;
-}
-
-function expression(source: string): Node {
-  return parse(tokenize(`{{ ${source} }}`)).body[0] as unknown as Node;
-}
-
-function withValue(tree: unknown, value: Node): unknown {
-  if (typeof tree !== 'object' || tree === null) return tree;
-  const at = tree as Node;
-  if (at.type === 'Identifier' && at.value === VALUE) return value;
-  for (const [field, part] of Object.entries(at)) at[field] = withValue(part, value);
-  return at;
-}
-
-/** Python's `%`, as far as prompts need it. */
-function format(text: string, ...values: unknown[]): string {
-  return text.replace(/%(?:\.(\d+))?([%sdf])/g, (_, digits, kind) => {
-    if (kind === '%') return '%';
-    const value = values.shift();
-    if (kind === 's') return typeof value === 'boolean' ? (value ? 'True' : 'False') : String(value ?? 'None');
-    return kind === 'd' ? String(Math.trunc(Number(value))) : Number(value).toFixed(Number(digits ?? 6));
-  });
-}
+const GLOBALS: Record<string, Value> = {
+  ...Object.fromEntries([['true', true] as const, ['false', false] as const, ['none', NONE] as const].flatMap(([name, value]) => [[name, value], [name[0]!.toUpperCase() + name.slice(1), value]])),
+  dict,
+  [TUPLE]: (positional) => Tuple.of_(positional),
+  namespace: (positional, named) => new Namespace(new Map((dict(positional, named) as Dict).entries.map(([key, value]) => [str(key), value]))),
+  range: (positional) => range(...positional.map((bound) => (isNumber(bound) && typeof bound !== 'number' ? Number(bound) : NaN))),
+  raise_exception: (positional, named) => {
+    throw new Refusal(new Arguments('raise_exception', ['message'], positional, named).text('message'));
+  },
+  strftime_now: (positional, named) => strftime(new Arguments('strftime_now', ['format'], positional, named).text('format'), new Date()),
+};

@@ -1,6 +1,6 @@
 import { Bundle } from './bundle.js';
 import { isKilnError, KilnError, throwIfAborted } from './errors.js';
-import { type Host, openHost, withHost } from './hosts.js';
+import { type Host, hostFeatures, openHost, withHost } from './hosts.js';
 import type { Manifest, Variant } from './manifest.js';
 import type { LoadOptions } from './options.js';
 import { preparePipelines } from './pipelines.js';
@@ -81,7 +81,7 @@ function choose(manifest: Manifest, host: Host, { variant: wanted, context }: Lo
     throw new KilnError('unknown-variant', `the bundle has no variant "${wanted}"; it has ${available.join(', ')}`, { variant: wanted, available });
   }
   const asked = manifest.variants.filter(({ name }) => wanted === undefined || name === wanted);
-  const { variants, missing, longest } = fit({ ...manifest, variants: asked }, host.adapter, host.unlistedFeatures, context);
+  const { variants, missing, longest } = fit({ ...manifest, variants: asked }, host.adapter, hostFeatures(host), context);
   if (variants.length === 0) {
     const adapter = adapterName(host.adapter);
     if (longest > 0) {

@@ -17,10 +17,16 @@ export interface Manifest {
     bos_token_id: number | null;
     sampling: { temperature: number | null; top_k: number | null; top_p: number | null };
   };
-  text: { tokenizer: string; tokenizer_config: string | null; chat_template: string | null } | null;
+  text: { tokenizer: TextFile; tokenizer_config: TextFile | null; chat_template: TextFile | null } | null;
   shards: Shard[];
   weights: { name: string; bytes: number }[];
   variants: Variant[];
+}
+
+/** A kernel, or a file of the tokenizer. */
+export interface TextFile {
+  file: string;
+  sha256: string;
 }
 
 export interface Shard {
@@ -32,8 +38,10 @@ export interface Shard {
 export interface Variant {
   name: string;
   features: string[];
+  /** WGSL's language features that the kernels use; absent: none. */
+  language_features?: string[];
   limits: Record<string, number>;
-  kernels: { name: string; file: string; sha256: string; bindings: ('read' | 'read-write')[] }[];
+  kernels: (TextFile & { name: string; bindings: ('read' | 'read-write')[] })[];
   buffers: { name: string; kind: BufferKind }[];
 }
 
@@ -43,12 +51,13 @@ export interface BufferKind {
   bytes?: number;
   bytes_per_position?: number;
   positions?: number | null;
+  window?: number | null;
   slots?: number;
 }
 
 export const MANIFEST_FILE = 'manifest.json';
 /** The version of the format that this package reads. */
-export const FORMAT_VERSION = 2;
+export const FORMAT_VERSION = 3;
 
 /** Reads a manifest as far as downloading needs it; the wasm module checks the rest before it runs anything. */
 export function parseManifest(text: string, from: string): Manifest {
@@ -71,7 +80,12 @@ export function parseManifest(text: string, from: string): Manifest {
   return manifest;
 }
 
+/** Tokenizer and template. */
+export function textFiles({ text }: Manifest): TextFile[] {
+  return text ? [text.tokenizer, text.tokenizer_config, text.chat_template].filter((file) => file !== null) : [];
+}
+
 /** The kernel files that a variant needs, each once. */
-export function kernelFiles(variant: Variant): { file: string; sha256: string }[] {
+export function kernelFiles(variant: Variant): TextFile[] {
   return [...new Map(variant.kernels.map((kernel) => [kernel.file, kernel])).values()];
 }

@@ -3,22 +3,16 @@ import { Completions } from './completions.js';
 import { KilnError } from './errors.js';
 import type { Generation } from './generation.js';
 import { load, type Loaded, type LoadReport } from './load.js';
-import type { Manifest } from './manifest.js';
-import type { GenerateOptions, LoadOptions, Message, Prompt } from './options.js';
+import type { Manifest, TextFile } from './manifest.js';
+import type { Message, Prompt } from './message.js';
+import type { SavedModule, TextModule } from './modules.js';
+import type { GenerateOptions, LoadOptions } from './options.js';
 import { Pacer } from './pace.js';
 import type * as saved from './saved.js';
 import { Session } from './session.js';
 import type { TextModel } from './text.js';
 import { sleep } from './transport.js';
 import { loadWasm } from './wasm.js';
-
-/** The module `kiln-runtime/text`. */
-export interface TextModule {
-  TextModel: typeof TextModel;
-}
-
-/** The module `kiln-runtime/saved`. */
-export type SavedModule = Pick<typeof saved, 'read' | 'write'>;
 
 /** What a model takes, in bytes. */
 export interface Memory {
@@ -186,7 +180,7 @@ async function openText({ manifest, bundle }: Loaded, module: TextModule | Promi
     Promise.resolve(module).catch(() => {});
     return undefined;
   }
-  const read = async (file: string | null) => (file === null ? undefined : new TextDecoder().decode(await bundle.file(file)));
+  const read = async (file: TextFile | null) => (file ? new TextDecoder().decode(await bundle.file(file)) : undefined);
   const [{ TextModel }, tokenizer, tokenizerConfig, chatTemplate] = await Promise.all([
     module,
     read(files.tokenizer),

@@ -1,7 +1,7 @@
 import type { BundleOptions } from './bundle.js';
 import type { HostOptions } from './hosts.js';
 import type { Pace } from './pace.js';
-import type { SavedModule, TextModule } from './model.js';
+import type { SavedModule, TextModule } from './modules.js';
 import type { WasmSource } from './wasm.js';
 
 export interface LoadOptions extends BundleOptions, HostOptions {
@@ -51,17 +51,3 @@ export interface GenerateOptions extends Sampling {
   /** Steps given to the device ahead of the one that is waited for. */
   stepsInFlight?: number;
 }
-
-/** One turn of a conversation. */
-export interface Message {
-  /** `system`, `user` or `assistant`; a template may know others. */
-  role: string;
-  content: string;
-  /** What the assistant thought before. Templates know it as `thinking` or as `reasoning_content`. */
-  reasoning?: string;
-  /** What else a template knows: `tool_calls`, `name` and the like. */
-  [field: string]: unknown;
-}
-
-/** A conversation, a text, or token ids. */
-export type Prompt = Message[] | string | Uint32Array | number[];

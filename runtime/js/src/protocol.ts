@@ -2,8 +2,9 @@ import { type ErrorCode, isKilnError, KilnError } from './errors.js';
 import type { Result, Token } from './generation.js';
 import type { LoadReport } from './load.js';
 import type { Manifest } from './manifest.js';
+import type { Prompt } from './message.js';
 import type { Memory } from './model.js';
-import type { GenerateOptions, LoadOptions, Prompt } from './options.js';
+import type { GenerateOptions, LoadOptions } from './options.js';
 import type { Pace } from './pace.js';
 import type { Progress } from './progress.js';
 

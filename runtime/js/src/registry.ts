@@ -1,6 +1,6 @@
 import { Bundle, type BundleOptions } from './bundle.js';
-import { type HostOptions, openHost } from './hosts.js';
-import { kernelFiles } from './manifest.js';
+import { type HostOptions, hostFeatures, languageFeatures, openHost } from './hosts.js';
+import { kernelFiles, textFiles } from './manifest.js';
 import { type AdapterLike, type Fit, fit, type Requirements, requirements } from './requirements.js';
 
 /** A weight shard. */
@@ -44,7 +44,7 @@ export class Registry {
     const all = async (files: string[]) => (await Promise.all(files.map((file) => bundle.isCached(file)))).every(Boolean);
     if (file !== undefined) return all([file]);
     const { shards, variants } = bundle.manifest;
-    if (!(await all([...shards.map(({ file }) => file), ...bundle.textFiles()]))) return false;
+    if (!(await all([...shards.map(({ file }) => file), ...textFiles(bundle.manifest).map(({ file }) => file)]))) return false;
     const kernels = await Promise.all(variants.map((variant) => all(kernelFiles(variant).map(({ file }) => file))));
     return kernels.includes(true);
   }
@@ -70,9 +70,9 @@ export class Registry {
   /** Which variants run on this device (or on the given adapter) with sessions of `context` positions, and what the others lack. */
   async fits(model: string | URL, { adapter, context, ...options }: FitOptions = {}): Promise<Fit> {
     const { manifest } = await this.#open(model);
-    if (adapter) return fit(manifest, adapter, [], context);
+    if (adapter) return fit(manifest, adapter, { language: languageFeatures() }, context);
     const host = await openHost(options);
-    return fit(manifest, host.adapter, host.unlistedFeatures, context);
+    return fit(manifest, host.adapter, hostFeatures(host), context);
   }
 
   /** Facts of the model. */

@@ -6,6 +6,8 @@ export interface Requirements {
   variant: string;
   /** WebGPU's names. */
   features: string[];
+  /** WGSL's names of what the kernels use beyond its first version. */
+  languageFeatures: string[];
   limits: Record<string, number>;
   /** Positions that the memory is for. */
   context: number;
@@ -15,6 +17,14 @@ export interface Requirements {
 export interface AdapterLike {
   features: { has(name: string): boolean };
   limits: object;
+}
+
+/** What a host has beside its adapter. */
+export interface HostFeatures {
+  /** Features that the adapter has and does not list. */
+  unlisted?: readonly string[];
+  /** WGSL's language features; absent where the host's shader compiler, which is not a browser's, knows all that kernels use. */
+  language?: { has(name: string): boolean } | undefined;
 }
 
 /** What of the manifest's variants fits an adapter, most demanding first. */
@@ -32,7 +42,11 @@ export function requirements(manifest: Manifest, variant: Variant, context = def
   const memory = { weights: 0, activations: 0, state: 0, total: 0 };
   const limits = { ...variant.limits };
   const seen = new Set<number>();
+  // What a session copies to go back to: states that sum up all tokens, and the last positions of the windows beside them.
+  let [copied, recurrent] = [0, false];
   for (const { kind } of variant.buffers) {
+    recurrent ||= kind.kind === 'recurrent';
+    copied += kind.kind === 'recurrent' ? kind.bytes! : kind.kind === 'state' && kind.window != null ? kind.bytes_per_position! * kind.window : 0;
     const bytes = bufferBytes(manifest, kind, context);
     if (kind.kind === 'weight') {
       if (!seen.has(kind.weight!)) memory.weights += bytes;
@@ -40,11 +54,16 @@ export function requirements(manifest: Manifest, variant: Variant, context = def
     } else if (kind.kind === 'state' || kind.kind === 'recurrent') memory.state += bytes;
     else memory.activations += bytes;
   }
+  if (recurrent) memory.state += MAX_SNAPSHOTS * copied;
   memory.total = memory.weights + memory.activations + memory.state;
   // The compiler knows the context of no session.
   for (const name of STATE_LIMITS) limits[name] = Math.max(limits[name] ?? 0, bytesPerPosition(variant) * context);
-  return { variant: variant.name, features: variant.features, limits, context, memory };
+  const { name, features, language_features: languageFeatures = [] } = variant;
+  return { variant: name, features, languageFeatures, limits, context, memory };
 }
+
+/** The most copies of its states that a session keeps. */
+const MAX_SNAPSHOTS = 3;
 
 /** A state is one buffer, and bound as a whole. */
 const STATE_LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize'];
@@ -78,17 +97,18 @@ function bufferBytes(manifest: Manifest, kind: BufferKind, context: number): num
 }
 
 /** Which variants an adapter can run with sessions of `context` positions. */
-export function fit(manifest: Manifest, adapter: AdapterLike, hostFeatures: readonly string[] = [], context = defaultContext(manifest)): Fit {
+export function fit(manifest: Manifest, adapter: AdapterLike, host: HostFeatures = {}, context = defaultContext(manifest)): Fit {
   const variants: string[] = [];
   const missing: Missing[] = [];
   const { max_context } = manifest.model;
   let longest = 0;
   for (const variant of manifest.variants) {
-    const lacks = missingOf(requirements(manifest, variant, context), adapter, hostFeatures);
+    const needs = requirements(manifest, variant, context);
+    const lacks = missingOf(needs, adapter, host);
     if (context > max_context) lacks.push({ variant: variant.name, name: 'context', needed: context, found: max_context });
     if (lacks.length === 0) variants.push(variant.name);
     missing.push(...lacks);
-    if (missingOf({ ...variant, variant: variant.name }, adapter, hostFeatures).length > 0) continue;
+    if (missingOf({ ...needs, limits: variant.limits }, adapter, host).length > 0) continue;
     const room = Math.min(...STATE_LIMITS.map((name) => limitOf(adapter, name))) / bytesPerPosition(variant);
     longest = Math.max(longest, Math.min(Math.floor(room), max_context));
   }
@@ -99,11 +119,14 @@ function limitOf(adapter: AdapterLike, name: string): number {
   return (adapter.limits as Record<string, number>)[name] ?? 0;
 }
 
-function missingOf(needs: Pick<Requirements, 'variant' | 'features' | 'limits'>, adapter: AdapterLike, hostFeatures: readonly string[]): Missing[] {
+function missingOf(needs: Requirements, adapter: AdapterLike, { unlisted = [], language }: HostFeatures): Missing[] {
   const missing: Missing[] = [];
   const { variant } = needs;
   for (const name of needs.features) {
-    if (!adapter.features.has(name) && !hostFeatures.includes(name)) missing.push({ variant, name });
+    if (!adapter.features.has(name) && !unlisted.includes(name)) missing.push({ variant, name });
+  }
+  for (const name of needs.languageFeatures) {
+    if (language && !language.has(name)) missing.push({ variant, name });
   }
   for (const [name, needed] of Object.entries(needs.limits)) {
     const found = limitOf(adapter, name);

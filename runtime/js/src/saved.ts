@@ -74,12 +74,10 @@ function statesOf(variant: Variant, tokens: number): { name: string; bytes: numb
 export async function read(pieces: AsyncGenerator<Uint8Array>, facts: SavedWith, wasm: WasmSession, written: () => Promise<unknown>): Promise<unknown> {
   const source = new Source(pieces);
   try {
-    const start = await source.take(16, 'not-a-session');
-    if (new TextDecoder().decode(start.subarray(0, 8)) !== MAGIC) throw refused('not-a-session');
-    const length = Number(new DataView(start.buffer).getBigUint64(8, true));
+    if (new TextDecoder().decode(await source.take(8, 'not-a-session')) !== MAGIC) throw refused('not-a-session');
+    const length = Number(new DataView((await source.take(8)).buffer).getBigUint64(0, true));
     if (length > MAX_HEADER_BYTES) throw refused('damaged');
     const header = parse(await source.take(length));
-    if (header.version !== VERSION) throw refused('version');
     if (header.fingerprint !== facts.fingerprint) throw refused('other-model', header.model);
     if (header.variant !== facts.variant.name) throw refused('other-variant', header.variant);
     if (header.tokens > wasm.context) throw refused('context', header.tokens);
@@ -108,9 +106,11 @@ export async function read(pieces: AsyncGenerator<Uint8Array>, facts: SavedWith,
 function parse(text: Uint8Array): Header {
   try {
     const header = JSON.parse(new TextDecoder().decode(text));
+    // Another version may have other fields.
+    if (Number.isInteger(header.version) && header.version !== VERSION) throw refused('version');
     if (Number.isInteger(header.tokens) && header.tokens >= 0 && header.states.every((state: unknown) => typeof state === 'object' && state)) return header;
-  } catch {
-    // Refused below.
+  } catch (error) {
+    if (error instanceof KilnError) throw error;
   }
   throw refused('damaged');
 }

@@ -1,10 +1,30 @@
 import { isKilnError, KilnError, throwIfAborted } from './errors.js';
 import { Generation, type Result, type StopReason } from './generation.js';
-import type { Model } from './model.js';
-import type { GenerateOptions, Prompt } from './options.js';
-import type { SavedSession } from './saved.js';
+import type { ChannelStream } from './channels.js';
+import type { Loaded } from './load.js';
+import type { SavedModule } from './modules.js';
+import type { Prompt } from './message.js';
+import type { GenerateOptions } from './options.js';
+import type { Pacer } from './pace.js';
+import type { SavedSession, SavedWith } from './saved.js';
 import { piecesOf } from './stream.js';
-import { settle, type WasmSession } from './wasm.js';
+import { type loadWasm, settle, type WasmSession } from './wasm.js';
+
+/** What a session asks of its model. */
+export interface SessionModel {
+  readonly text: { answer(opening: readonly number[], options: GenerateOptions): ChannelStream } | undefined;
+  readonly pacer: Pacer;
+  readonly module: Awaited<ReturnType<typeof loadWasm>>;
+  /** Counts the loads. */
+  readonly epoch: number;
+  /** The model on a live device. */
+  ready(): Promise<Loaded>;
+  markLost(): void;
+  isLost(): Promise<boolean>;
+  saving(): Promise<{ saved: SavedModule; facts: SavedWith }>;
+  encode(prompt: Prompt, options?: GenerateOptions): { ids: number[]; opening: number };
+  wasmOptions(options: GenerateOptions): Parameters<WasmSession['generate']>[0];
+}
 
 /** One conversation's state on the device. Calls wait for those before them. */
 export class Session {
@@ -21,7 +41,7 @@ export class Session {
 
   /** Made by `model.session()`. */
   constructor(
-    private model: Model,
+    private model: SessionModel,
     readonly context: number | undefined,
   ) {}
 
@@ -152,7 +172,7 @@ export class Session {
   }
 
   /** Runs with a live state, and notes what the state holds afterwards. */
-  async #with<T>(signal: AbortSignal | undefined, run: (wasm: WasmSession, cancel: InstanceType<Model['module']['Cancel']>) => Promise<T>): Promise<T> {
+  async #with<T>(signal: AbortSignal | undefined, run: (wasm: WasmSession, cancel: InstanceType<SessionModel['module']['Cancel']>) => Promise<T>): Promise<T> {
     throwIfAborted(signal);
     const wasm = await this.#open();
     const cancel = new this.model.module.Cancel();
@@ -179,6 +199,9 @@ export class Session {
   async #open(): Promise<WasmSession> {
     const loaded = await this.model.ready();
     if (this.#wasm && this.#epoch === this.model.epoch) return this.#wasm;
+    // Its device is gone; a collector would free it late.
+    this.#wasm?.free();
+    this.#wasm = undefined;
     this.#wasm = await settle(loaded.wasm.session(this.context));
     this.#epoch = this.model.epoch;
     this.#changes++;

@@ -1,10 +1,12 @@
 import { Tokenizer } from '@huggingface/tokenizers';
 import { ChannelStream, type Format, formatOf, PLAIN } from './channels.js';
-import { Detokenizer } from './detokenize.js';
 import { KilnError } from './errors.js';
-import { ChatTemplate } from './jinja.js';
-import type { Message } from './options.js';
-import { StopFilter } from './stop.js';
+import { ChatTemplate, Refusal } from './jinja.js';
+import type { Message } from './message.js';
+import { TokenStream } from './token-stream.js';
+import type { Vocabulary } from './vocabulary.js';
+
+export { ChatTemplate, TokenStream };
 
 /** The files of a checkpoint, as text. */
 export interface TextFiles {
@@ -14,7 +16,7 @@ export interface TextFiles {
 }
 
 /** Tokenizer and chat template of one model. */
-export class TextModel {
+export class TextModel implements Vocabulary {
   #tokenizer: Tokenizer;
   #template: ChatTemplate | undefined;
   #templateFault: unknown;
@@ -37,8 +39,8 @@ export class TextModel {
     this.#format = formatOf(added.map(([id, { content }]) => [id, content]));
     this.#special = new Map(added.filter(([, token]) => token.special).map(([id, token]) => [id, token.content]));
     this.#specialTokens = specialTokens(config);
-    const template = files.chatTemplate ?? templateInConfig(config);
     try {
+      const template = files.chatTemplate ?? templateInConfig(config);
       if (template !== undefined) this.#template = new ChatTemplate(template);
     } catch (fault) {
       // Reported when somebody asks for a chat: raw prompts work without.
@@ -66,8 +68,9 @@ export class TextModel {
     return this.#special.get(id);
   }
 
+  /** Whether there is one. One that cannot be used counts: `renderChat` says why. */
   get hasChatTemplate(): boolean {
-    return this.#template !== undefined;
+    return this.#template !== undefined || this.#templateFault !== undefined;
   }
 
   /** The conversation as the text that the model was trained on. */
@@ -88,7 +91,9 @@ export class TextModel {
         ...templateArguments,
       });
     } catch (cause) {
-      throw new KilnError('template', `the chat template refuses these messages: ${(cause as Error).message}`, {}, { cause });
+      const { message } = cause as Error;
+      const what = cause instanceof Refusal ? `the chat template refuses these messages: ${message}` : `the chat template fails: ${message}; pass the prompt as text`;
+      throw new KilnError('template', what, {}, { cause });
     }
   }
 
@@ -140,37 +145,6 @@ function templateCall(call: { function?: { arguments?: unknown } }): object {
   }
 }
 
-/** Turns token ids into text. No piece ends within a character or shows the beginning of a stop text. */
-export class TokenStream {
-  #detokenizer: Detokenizer;
-  #filter: StopFilter;
-
-  constructor(
-    private model: TextModel,
-    stops: readonly string[],
-  ) {
-    this.#detokenizer = new Detokenizer(model);
-    this.#filter = new StopFilter(stops);
-  }
-
-  /** A stop text is complete. */
-  get stopped(): boolean {
-    return this.#filter.stopped;
-  }
-
-  /** The text that becomes certain with this token. */
-  push(id: number): string {
-    const special = this.model.specialToken(id);
-    if (special !== undefined) return this.#filter.stops.includes(special) ? this.finish() : '';
-    return this.stopped ? '' : this.#filter.push(this.#detokenizer.push(id));
-  }
-
-  /** The rest, when no more tokens come. */
-  finish(): string {
-    return this.#filter.push(this.#detokenizer.finish()) + this.#filter.stop();
-  }
-}
-
 /** `bos_token` and its like: each is a string or an object with `content`. */
 function specialTokens(config: Record<string, unknown>): Record<string, string> {
   const tokens: Record<string, string> = {};
@@ -181,10 +155,12 @@ function specialTokens(config: Record<string, unknown>): Record<string, string> 
   return tokens;
 }
 
-/** `chat_template` of a tokenizer_config.json: a string, or a list of named ones. */
+/** `chat_template` of a tokenizer_config.json: a string, or a list of named ones, of which the default. */
 function templateInConfig(config: Record<string, unknown>): string | undefined {
   const template = config.chat_template;
   if (typeof template === 'string') return template;
-  if (!Array.isArray(template)) return undefined;
-  return template.find((entry) => entry?.name === 'default')?.template;
+  if (template === undefined || template === null) return undefined;
+  const named = Array.isArray(template) ? template.find((entry) => entry?.name === 'default')?.template : undefined;
+  if (typeof named !== 'string') throw new Error('tokenizer_config.json has a chat_template, and none of the name `default`');
+  return named;
 }

@@ -126,6 +126,28 @@ export function loadingCases({ kiln, base, expected, cache, toy, open, control, 
       await works('no-range');
     },
 
+    'a damaged tokenizer is refused, and does not stay in the cache': async () => {
+      const damaged = `${base}/corrupt-text/toy/`;
+      const kept = new Map();
+      const own = {
+        get: async (key) => kept.get(key),
+        has: async (key) => kept.has(key),
+        put: async (key, bytes) => void kept.set(key, bytes.slice()),
+        clear: async (prefix) => [...kept.keys()].filter((key) => key.startsWith(prefix)).forEach((key) => kept.delete(key)),
+      };
+      await control({ healed: false });
+      await refused(open(damaged, { cache: own }), 'checksum');
+      await control({ healed: true });
+      const works = () => withModel(open(damaged, { cache: own }), (model) => assert(model.text, 'no tokenizer'));
+      await works();
+      // What was damaged in the cache is fetched again.
+      for (const [key, bytes] of kept) if (key.startsWith('texts/')) bytes[bytes.length >> 1] ^= 1;
+      await works();
+      await control();
+      await works();
+      equal(Object.keys(await control()).filter((path) => !path.endsWith('manifest.json')), []);
+    },
+
     'a download that broke off goes on where it was': async () => {
       const registry = new Registry({ cache });
       await registry.clear(`${base}/bundles/big/`);

@@ -5,7 +5,7 @@
 //   /FAULT/NAME/FILE                    a bundle, with what FAULTS says
 // Requests are counted by path; POST /control resets counts and tells what they are.
 import { createServer } from 'node:http';
-import { createReadStream, readFileSync, statSync } from 'node:fs';
+import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import { extname, join, normalize } from 'node:path';
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm', '.json': 'application/json', '.svg': 'image/svg+xml', '.webmanifest': 'application/manifest+json' };
@@ -25,6 +25,8 @@ const FAULTS = {
   private: ({ request, response }) => request.headers.authorization !== 'Bearer secret' && send(response, 401, 'no'),
   /** A byte of the middle is another. */
   corrupt: (at) => isShard(at.file) && sendRange(at, flip(at.bytes)),
+  /** A tokenizer with a byte that is another, until the test says otherwise. */
+  'corrupt-text': (at) => corruptText(at),
   /** Ends early, however often it is asked. */
   truncated: (at) => isShard(at.file) && breakOff(at, Math.floor(at.bytes.length * 0.6)),
   /** Breaks off in the middle, the first time. */
@@ -49,9 +51,17 @@ const FAULTS = {
 
 const BAD_KERNEL = 'fn main( {';
 
-function badKernel({ response, bytes, file, kernels }) {
-  if (file === 'manifest.json') return send(response, 200, edit(bytes, (manifest) => Object.assign(manifest.variants[0].kernels[0], { file: 'kernels/bad.wgsl', sha256: kernels.badHash })));
+function badKernel({ response, bytes, file, hashOf }) {
+  if (file === 'manifest.json') return send(response, 200, edit(bytes, (manifest) => Object.assign(manifest.variants[0].kernels[0], { file: 'kernels/bad.wgsl', sha256: hashOf(BAD_KERNEL) })));
   return file === 'kernels/bad.wgsl' && send(response, 200, BAD_KERNEL);
+}
+
+const TOKENIZER = JSON.stringify({ version: '1.0', added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, model: { type: 'BPE', vocab: { a: 0 }, merges: [] } });
+
+function corruptText({ response, bytes, file, hashOf }) {
+  const tokenizer = { file: 'tokenizer.json', sha256: hashOf(TOKENIZER) };
+  if (file === 'manifest.json') return send(response, 200, edit(bytes, (manifest) => (manifest.text = { tokenizer, tokenizer_config: null, chat_template: null })));
+  return file === tokenizer.file && send(response, 200, state.healed ? TOKENIZER : flip(Buffer.from(TOKENIZER)));
 }
 
 const state = { healed: false, counts: {} };
@@ -110,7 +120,7 @@ function trickle({ response, bytes }) {
 /** Serves the repository's package and tests, and these bundles (name to folder). `csp: ''` is no policy. */
 export async function serve(root, bundles, { cors = true, csp = CSP, caching = 'no-store', port = 0 } = {}) {
   const { createHash } = await import('node:crypto');
-  const kernels = { badHash: createHash('sha256').update(BAD_KERNEL).digest('hex') };
+  const hashOf = (text) => createHash('sha256').update(text).digest('hex');
   const server = createServer(async (request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, 'http://x').pathname));
     if (cors) response.setHeader('access-control-allow-origin', '*').setHeader('access-control-allow-headers', '*').setHeader('access-control-expose-headers', 'content-range');
@@ -130,9 +140,10 @@ export async function serve(root, bundles, { cors = true, csp = CSP, caching = '
       if (bundles[name] && (first === 'bundles' || FAULTS[first])) {
         const file = rest.join('/');
         const full = join(bundles[name], file);
-        const at = { request, response, file, kernels, count: state.counts[path] };
+        const at = { request, response, file, hashOf, count: state.counts[path] };
         if (first === 'bundles') return sendFile(at, full);
-        at.bytes = file === 'kernels/bad.wgsl' ? Buffer.alloc(0) : readFileSync(full);
+        // Some faults serve what no bundle has.
+        at.bytes = existsSync(full) ? readFileSync(full) : Buffer.alloc(0);
         if (!FAULTS[first](at)) sendRange(at, at.bytes);
         return;
       }

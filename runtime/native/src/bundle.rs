@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use kiln_bundle::{MANIFEST_FILE, Manifest};
+use kiln_bundle::{MANIFEST_FILE, Manifest, sha256_hex};
 
 use crate::Error;
 
@@ -35,7 +35,9 @@ impl<S: BundleSource> Bundle<S> {
         let manifest = Manifest::from_json(&text, MANIFEST_FILE)?;
         let shards = manifest.shards.iter().map(|shard| &shard.file);
         let kernels = manifest.variants.iter().flat_map(|variant| &variant.kernels);
-        for file in shards.chain(kernels.map(|kernel| &kernel.file)) {
+        let texts = manifest.text.iter().flat_map(|text| text.iter());
+        let files = shards.chain(kernels.map(|kernel| &kernel.file));
+        for file in files.chain(texts.map(|text| &text.file)) {
             check_path(file)?;
         }
         crate::model::check_manifest(&manifest)?;
@@ -50,7 +52,27 @@ impl<S: BundleSource> Bundle<S> {
         &self.source
     }
 
-    /// A whole file, e.g. the tokenizer.
+    /// A file of text, compared with its checksum: a tokenizer, a template, a kernel.
+    ///
+    /// # Errors
+    /// As for [`file`](Self::file), and a file that is not what the compiler wrote.
+    pub async fn text(&self, file: &str, sha256: &str) -> Result<String, Error> {
+        let bytes = self.file(file).await?;
+        let found = sha256_hex(&bytes);
+        if found != sha256 {
+            return Err(Error::Checksum {
+                file: file.to_string(),
+                expected: sha256.to_string(),
+                found,
+            });
+        }
+        String::from_utf8(bytes).map_err(|_| Error::Read {
+            file: file.to_string(),
+            source: std::io::Error::other("it is not UTF-8"),
+        })
+    }
+
+    /// A whole file, as it is.
     ///
     /// # Errors
     /// A path that leaves the bundle, or an unreadable file.

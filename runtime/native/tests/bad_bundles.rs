@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Toy, variant};
-use kiln_bundle::{BufferKind, BundleError, FORMAT_VERSION, Feature, Grid, MANIFEST_FILE, Manifest};
+use kiln_bundle::{
+    BufferKind, BundleError, FORMAT_VERSION, Feature, Grid, MANIFEST_FILE, Manifest, TextFile, TextFiles,
+};
 use kiln_runtime::{CancelToken, DeviceOptions, Error, LoadOptions, Missing, Model, Session, block_on};
 
 fn refused(toy: &Toy) -> Error {
@@ -98,6 +100,27 @@ fn changed_missing_and_broken_kernels() {
 }
 
 #[test]
+fn changed_text_files_are_noticed() {
+    let mut toy = Toy::new();
+    std::fs::write(toy.file("tokenizer.json"), "{ }").unwrap();
+    let written = TextFile::of("tokenizer.json", b"{}");
+    toy.manifest.text = Some(TextFiles {
+        tokenizer: written.clone(),
+        tokenizer_config: None,
+        chat_template: None,
+    });
+    toy.save();
+    let bundle = toy.open().unwrap();
+    let error = block_on(bundle.text(&written.file, &written.sha256)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Checksum { file, .. } if file == "tokenizer.json"),
+        "{error}"
+    );
+    std::fs::write(toy.file("tokenizer.json"), "{}").unwrap();
+    assert_eq!(block_on(bundle.text(&written.file, &written.sha256)).unwrap(), "{}");
+}
+
+#[test]
 fn a_kernel_whose_bindings_are_not_as_listed() {
     let error = changed(|manifest| {
         manifest.variants[0].kernels[2].bindings[1] = kiln_bundle::Access::Read;
@@ -114,6 +137,14 @@ fn paths_do_not_leave_the_bundle() {
         let error = changed(|manifest| manifest.shards[0].file = path.to_string());
         assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
         let error = changed(|manifest| manifest.variants[0].kernels[0].file = path.to_string());
+        assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
+        let error = changed(|manifest| {
+            manifest.text = Some(TextFiles {
+                tokenizer: TextFile::of(path, b""),
+                tokenizer_config: None,
+                chat_template: None,
+            });
+        });
         assert!(matches!(error, Error::UnsafePath { .. }), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use common::{Toy, VOCAB, reference};
-use kiln_bundle::TextFiles;
+use kiln_bundle::{TextFile, TextFiles};
 use serde_json::json;
 
 /// A user's words come after w1, the assistant's after w2.
@@ -15,13 +15,6 @@ const TEMPLATE: &str = "{% for message in messages %}{{ 'w1' if message.role == 
                         {{ message.content }} {% endfor %}{% if add_generation_prompt %}w2{% endif %}";
 
 fn toy() -> Toy {
-    let toy = Toy::with(|manifest| {
-        manifest.text = Some(TextFiles {
-            tokenizer: "tokenizer.json".to_string(),
-            tokenizer_config: None,
-            chat_template: Some("chat_template.jinja".to_string()),
-        });
-    });
     let words: Vec<String> = (0..VOCAB).map(|id| format!(r#""w{id}": {id}"#)).collect();
     let tokenizer = format!(
         r#"{{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
@@ -29,9 +22,23 @@ fn toy() -> Toy {
             "model": {{"type": "WordLevel", "unk_token": "w0", "vocab": {{ {} }}}}}}"#,
         words.join(",")
     );
-    std::fs::write(toy.file("tokenizer.json"), tokenizer).unwrap();
-    std::fs::write(toy.file("chat_template.jinja"), TEMPLATE).unwrap();
+    let mut toy = Toy::new();
+    set_text(&mut toy, &tokenizer, TEMPLATE);
     toy
+}
+
+/// Gives a toy these text files, and their checksums.
+fn set_text(toy: &mut Toy, tokenizer: &str, template: &str) {
+    let write = |name: &str, text: &str| {
+        std::fs::write(toy.file(name), text).unwrap();
+        TextFile::of(name, text.as_bytes())
+    };
+    toy.manifest.text = Some(TextFiles {
+        tokenizer: write("tokenizer.json", tokenizer),
+        tokenizer_config: None,
+        chat_template: Some(write("chat_template.jinja", template)),
+    });
+    toy.save();
 }
 
 /// A toy that says what it is told to, token by token in each answer, with a tokenizer that has harmony's marks.
@@ -84,7 +91,6 @@ impl Scripted {
         toy.set_kernel("pick", &kernel.replace("output[step[3] % 8u] = best;", &next));
         // What ends generation stands in generation_config.json: not the end of every message.
         toy.manifest.model.eos_token_ids = vec![6, 7];
-        toy.save();
         let words = (0..).zip(HARMONY_WORDS);
         let vocab: serde_json::Map<String, serde_json::Value> =
             words.clone().map(|(id, word)| (word.to_string(), json!(id))).collect();
@@ -98,8 +104,7 @@ impl Scripted {
         let tokenizer = json!({"version": "1.0", "added_tokens": marks, "normalizer": null,
             "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null, "truncation": null,
             "padding": null, "model": {"type": "WordLevel", "unk_token": "w0", "vocab": vocab}});
-        std::fs::write(toy.file("tokenizer.json"), tokenizer.to_string()).unwrap();
-        std::fs::write(toy.file("chat_template.jinja"), HARMONY_TEMPLATE).unwrap();
+        set_text(&mut toy, &tokenizer.to_string(), HARMONY_TEMPLATE);
         Self { toy }
     }
 
@@ -118,8 +123,10 @@ fn words(ids: &[u32]) -> String {
     words.join(" ")
 }
 
-fn run_model(toy: &Toy, command: &str, arguments: &[&str], input: &str) -> Output {
+fn run_model(toy: &Toy, command: &str, arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_run-model"))
+        // Twelve hours behind UTC: never the same hour of the day, and nobody's own zone.
+        .env("TZ", "Etc/GMT+12")
         .arg(command)
         .arg(toy.path())
         .args(arguments)
@@ -128,7 +135,7 @@ fn run_model(toy: &Toy, command: &str, arguments: &[&str], input: &str) -> Outpu
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -157,12 +164,85 @@ fn chat_keeps_its_state_and_answers_as_if_it_did_not() {
 fn a_full_context_is_told_and_the_chat_goes_on() {
     let toy = toy();
     let input = format!("{}\nw9\n", words(&[3; 20]));
-    let output = run_model(&toy, "chat", &["--max-tokens", "3", "--context", "12"], &input);
+    let arguments = ["--max-tokens", "3", "--context", "12"];
+    let output = run_model(&toy, "chat", &arguments, &input);
     assert!(output.status.success());
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("/reset"), "{errors}");
-    let answer = reference::generate(&[1, 9, 2], 3);
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), words(&answer));
+    let answer = words(&reference::generate(&[1, 9, 2], 3));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), answer);
+
+    let json = stdout(&toy, "chat", &[&arguments[..], &["--json"]].concat(), &input);
+    let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{json}");
+    assert!(lines[0]["error"].as_str().unwrap().contains("/reset"), "{json}");
+    assert_eq!(lines[1]["text"], answer.as_str());
+}
+
+#[test]
+fn a_line_that_is_no_message_is_told_and_the_chat_goes_on() {
+    let toy = toy();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("session");
+    let arguments = ["--max-tokens", "2", "--json", "--session", file.to_str().unwrap()];
+    let output = run_model(&toy, "chat", &arguments, b"w5\n\xff\n/hlep w3\n/help\n//w3\nw6\n");
+    assert!(output.status.success(), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let error = |line: usize| lines[line]["error"].as_str().unwrap_or_default();
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert!(error(1).contains("UTF-8"), "{lines:?}");
+    assert!(error(2).contains("/hlep") && error(2).contains("/reset"), "{lines:?}");
+    assert!(
+        [0, 3, 4].iter().all(|&line| lines[line]["text"].is_string()),
+        "{lines:?}"
+    );
+    let saved = kiln_runtime::SavedSession::read_file(&file).unwrap();
+    let messages = saved.note()["messages"].as_array().unwrap();
+    let said: Vec<&str> = messages
+        .iter()
+        .step_by(2)
+        .map(|message| message["content"].as_str().unwrap())
+        .collect();
+    assert_eq!(said, ["w5", "/w3", "w6"]);
+}
+
+#[test]
+fn a_template_that_cannot_be_used_is_an_error() {
+    let toy = toy();
+    std::fs::write(
+        toy.file("chat_template.jinja"),
+        "{% for message in messages %}w1{% endfo %}",
+    )
+    .unwrap();
+    for (command, arguments) in [("generate", &["--prompt", "w4"][..]), ("chat", &[])] {
+        let output = run_model(&toy, command, arguments, "w4\n");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{errors}");
+        assert!(
+            errors.contains("chat_template:1") && errors.contains("endfo"),
+            "{errors}"
+        );
+    }
+    let raw = stdout(&toy, "generate", &["--prompt", "w4", "--raw", "--max-tokens", "3"], "");
+    assert_eq!(raw.trim(), words(&reference::generate(&[4], 3)));
+}
+
+#[test]
+fn templates_see_the_date_in_local_time() {
+    let toy = toy();
+    std::fs::write(toy.file("chat_template.jinja"), "w{{ strftime_now('%H') | int % 16 }}").unwrap();
+    let hour = || {
+        let since_1970 = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        (since_1970.as_secs() / 3600 + 12) % 24
+    };
+    let before = hour();
+    let json = stdout(&toy, "generate", &["--prompt", "w4", "--max-tokens", "1", "--json"], "");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let possible = [before, hour()].map(|hour| json!([hour % 16]));
+    assert!(possible.contains(&json["prompt_ids"]), "{json}, not {possible:?}");
 }
 
 #[test]

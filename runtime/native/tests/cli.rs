@@ -218,10 +218,7 @@ fn bench_measures() {
 fn wrong_input_is_told_with_its_exit_code() {
     let toy = Toy::new();
     let error = stderr(1, &["inspect", "/nonexistent"]);
-    assert!(
-        error.contains("/nonexistent") && error.contains("manifest.json"),
-        "{error}"
-    );
+    assert_eq!(error, "error: /nonexistent does not exist\n");
     let error = stderr(1, &["generate", bundle(&toy), "--prompt", "hello"]);
     assert!(error.contains("no tokenizer"), "{error}");
     let error = stderr(1, &["generate", bundle(&toy), "--ids", "1", "--variant", "f16"]);
@@ -239,4 +236,151 @@ fn wrong_input_is_told_with_its_exit_code() {
     ] {
         stderr(2, usage);
     }
+}
+
+/// Safetensors of logits for two tokens.
+fn is_logits(bytes: &[u8]) -> bool {
+    let logits =
+        SafeTensors::deserialize(bytes).and_then(|tensors| tensors.tensor("logits").map(|of| of.shape().to_vec()));
+    logits.is_ok_and(|shape| shape == [2, VOCAB as usize])
+}
+
+#[cfg(unix)]
+#[test]
+fn outputs_go_through_links_pipes_and_standard_output() {
+    let toy = Toy::new();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
+    let logits = |output: &str| stdout(&["logits", bundle(&toy), "--ids", "1,2", "-o", output]);
+    std::fs::write(at("target"), "old").unwrap();
+    std::os::unix::fs::symlink("target", at("link")).unwrap();
+    logits(&at("link"));
+    assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
+    assert!(is_logits(&std::fs::read(at("target")).unwrap()));
+
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let pipe = at("pipe");
+    let reader = std::thread::spawn(move || std::fs::read(pipe).unwrap());
+    logits(&at("pipe"));
+    assert!(is_logits(&reader.join().unwrap()));
+
+    let output = run_model(&["logits", bundle(&toy), "--ids", "1,2", "-o", "/dev/stdout"]);
+    assert!(output.status.success() && is_logits(&output.stdout));
+    // What is in the file already stays, as a shell's >> promises.
+    std::fs::write(at("log"), "before").unwrap();
+    let log = std::fs::File::options().append(true).open(at("log")).unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_run-model"));
+    run.args(["logits", bundle(&toy), "--ids", "1,2", "-o", "/dev/stdout"]);
+    assert!(run.stdout(log).status().unwrap().success());
+    let log = std::fs::read(at("log")).unwrap();
+    assert!(log.starts_with(b"before") && is_logits(&log[6..]));
+
+    // A session that is kept nowhere, and one whose file is there but empty.
+    std::fs::write(at("empty"), "").unwrap();
+    for session in ["/dev/null", &at("empty")] {
+        let generate = [
+            "generate",
+            bundle(&toy),
+            "--ids",
+            "1,2",
+            "--max-tokens",
+            "2",
+            "--session",
+            session,
+        ];
+        stdout(&generate);
+    }
+    assert!(std::fs::read(at("empty")).unwrap().starts_with(b"kilnsess"));
+    let mut left = names(folder.path());
+    left.sort();
+    assert_eq!(left, ["empty", "link", "log", "pipe", "target"]);
+}
+
+#[test]
+fn values_may_begin_with_a_hyphen() {
+    let toy = Toy::new();
+    for prompt in ["- one\n- two", "-5 + 3?", "--help", "-"] {
+        let error = stderr(1, &["generate", bundle(&toy), "--prompt", prompt]);
+        assert!(error.contains("no tokenizer"), "{prompt}: {error}");
+    }
+    for (option, value) in [
+        ("--ids", "-1"),
+        ("--seed", "-1"),
+        ("--max-tokens", "-1"),
+        ("--context", "-7"),
+        ("--top-k", "-x"),
+        ("--temperature", "-1"),
+    ] {
+        let error = stderr(2, &["generate", bundle(&toy), "--ids", "1", option, value]);
+        assert!(error.contains(&format!("'{value}' for '{option}")), "{option}: {error}");
+    }
+    let error = stderr(1, &["generate", bundle(&toy), "--ids", "1", "--device", "-none"]);
+    assert!(error.contains("-none"), "{error}");
+    stdout(&[
+        "generate",
+        bundle(&toy),
+        "--ids",
+        "1",
+        "--max-tokens",
+        "1",
+        "--stop",
+        "-",
+        "--stop",
+        "--json",
+    ]);
+}
+
+#[cfg(unix)]
+#[test]
+fn output_that_nobody_reads_ends_the_program_quietly() {
+    let toy = Toy::new();
+    for arguments in [
+        &["inspect", bundle(&toy), "--dispatches"][..],
+        &["devices"],
+        &["verify", bundle(&toy)],
+        &["generate", bundle(&toy), "--ids", "1,2", "--max-tokens", "5"],
+        &["logits", bundle(&toy), "--ids", "1,2", "-o", "/dev/stdout"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut run = Command::new(env!("CARGO_BIN_EXE_run-model"));
+        let output = run.args(arguments).stdout(writer).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
+        // A driver may have said something.
+        let quiet = !errors.contains("pipe") && !errors.contains("panicked");
+        assert!(quiet, "{arguments:?}: {errors}");
+        if cfg!(target_os = "linux") {
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let mut run = Command::new(env!("CARGO_BIN_EXE_run-model"));
+            let output = run.args(arguments).stdout(full.try_clone().unwrap()).output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+            assert!(errors.contains("No space left on device"), "{arguments:?}: {errors}");
+            // Nor does it matter whether errors are read.
+            let status = run.stdout(full.try_clone().unwrap()).stderr(full).status().unwrap();
+            assert_eq!(status.code(), Some(1), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_bundle_is_called_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("SmolLM2-135M");
+    std::fs::create_dir(&checkpoint).unwrap();
+    std::fs::write(checkpoint.join("config.json"), "{}").unwrap();
+    let path = checkpoint.to_str().unwrap();
+    for command in ["inspect", "verify", "bench", "chat", "devices"] {
+        let error = stderr(1, &[command, path]);
+        let way_out = format!("make a bundle of it first: compile-model {path} -o SmolLM2-135M.kiln");
+        let told = format!("error: {path} is a checkpoint; {way_out}\n");
+        // A driver may have said something before.
+        assert!(error.ends_with(&told), "{command}: {error}");
+    }
+    // A bundle that lost a file: the cause is told once.
+    let toy = Toy::new();
+    std::fs::remove_file(toy.file("kernels/head.wgsl")).unwrap();
+    let error = stderr(1, &["generate", bundle(&toy), "--ids", "1"]);
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
 }

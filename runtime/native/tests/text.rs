@@ -129,6 +129,17 @@ fn a_template_may_stand_in_the_tokenizer_config() {
         let model = TextModel::load(BYTE_LEVEL, Some(config), Some("file")).unwrap();
         assert_eq!(model.render_chat(&chat, false).unwrap(), "file");
     }
+    for unusable in [
+        r#"{"chat_template": [{"name": "tool_use", "template": "x"}]}"#,
+        r#"{"chat_template": 3}"#,
+    ] {
+        let model = TextModel::load(BYTE_LEVEL, Some(unusable), None).unwrap();
+        assert!(model.has_chat_template());
+        let error = model.render_chat(&chat, false).unwrap_err().to_string();
+        assert!(error.contains("`default`"), "{error}");
+    }
+    let none = TextModel::load(BYTE_LEVEL, Some(r#"{"chat_template": null}"#), None).unwrap();
+    assert!(!none.has_chat_template());
 }
 
 #[test]
@@ -143,6 +154,7 @@ fn errors_name_the_cause_and_the_way_out() {
 
     // A template that cannot work leaves raw prompts usable.
     let model = with_template("{% for %}");
+    assert!(model.has_chat_template());
     assert!(model.encode("x", false).is_ok());
     let error = model.render_chat(&chat, true).unwrap_err();
     assert!(matches!(error, TextError::ChatTemplate { .. }));
@@ -164,21 +176,6 @@ fn errors_name_the_cause_and_the_way_out() {
     }
     let damaged = TextModel::load(BYTE_LEVEL, Some("{"), None);
     assert!(matches!(damaged, Err(TextError::TokenizerConfig(_))));
-}
-
-#[test]
-fn json_options_of_templates() {
-    let chat = messages(&[("user", "é🚀")]);
-    let render = |source: &str| with_template(source).render_chat(&chat, false).unwrap();
-    // The expected text is Python's json.dumps.
-    assert_eq!(
-        render("{{ messages[0].content | tojson(ensure_ascii=true) }}"),
-        r#""\u00e9\ud83d\ude80""#
-    );
-    assert_eq!(
-        render("{{ {'b': [], 'a': {}} | tojson(indent=4) }}"),
-        "{\n    \"b\": [],\n    \"a\": {}\n}"
-    );
 }
 
 proptest! {

@@ -73,6 +73,22 @@ fn cut(text: &str, stops: &[String]) -> String {
     text.to_string()
 }
 
+/// Cases that the tests of the JavaScript package read as well.
+#[test]
+fn a_stop_text_ends_the_answer_wherever_the_pieces_are_cut() {
+    let cases: serde_json::Value = serde_json::from_str(include_str!("../../cases/text/stops.json")).unwrap();
+    let model = byte_level();
+    let ids = model.encode(cases["text"].as_str().unwrap(), false).unwrap();
+    for case in cases["cases"].as_array().unwrap() {
+        let stops: Vec<String> = serde_json::from_value(case["stop"].clone()).unwrap();
+        assert_eq!(
+            pieces(model, &ids, &stops).0.concat(),
+            case["shown"].as_str().unwrap(),
+            "{stops:?}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -10,9 +10,11 @@ mod metadata;
 mod mixtures;
 mod names;
 mod parse;
+mod pre_tokenizers;
 mod rope;
 mod sentencepiece;
 mod tokenizer;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -135,6 +137,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
 
     let config = config::translate(family, &metadata, &header, &mapped)?;
     let text = tokenizer::translate(family, &metadata)?;
+    let warnings = tokenizer::warnings(&metadata)?;
     let mut generation = GenerationDefaults::read(None, &config);
     generation.eos_token_ids = tokenizer::end_tokens(&metadata)?;
 
@@ -167,6 +170,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         tensors: TensorStore::new(mapped, tensors),
         files: files.into_paths(),
         gguf: true,
+        warnings,
     })
 }
 

@@ -3,29 +3,30 @@
 //! Any two pieces whose concatenation is a piece merge, the best piece first: by score, or for
 //! Gemma, whose scores do not follow its merges, by order in the file. Both as in transformers
 //! (`generate_merges`, `gguf_tokenizer_mapping.py`).
-
-use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::collections::HashMap;
+//!
+//! A run of two and more spaces is spelled as such and, as in SentencePiece and llama.cpp, is matched in the text before
+//! anything merges, the longest first.
 
 use serde_json::{Value, json};
 
 use super::cursor::Value as Stored;
 use super::metadata::Metadata;
-use super::tokenizer::{Bpe, Ids, Pipeline, Vocabulary};
+use super::vocabulary::{Kind, Vocabulary};
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::tokenizer::{
+    Bpe, Ids, Model, Pipeline, merges_by_score, spaces_to_underscores, underscores_to_spaces,
+};
 
-/// Runs of two and more spaces, which the file spells as such, as they reach the model: `▁▁`.
-pub(super) fn respell_spaces<'a>(tokens: &[&'a str]) -> Vec<Cow<'a, str>> {
-    let spaces = |token: &str| token.contains(' ') && token.trim().is_empty();
-    let respell = |&token: &&'a str| match spaces(token) {
-        true => Cow::Owned("▁".repeat(token.chars().count())),
-        false => Cow::Borrowed(token),
-    };
-    tokens.iter().map(respell).collect()
+/// Runs of spaces are user-defined whatever kind the file gives them: no merge makes them.
+pub(super) fn define_runs_of_spaces(vocabulary: &mut Vocabulary<'_>) {
+    for (token, kind) in vocabulary.tokens.iter().zip(&mut vocabulary.kinds) {
+        if token.len() > 1 && token.bytes().all(|byte| byte == b' ') {
+            *kind = Kind::UserDefined;
+        }
+    }
 }
 
-pub(super) fn gemma<'a>(vocabulary: &'a Vocabulary<'a>) -> Pipeline<'a> {
+pub(super) fn gemma<'a>(vocabulary: &Vocabulary<'a>) -> Pipeline<'a> {
     let order = (0..vocabulary.tokens.len()).map(|id| -(id as f32)).collect::<Vec<_>>();
     Pipeline {
         normalizer: spaces_to_underscores(),
@@ -35,16 +36,12 @@ pub(super) fn gemma<'a>(vocabulary: &'a Vocabulary<'a>) -> Pipeline<'a> {
             "behavior": "MergedWithPrevious",
             "invert": false,
         }),
-        decoder: decoder(false),
+        decoder: underscores_to_spaces(true, false),
         model: model(vocabulary, &order),
-        bos_by_default: true,
     }
 }
 
-pub(super) fn llama<'a>(
-    metadata: &Metadata<'_>,
-    vocabulary: &'a Vocabulary<'a>,
-) -> Result<Pipeline<'a>, CheckpointError> {
+pub(super) fn llama<'a>(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'a>) -> Result<Pipeline<'a>, CheckpointError> {
     const SCORES: &str = "tokenizer.ggml.scores";
     let array = metadata.array(SCORES)?;
     let values = array.and_then(|array| array.values()).into_iter().flatten();
@@ -67,58 +64,19 @@ pub(super) fn llama<'a>(
     Ok(Pipeline {
         normalizer,
         pre_tokenizer: Value::Null,
-        decoder: decoder(prefix),
+        decoder: underscores_to_spaces(true, prefix),
         model: model(vocabulary, &scores),
-        bos_by_default: true,
     })
 }
 
-fn spaces_to_underscores() -> Value {
-    json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })
-}
-
-fn decoder(strip_prefix: bool) -> Value {
-    let mut steps = vec![
-        json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
-        json!({ "type": "ByteFallback" }),
-        json!({ "type": "Fuse" }),
-    ];
-    if strip_prefix {
-        steps.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
-    }
-    json!({ "type": "Sequence", "decoders": steps })
-}
-
-fn model<'a>(vocabulary: &'a Vocabulary<'a>, scores: &[f32]) -> Bpe<'a> {
+fn model<'a>(vocabulary: &Vocabulary<'a>, scores: &[f32]) -> Model<'a> {
     let unknown = vocabulary.tokens.iter().find(|token| **token == "<unk>");
-    Bpe {
+    Model::Bpe(Bpe {
         unk_token: unknown.copied(),
         fuse_unk: true,
         byte_fallback: true,
         ignore_merges: false,
-        vocab: Ids(&vocabulary.tokens),
-        merges: merges(&vocabulary.tokens, scores),
-    }
-}
-
-/// All pairs of pieces that make a piece: best score first, then the longer left part, the longer
-/// right part, and the order of the pieces.
-fn merges<'a>(tokens: &[&'a str], scores: &[f32]) -> Vec<[&'a str; 2]> {
-    // Only looked up, never walked: its order does not matter.
-    let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, &token)| (token, id)).collect();
-    let mut merges = Vec::new();
-    for (id, &token) in tokens.iter().enumerate() {
-        for (cut, _) in token.char_indices().skip(1) {
-            let (left, right) = token.split_at(cut);
-            if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
-                let lengths = (left.chars().count(), right.chars().count());
-                merges.push((scores[id], Reverse(lengths), id, (left_id, right_id), [left, right]));
-            }
-        }
-    }
-    merges.sort_unstable_by(|a, b| {
-        let by_score = b.0.total_cmp(&a.0);
-        by_score.then_with(|| (a.1, a.2, a.3).cmp(&(b.1, b.2, b.3)))
-    });
-    merges.into_iter().map(|merge| merge.4).collect()
+        vocab: Ids::in_order(&vocabulary.tokens),
+        merges: merges_by_score(&vocabulary.tokens, scores, |_| true),
+    })
 }

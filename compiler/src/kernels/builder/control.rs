@@ -71,11 +71,6 @@ impl Builder {
         self.statement(Statement::ControlBarrier(Barrier::WORK_GROUP));
     }
 
-    /// `storageBarrier()`: orders this workgroup's storage accesses. Uniform control flow only.
-    pub fn storage_barrier(&self) {
-        self.statement(Statement::ControlBarrier(Barrier::STORAGE));
-    }
-
     /// The sum of `value` over the threads of this thread's subgroup. Uniform control flow only.
     pub fn subgroup_add<'b, T: super::Number>(&'b self, value: super::Value<'b, T>) -> super::Value<'b, T> {
         self.subgroup_reduce(naga::SubgroupOperation::Add, value)
@@ -84,11 +79,6 @@ impl Builder {
     /// The largest `value` in this thread's subgroup. Uniform control flow only.
     pub fn subgroup_max<'b, T: super::Number>(&'b self, value: super::Value<'b, T>) -> super::Value<'b, T> {
         self.subgroup_reduce(naga::SubgroupOperation::Max, value)
-    }
-
-    /// The smallest `value` in this thread's subgroup. Uniform control flow only.
-    pub fn subgroup_min<'b, T: super::Number>(&'b self, value: super::Value<'b, T>) -> super::Value<'b, T> {
-        self.subgroup_reduce(naga::SubgroupOperation::Min, value)
     }
 
     /// `value` of the thread whose lane number differs from this one's in the bits of `mask`.

@@ -127,11 +127,6 @@ impl<'b> AtomicArray<'b> {
         self.update(AtomicFunction::Max, index, value)
     }
 
-    /// `atomicMin`; gives the value before.
-    pub fn min(self, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
-        self.update(AtomicFunction::Min, index, value)
-    }
-
     fn update(self, fun: AtomicFunction, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
         let pointer = self.builder.access(self.base, index.value(self.builder));
         let value = value.value(self.builder).handle;
@@ -159,16 +154,6 @@ impl Builder {
             base,
             kind: PhantomData,
         }
-    }
-
-    /// The next binding of group 0: `array<atomic<u32>>`, read-write.
-    pub fn storage_atomic(&self, name: &str) -> AtomicArray<'_> {
-        let element = self
-            .state
-            .borrow_mut()
-            .intern_inner(TypeInner::Atomic(naga::Scalar::U32));
-        let base = self.bind(name, element, 4, Access::ReadWrite);
-        AtomicArray { builder: self, base }
     }
 
     /// `length` elements of workgroup memory, zero at the start.

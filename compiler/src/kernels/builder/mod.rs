@@ -33,7 +33,7 @@ use naga::{Block, Expression, Handle, Literal, Module, Span, Statement, TypeInne
 pub use finish::{KernelError, KernelSource, MAX_WORKGROUP_BYTES};
 pub use memory::{Array, AtomicArray, Pointer};
 pub use reduce::{Reduction, Totals};
-pub use value::{Bool, F32, Float, Integer, Kind, Number, Operand, U32, UVec4, Value, Vec4};
+pub use value::{Bool, F32, Float, Kind, Number, Operand, U32, UVec4, Value, Vec4};
 
 use super::Capability;
 
@@ -61,15 +61,26 @@ struct State {
     half: bool,
 }
 
+/// Bytes of a kernel's name; file systems allow 255 of a file's, which is a little longer.
+const LONGEST_NAME: usize = 200;
+/// How many of them are left to the digest of a longer name.
+const DIGEST: usize = 17;
+
 /// Type discriminant and bits.
 type LiteralKey = (u8, u32);
 
 impl Builder {
     /// A kernel named `name` (its entry point too) with `workgroup` threads in one dimension.
     ///
-    /// naga's writer renames what ends in a digit, so such a name gets `_k` at its end.
+    /// naga's writer renames what ends in a digit, so such a name gets `_k` at its end. A name that is too long for a file
+    /// ends in a digest of the rest.
     pub fn new(name: impl Into<String>, workgroup: u32, capability: Capability) -> Self {
         let mut name = name.into();
+        if name.len() > LONGEST_NAME {
+            let digest = kiln_bundle::sha256_hex(name.as_bytes());
+            name.truncate(LONGEST_NAME - DIGEST);
+            name = format!("{name}_{}", &digest[..DIGEST - 1]);
+        }
         if name.ends_with(|last: char| last.is_ascii_digit()) {
             name.push_str("_k");
         }
@@ -124,11 +135,6 @@ impl Builder {
     /// `num_subgroups`: subgroups in a workgroup.
     pub fn subgroup_count(&self) -> U32<'_> {
         self.subgroup_builtin("subgroup_count", naga::BuiltIn::NumSubgroups)
-    }
-
-    /// `subgroup_size`: threads in a subgroup.
-    pub fn subgroup_size(&self) -> U32<'_> {
-        self.subgroup_builtin("subgroup_size", naga::BuiltIn::SubgroupSize)
     }
 
     /// A named module constant: `const COLS: u32 = 576u;`. The same name gives the same constant.

@@ -1,4 +1,4 @@
-use naga::{BinaryOperator as Op, Expression, MathFunction as Math, SwizzleComponent};
+use naga::{BinaryOperator as Op, Expression, MathFunction as Math};
 
 use super::value::{Bool, F32, Float, Integer, Kind, Number, Operand, U32, Value, Vec4};
 use super::{Builder, State};
@@ -87,39 +87,12 @@ where
     }
 }
 
-impl<'b, T: Kind> Value<'b, [T; 4]>
-where
-    [T; 4]: Kind<Component = T>,
-    [T; 2]: Kind<Component = T>,
-{
-    /// The first two components.
-    pub fn xy(self) -> Value<'b, [T; 2]> {
-        self.half([SwizzleComponent::X, SwizzleComponent::Y])
-    }
-
-    /// The last two components.
-    pub fn zw(self) -> Value<'b, [T; 2]> {
-        self.half([SwizzleComponent::Z, SwizzleComponent::W])
-    }
-
-    fn half(self, [first, second]: [SwizzleComponent; 2]) -> Value<'b, [T; 2]> {
-        self.builder.expression(Expression::Swizzle {
-            size: naga::VectorSize::Bi,
-            vector: self.handle,
-            pattern: [first, second, first, first],
-        })
-    }
-}
-
 impl<'b, T: Number> Value<'b, T> {
     pub fn min(self, other: impl Operand<'b, T>) -> Self {
         self.math(Math::Min, &[other.value(self.builder)])
     }
     pub fn max(self, other: impl Operand<'b, T>) -> Self {
         self.math(Math::Max, &[other.value(self.builder)])
-    }
-    pub fn clamp(self, low: impl Operand<'b, T>, high: impl Operand<'b, T>) -> Self {
-        self.math(Math::Clamp, &[low.value(self.builder), high.value(self.builder)])
     }
     pub fn abs(self) -> Self {
         self.math(Math::Abs, &[])
@@ -171,14 +144,7 @@ float_functions! {
     inverse_sqrt InverseSqrt;
     exp Exp;
     exp2 Exp2;
-    log Log;
-    log2 Log2;
-    tanh Tanh;
-    sin Sin;
-    cos Cos;
     floor Floor;
-    round Round;
-    fract Fract;
 }
 
 impl<'b, T: Integer> Value<'b, T> {
@@ -200,13 +166,6 @@ impl<'b> U32<'b> {
     /// Two f16 numbers, low half first.
     pub fn unpack2x16_float(self) -> Value<'b, [f32; 2]> {
         self.math(Math::Unpack2x16float, &[])
-    }
-}
-
-impl<'b> Value<'b, [f32; 2]> {
-    /// Two f16 numbers in a word, the first in the low half.
-    pub fn pack2x16_float(self) -> U32<'b> {
-        self.math(Math::Pack2x16float, &[])
     }
 }
 

@@ -25,11 +25,12 @@ use super::{Capability, GatedDeltaSpec};
 use state::Kernel;
 
 const COLUMNS: u32 = GatedDeltaSpec::COLUMNS;
-const MOST_KEY_DIM: u32 = 256;
 /// Rows of a quad: keys, queries and rows of the state are taken by fours.
 const QUAD: u32 = 4;
 
 impl GatedDeltaSpec {
+    pub const MOST_KEY_DIM: u32 = 256;
+
     fn name(&self) -> String {
         let GatedDeltaSpec {
             key_heads,
@@ -49,9 +50,10 @@ impl GatedDeltaSpec {
     }
 
     fn check(&self, kernel: &str) -> Result<(), KernelError> {
-        let what = if self.key_dim == 0 || self.key_dim > MOST_KEY_DIM {
+        let what = if self.key_dim == 0 || self.key_dim > Self::MOST_KEY_DIM {
             format!(
-                "keys of 1 to {MOST_KEY_DIM} elements are supported, not {}",
+                "keys of 1 to {} elements are supported, not {}",
+                Self::MOST_KEY_DIM,
                 self.key_dim
             )
         } else if self.key_heads == 0 || !self.value_heads.is_multiple_of(self.key_heads) {

@@ -84,7 +84,12 @@ impl Lowering<'_> {
             ),
             other => unreachable!("{other} writes no cache"),
         };
-        let qkv = self.columns(qkv);
+        let mut qkv = self.columns(qkv);
+        if qkv.layout.offset != 0 {
+            // The kernel begins at the first column.
+            let value = self.copy(qkv);
+            qkv = self.all_columns(value, qkv.width);
+        }
         let (state, rope, heads) = (self.state_id(state), self.rope_id(rope), self.count(heads));
         let cache = self.cache_spec(state);
         let table = &self.graph.ropes[rope.0];

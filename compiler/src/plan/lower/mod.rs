@@ -14,7 +14,7 @@ use egg::{Id, Language};
 use super::PlanOptions;
 use super::calls::{Call, Extent, Operand, SectionPlan, ValueId};
 use crate::graph::{ModelGraph, StateId, Unary};
-use crate::kernels::{CacheType, GatherSpec, KernelSpec, NormSpec, Strided};
+use crate::kernels::{CacheType, GatherSpec, KernelSpec, NormSpec, SelectRowSpec, Strided};
 use crate::rewrite::Rewritten;
 use crate::term::{Arrangement, LeafDef, Phase, Term};
 
@@ -186,7 +186,30 @@ impl Lowering<'_> {
         };
         let value = self.plan.value(Extent::PerToken(width));
         self.plan.input = Some(value);
-        self.all_columns(value, width)
+        if self.phase != Phase::Head || self.only_products_read(id) {
+            return self.all_columns(value, width);
+        }
+        // The head works on one row of the hidden states. A product finds it by itself; other kernels would not.
+        let row = self.plan.value(Extent::Fixed(width));
+        let operands = vec![Operand::Read(value), Operand::Step, Operand::Write(row)];
+        self.call(KernelSpec::SelectRow(SelectRowSpec { width }), operands, "row", None);
+        self.all_columns(row, width)
+    }
+
+    /// Whether the chosen program reads a class as the input of matrix products and in no other way.
+    fn only_products_read(&self, id: Id) -> bool {
+        let choice = &self.rewritten.extraction.choice;
+        let reads = |term: &&Term, id: Id| term.children().contains(&id);
+        let in_product = |(prologue, term): (&Id, &Term)| match term {
+            Term::Linear([_, x]) | Term::LinearBias([_, x, _]) => *x == id,
+            Term::Direct([x]) | Term::Normed([x, ..]) if *x == id => {
+                let mut users = choice.values().filter(|term| reads(term, *prologue));
+                users.all(|user| matches!(user, Term::Matmul(_)))
+            }
+            _ => false,
+        };
+        let mut readers = choice.iter().filter(|(_, term)| reads(term, id));
+        self.rewritten.extraction.root != id && readers.all(in_product)
     }
 
     fn gather(&mut self, table: Id, scale: f32) -> Columns {

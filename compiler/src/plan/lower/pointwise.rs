@@ -15,7 +15,7 @@ const MAX_INPUTS: usize = 6;
 impl Lowering<'_> {
     pub(super) fn pointwise(&mut self, id: Id) -> Columns {
         let mut inputs = Vec::new();
-        let expression = self.expression(id, true, &mut inputs);
+        let expression = self.expression(id, true, 0, &mut inputs);
         self.elementwise(inputs, expression, "elementwise")
     }
 
@@ -39,16 +39,26 @@ impl Lowering<'_> {
         self.all_columns(out, width)
     }
 
-    /// The expression of a class. An elementwise operand that nothing else uses is spliced in.
-    fn expression(&mut self, id: Id, root: bool, inputs: &mut Vec<Columns>) -> PointwiseExpr {
+    /// The expression of a class. An elementwise operand that nothing else uses is spliced in, as long as there are
+    /// bindings for its own operands. `reserved`: bindings that operands still to come need in any case.
+    fn expression(&mut self, id: Id, root: bool, reserved: usize, inputs: &mut Vec<Columns>) -> PointwiseExpr {
         let id = self.rewritten.egraph.find(id);
-        let spliced =
-            root || (self.options.level == OptLevel::Full && self.uses[&id] == 1 && inputs.len() + 2 < MAX_INPUTS);
         let term = self.rewritten.term(id).clone();
-        if spliced {
+        let needed = match term {
+            Term::Add(_) | Term::Sub(_) | Term::Mul(_) | Term::ScaleRows(_) => 2,
+            _ => 1,
+        };
+        let splices = || {
+            let alone = self.options.level == OptLevel::Full && self.uses[&id] == 1;
+            alone && inputs.len() + needed + reserved <= MAX_INPUTS
+        };
+        if root || splices() {
+            let of_one = |lowering: &mut Self, x: Id, inputs: &mut Vec<Columns>| {
+                Box::new(lowering.expression(x, false, reserved, inputs))
+            };
             let binary = |lowering: &mut Self, kind, [a, b]: [Id; 2], inputs: &mut Vec<Columns>| {
-                let a = lowering.expression(a, false, inputs);
-                let b = lowering.expression(b, false, inputs);
+                let a = lowering.expression(a, false, reserved + 1, inputs);
+                let b = lowering.expression(b, false, reserved, inputs);
                 PointwiseExpr::Binary(kind, Box::new(a), Box::new(b))
             };
             match term {
@@ -56,28 +66,24 @@ impl Lowering<'_> {
                 Term::Sub(pair) => return binary(self, Binary::Sub, pair, inputs),
                 Term::Mul(pair) => return binary(self, Binary::Mul, pair, inputs),
                 Term::Unary([kind, x]) => {
-                    let kind = self.activation_kind(kind);
-                    return PointwiseExpr::Unary(kind, Box::new(self.expression(x, false, inputs)));
+                    return PointwiseExpr::Unary(self.activation_kind(kind), of_one(self, x, inputs));
                 }
                 Term::Scale([factor, x]) => {
-                    let factor = self.number(factor);
-                    return PointwiseExpr::Scale(factor, Box::new(self.expression(x, false, inputs)));
+                    return PointwiseExpr::Scale(self.number(factor), of_one(self, x, inputs));
                 }
                 Term::Clamp([limit, x]) => {
-                    let limit = self.number(limit);
-                    return PointwiseExpr::Clamp(limit, Box::new(self.expression(x, false, inputs)));
+                    return PointwiseExpr::Clamp(self.number(limit), of_one(self, x, inputs));
+                }
+                Term::Softcap([cap, x]) => {
+                    return PointwiseExpr::Softcap(self.number(cap), of_one(self, x, inputs));
                 }
                 Term::ScaleRows([x, s]) => {
-                    let x = self.expression(x, false, inputs);
+                    let x = self.expression(x, false, reserved + 1, inputs);
                     let s = self.columns(s);
                     // Always an input of its own: the kernel reads it in another way.
                     inputs.push(s);
                     let s = PointwiseExpr::TokenInput(inputs.len() - 1);
                     return PointwiseExpr::Binary(Binary::Mul, Box::new(x), Box::new(s));
-                }
-                Term::Softcap([cap, x]) => {
-                    let cap = self.number(cap);
-                    return PointwiseExpr::Softcap(cap, Box::new(self.expression(x, false, inputs)));
                 }
                 _ => {}
             }

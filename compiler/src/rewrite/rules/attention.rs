@@ -26,18 +26,27 @@ pub fn rules(phase: Phase) -> Vec<Rule> {
     rules
 }
 
-/// The slices are queries, keys, values in this order, from the first column on: what the kernel expects.
+/// The slices are queries, keys, values in this order, from the first column on, and split into the heads that attend:
+/// what the kernel expects.
 fn stacked_in_order() -> impl Fn(&mut EGraph<Term, FactsOf>, Id, &Subst) -> bool {
     let var = |name: &str| name.parse::<Var>().expect("a pattern variable");
     let (starts, lengths) = (
         [var("?s0"), var("?s1"), var("?s2")],
         [var("?l0"), var("?l1"), var("?l1")],
     );
+    let (attention, state, turned) = (var("?a"), var("?st"), [var("?h"), var("?kh")]);
     move |egraph, _, subst| {
         let count = |var: Var| match leaf_def(egraph, subst[var]) {
             Some(LeafDef::Count(count)) => Some(*count),
             _ => None,
         };
+        let heads = match (leaf_def(egraph, subst[attention]), leaf_def(egraph, subst[state])) {
+            (Some(LeafDef::Attention { heads, .. }), Some(LeafDef::State { kv_heads, .. })) => [*heads, *kv_heads],
+            _ => return false,
+        };
+        if turned.map(count) != heads.map(Some) {
+            return false;
+        }
         let mut next = Some(0);
         for (start, length) in starts.iter().zip(&lengths) {
             if count(*start) != next {

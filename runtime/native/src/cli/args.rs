@@ -12,7 +12,7 @@ pub(super) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    done
+  0    done, or whoever read standard output has seen enough
   1    an error, told on standard error; for verify: a variant is out of tolerance
   2    wrong use of the command line
   130  interrupted with Ctrl-C";
@@ -23,7 +23,9 @@ pub(super) enum Command {
     ///
     /// The model's state is kept between turns, so only what is new is computed. Ctrl-C ends an answer.
     /// What the model thinks before it answers is dimmed. Without a terminal, each line of standard input is one message,
-    /// and names like [analysis] stand before what is not the answer.
+    /// and names like [analysis] stand before what is not the answer. A line that begins with / is a command, one that
+    /// begins with // a message that begins with /. A line that gets no answer (no command, not UTF-8, too long for the
+    /// context) is told on standard error, and with --json as a line {"error": ...} in its place.
     Chat(ChatArgs),
     /// Answer one prompt, or continue token ids
     ///

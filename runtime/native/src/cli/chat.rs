@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::answer::{Answer, Display, answer};
 use super::args::ChatArgs;
-use super::{open, session_file};
+use super::{open, session_file, tell};
 use crate::text::{ChannelKind, ChannelStream, Message, TextModel};
 use crate::{CancelToken, Error, SavedSession, Session, StopReason};
 
@@ -21,7 +21,7 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     let mut input = Input::new()?;
     if input.is_terminal() {
         let name = &model.manifest().model.name;
-        eprintln!("{name} on {}. /reset starts anew, /exit leaves.", model.device().name());
+        tell(format_args!("{name} on {}. {COMMANDS}.", model.device().name()));
     }
     let mut session = Session::new(model, args.sampling.context).await?;
     session.set_cancel_token(cancel.clone());
@@ -31,18 +31,23 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     }
     while let Some(line) = input.line()? {
         cancel.clear();
-        match line.trim() {
-            "" => {}
-            "/exit" | "/quit" => break,
-            "/reset" => {
+        let ended = match Line::of(&line) {
+            Line::Empty => Ok(()),
+            Line::Exit => break,
+            Line::Help => {
+                tell(format_args!("{COMMANDS}"));
+                Ok(())
+            }
+            Line::Reset => {
                 chat = Chat::new(&args, &text);
                 session.reset()?;
+                Ok(())
             }
-            message => {
-                if let Err(error) = chat.turn(&mut session, message).await {
-                    report(error)?;
-                }
-            }
+            Line::Message(message) => chat.turn(&mut session, message).await,
+            Line::Unusable(reason) => Err(TurnFault(reason).into()),
+        };
+        if let Err(error) = ended {
+            report(error, args.json)?;
         }
     }
     let note = json!({ "messages": chat.messages });
@@ -50,16 +55,63 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Errors that end a turn are told, others end the program.
-fn report(error: anyhow::Error) -> anyhow::Result<()> {
-    match error.downcast_ref() {
-        Some(Error::ContextOverflow { .. }) => {
-            eprintln!("the conversation fills the context; /reset starts a new one, --context makes it longer");
-            Ok(())
+const COMMANDS: &str = "/reset starts anew, /exit leaves, //... sends a text that begins with one slash";
+
+/// What a line of the input asks for.
+enum Line<'a> {
+    Empty,
+    Exit,
+    Help,
+    Reset,
+    Message(&'a str),
+    /// Nothing for the model; with what is wrong.
+    Unusable(String),
+}
+
+impl<'a> Line<'a> {
+    fn of(line: &'a [u8]) -> Self {
+        let Ok(line) = std::str::from_utf8(line) else {
+            return Line::Unusable("the line is not UTF-8 and was not sent".to_string());
+        };
+        match line.trim() {
+            "" => Line::Empty,
+            "/exit" | "/quit" => Line::Exit,
+            "/help" => Line::Help,
+            "/reset" => Line::Reset,
+            line => match line.strip_prefix('/') {
+                None => Line::Message(line),
+                Some(text) if text.starts_with('/') => Line::Message(text),
+                Some(_) => {
+                    let command = line.split_whitespace().next().unwrap_or(line);
+                    Line::Unusable(format!("there is no command {command}: {COMMANDS}"))
+                }
+            },
         }
-        Some(Error::Canceled) => Ok(()),
-        _ => Err(error),
     }
+}
+
+/// Why a line got no answer; the chat goes on.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct TurnFault(String);
+
+/// Errors that end a turn are told, also to the program that reads the answers; others end this program.
+fn report(error: anyhow::Error, json: bool) -> anyhow::Result<()> {
+    let message = match error.downcast_ref() {
+        Some(Error::ContextOverflow { .. }) => {
+            "the conversation fills the context; /reset starts a new one, --context makes it longer".to_string()
+        }
+        Some(Error::Canceled) => return Ok(()),
+        _ => match error.downcast_ref() {
+            Some(TurnFault(reason)) => reason.clone(),
+            None => return Err(error),
+        },
+    };
+    tell(format_args!("{message}"));
+    if json {
+        writeln!(std::io::stdout(), "{}", json!({ "error": message }))?;
+    }
+    Ok(())
 }
 
 /// A conversation, as messages; the session holds what the model has seen of it.
@@ -90,7 +142,10 @@ impl<'a> Chat<'a> {
             );
         }
         session.restore(saved).await?;
-        eprintln!("(going on after {} messages; /reset starts anew)", messages.len());
+        tell(format_args!(
+            "(going on after {} messages; /reset starts anew)",
+            messages.len()
+        ));
         self.messages = messages;
         Ok(())
     }
@@ -133,7 +188,7 @@ impl<'a> Chat<'a> {
             writeln!(std::io::stdout())?;
         }
         if answer.report.stop == StopReason::ContextFull {
-            eprintln!("(the context is full; /reset starts a new conversation)");
+            tell("(the context is full; /reset starts a new conversation)");
         }
         Ok(answer.transcript.message())
     }
@@ -171,23 +226,23 @@ impl Input {
         matches!(self, Input::Editor(_))
     }
 
-    /// `None` at the end of the input.
-    fn line(&mut self) -> anyhow::Result<Option<String>> {
+    /// The bytes of the next line, `None` at the end of the input.
+    fn line(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
         match self {
             Input::Editor(editor) => loop {
                 match editor.readline("> ") {
                     Ok(line) => {
                         editor.add_history_entry(&line)?;
-                        return Ok(Some(line));
+                        return Ok(Some(line.into_bytes()));
                     }
-                    Err(ReadlineError::Interrupted) => eprintln!("(/exit or Ctrl-D leaves)"),
+                    Err(ReadlineError::Interrupted) => tell("(/exit or Ctrl-D leaves)"),
                     Err(ReadlineError::Eof) => return Ok(None),
                     Err(error) => return Err(error.into()),
                 }
             },
             Input::Lines(stdin) => {
-                let mut line = String::new();
-                let bytes = stdin.read_line(&mut line)?;
+                let mut line = Vec::new();
+                let bytes = stdin.read_until(b'\n', &mut line)?;
                 Ok((bytes > 0).then_some(line))
             }
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::LogitsArgs;
 use super::open;
-use crate::aside::AsideFile;
+use crate::output::OutputFile;
 use crate::{CancelToken, Session};
 
 /// Logits held in memory at once.
@@ -21,7 +21,7 @@ pub(super) async fn run(args: LogitsArgs, cancel: &CancelToken) -> anyhow::Resul
     session.set_cancel_token(cancel.clone());
 
     let cannot = || format!("cannot write {}", args.output.display());
-    let mut file = AsideFile::create(&args.output).with_context(cannot)?;
+    let mut file = OutputFile::create(&args.output).with_context(cannot)?;
     let block = (BLOCK_BYTES / (vocab * 4)).max(1);
     let bar = open::bar(
         args.ids.len() as u64,

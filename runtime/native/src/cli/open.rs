@@ -6,7 +6,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use kiln_bundle::TextFile;
+
 use super::args::{ModelArgs, SamplingArgs, TextArgs};
+use super::no_bundle::what_is;
 use crate::text::{Message, TextError, TextModel};
 use crate::{
     Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
@@ -16,6 +19,9 @@ use crate::{
 pub(super) type FolderBundle = Bundle<DirectorySource>;
 
 pub(super) async fn bundle(folder: &Path) -> anyhow::Result<FolderBundle> {
+    if let Some(mistaken) = what_is(folder) {
+        return Err(mistaken.into());
+    }
     let opened = Bundle::open(DirectorySource::new(folder)).await;
     opened.with_context(|| format!("cannot open bundle {}", folder.display()))
 }
@@ -104,11 +110,11 @@ pub(super) async fn text(bundle: &FolderBundle, args: &TextArgs) -> anyhow::Resu
     let Some(files) = &bundle.manifest().text else {
         return Ok(None);
     };
-    let tokenizer = bundle.file(&files.tokenizer).await?;
-    let config = optional_text(bundle, files.tokenizer_config.as_deref()).await?;
-    let template = optional_text(bundle, files.chat_template.as_deref()).await?;
-    let text = TextModel::load(&tokenizer, config.as_deref(), template.as_deref());
-    let mut text = text.with_context(|| format!("cannot read {}", files.tokenizer))?;
+    let tokenizer = bundle.text(&files.tokenizer.file, &files.tokenizer.sha256).await?;
+    let config = optional_text(bundle, files.tokenizer_config.as_ref()).await?;
+    let template = optional_text(bundle, files.chat_template.as_ref()).await?;
+    let text = TextModel::load(tokenizer.as_bytes(), config.as_deref(), template.as_deref());
+    let mut text = text.with_context(|| format!("cannot read {}", files.tokenizer.file))?;
     if let Some(effort) = &args.reasoning {
         text.set_template_argument("reasoning_effort", effort.as_str().into());
     }
@@ -132,12 +138,11 @@ pub(super) fn prompt(text: &TextModel, messages: &[Message]) -> Result<Prompt, T
     Ok(Prompt { ids, opening })
 }
 
-async fn optional_text(bundle: &FolderBundle, file: Option<&str>) -> anyhow::Result<Option<String>> {
-    let Some(file) = file else {
-        return Ok(None);
-    };
-    let text = String::from_utf8(bundle.file(file).await?);
-    text.map(Some).with_context(|| format!("{file} is not UTF-8"))
+async fn optional_text(bundle: &FolderBundle, file: Option<&TextFile>) -> Result<Option<String>, crate::Error> {
+    match file {
+        Some(TextFile { file, sha256 }) => bundle.text(file, sha256).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Options of a generation; `temperature` where the arguments give none.

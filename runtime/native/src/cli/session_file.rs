@@ -4,11 +4,18 @@ use std::path::Path;
 
 use crate::{SavedSession, Session};
 
-/// The file's session; `None` where there is no such file yet.
+/// The file's session; `None` where there is none yet: no such file, an empty one, or a device like /dev/null.
 pub(super) fn read(file: Option<&Path>) -> anyhow::Result<Option<SavedSession>> {
-    match file {
-        Some(file) if file.try_exists()? => Ok(Some(SavedSession::read_file(file)?)),
-        _ => Ok(None),
+    let Some(file) = file.filter(|file| !holds_nothing(file)) else {
+        return Ok(None);
+    };
+    Ok(Some(SavedSession::read_file(file)?))
+}
+
+fn holds_nothing(file: &Path) -> bool {
+    match std::fs::metadata(file) {
+        Ok(metadata) => !metadata.is_dir() && (!metadata.is_file() || metadata.len() == 0),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

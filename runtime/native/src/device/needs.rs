@@ -110,3 +110,77 @@ pub(crate) fn request(variant: &Variant, adapter: &wgpu::Limits) -> wgpu::Limits
         ..base
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_bundle::Manifest;
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Cases {
+        manifest: Manifest,
+        fit: Vec<Case>,
+    }
+
+    /// The tests of the JavaScript package read them as well.
+    #[derive(Deserialize)]
+    struct Case {
+        what: String,
+        adapter: Adapter,
+        missing: Vec<Vec<Value>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Adapter {
+        features: Vec<String>,
+        limits: Limits,
+    }
+
+    #[test]
+    fn what_an_adapter_lacks_is_named() {
+        let cases: Cases = serde_json::from_str(include_str!("../../../cases/fit.json")).unwrap();
+        assert!(!cases.fit.is_empty());
+        for case in cases.fit {
+            let known = [Feature::ShaderF16, Feature::Subgroups];
+            let features = known
+                .into_iter()
+                .filter(|feature| case.adapter.features.iter().any(|name| name == feature.name()));
+            let limits = case.adapter.limits;
+            let found = wgpu::Limits {
+                max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage,
+                max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
+                max_buffer_size: limits.max_buffer_size,
+                max_compute_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+                max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
+                max_compute_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+                ..wgpu::Limits::defaults()
+            };
+            let features = flags(&features.collect::<Vec<_>>());
+            for variant in &cases.manifest.variants {
+                let missing = missing(variant, features, &found)
+                    .into_iter()
+                    .map(|missing| match missing {
+                        Missing::Feature(name) => vec![json!(variant.name), json!(name)],
+                        Missing::Limit { name, needed, found } => {
+                            vec![json!(variant.name), json!(name), json!(needed), json!(found)]
+                        }
+                    });
+                // wgpu's WGSL is not a browser's.
+                let is_language = |name: &Value| variant.language_features.iter().any(|feature| name == feature);
+                let expected = case
+                    .missing
+                    .iter()
+                    .filter(|missing| missing[0] == variant.name.as_str() && !is_language(&missing[1]));
+                assert_eq!(
+                    missing.collect::<Vec<_>>(),
+                    expected.cloned().collect::<Vec<_>>(),
+                    "{}",
+                    case.what
+                );
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln_bundle::{Access, Kernel, Variant, sha256_hex};
+use kiln_bundle::{Access, Kernel, Variant};
 
 use crate::clock::Stopwatch;
 use crate::{Bundle, BundleSource, Device, Error};
@@ -17,20 +17,7 @@ pub(crate) struct CompiledKernel {
 pub(super) async fn read<S: BundleSource>(bundle: &Bundle<S>, variant: &Variant) -> Result<Vec<String>, Error> {
     let mut texts = Vec::with_capacity(variant.kernels.len());
     for kernel in &variant.kernels {
-        let bytes = bundle.file(&kernel.file).await?;
-        let found = sha256_hex(&bytes);
-        if found != kernel.sha256 {
-            return Err(Error::Checksum {
-                file: kernel.file.clone(),
-                expected: kernel.sha256.clone(),
-                found,
-            });
-        }
-        texts.push(String::from_utf8(bytes).map_err(|_| Error::Kernel {
-            file: kernel.file.clone(),
-            kernel: kernel.name.clone(),
-            message: "the file is not UTF-8".to_string(),
-        })?);
+        texts.push(bundle.text(&kernel.file, &kernel.sha256).await?);
     }
     Ok(texts)
 }

@@ -75,3 +75,47 @@ impl MemoryPlan {
         parts.into_iter().fold(0, u64::saturating_add)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// Bytes worked out by hand, which the tests of the JavaScript package read as well.
+    #[derive(Deserialize)]
+    struct Cases {
+        manifest: Manifest,
+        memory: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        variant: String,
+        context: u32,
+        weights: u64,
+        caches: u64,
+        windows: u64,
+        recurrent: u64,
+        copies: u64,
+        activations: u64,
+    }
+
+    #[test]
+    fn memory_is_planned_as_worked_out() {
+        let cases: Cases = serde_json::from_str(include_str!("../../../cases/fit.json")).unwrap();
+        assert!(!cases.memory.is_empty());
+        for case in cases.memory {
+            let variant = cases
+                .manifest
+                .variants
+                .iter()
+                .find(|variant| variant.name == case.variant);
+            let plan = MemoryPlan::new(&cases.manifest, variant.unwrap(), case.context);
+            let planned = (plan.weights, plan.caches, plan.windows, plan.recurrent, plan.copies);
+            let expected = (case.weights, case.caches, case.windows, case.recurrent, case.copies);
+            assert_eq!(planned, expected, "{} at {}", case.variant, case.context);
+            assert_eq!(plan.arenas + plan.others, case.activations);
+        }
+    }
+}

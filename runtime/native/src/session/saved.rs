@@ -5,7 +5,6 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-const MAGIC: [u8; 8] = *b"kilnsess";
 const VERSION: u32 = 1;
 /// Longer headers are none.
 const MAX_HEADER_BYTES: u64 = 256 << 20;
@@ -84,6 +83,9 @@ pub enum SavedSessionError {
 }
 
 impl SavedSession {
+    /// How it begins.
+    pub(crate) const MAGIC: [u8; 8] = *b"kilnsess";
+
     /// The tokens that it has in its states.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -104,7 +106,7 @@ impl SavedSession {
     /// Those of the writer.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let header = serde_json::to_vec(&self.header)?;
-        to.write_all(&MAGIC)?;
+        to.write_all(&SavedSession::MAGIC)?;
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(&header)?;
         for id in &self.tokens {
@@ -119,7 +121,12 @@ impl SavedSession {
     /// Not a saved session, of another version, damaged, or unreadable.
     pub fn read(from: &mut impl Read, file: &str) -> Result<Self, SavedSessionError> {
         let mut reader = Reader { from, file };
-        if reader.bytes(8)? != MAGIC {
+        let is_session = |magic: Result<_, SavedSessionError>| match magic {
+            Ok(magic) => Ok(magic == SavedSession::MAGIC),
+            Err(SavedSessionError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if !is_session(reader.bytes(8))? {
             return Err(SavedSessionError::NotASession { file: file.to_string() });
         }
         let length = reader.bytes(8)?;
@@ -139,14 +146,14 @@ impl SavedSession {
         Ok(Self { header, tokens, states })
     }
 
-    /// Writes a file: aside first, so that a file of this name is whole, or still the one before.
+    /// Writes a file: aside first, so that a file of this name is whole, or still the one before. Links stay links.
     ///
     /// # Errors
     /// [`SavedSessionError::Write`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn write_file(&self, path: &std::path::Path) -> Result<(), SavedSessionError> {
         let write = || {
-            let mut file = crate::aside::AsideFile::create(path)?;
+            let mut file = crate::output::OutputFile::create(path)?;
             self.write(&mut file)?;
             file.finish()
         };
@@ -230,6 +237,55 @@ impl Header {
             tokens,
             states,
             note: serde_json::Value::Null,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// Read by the tests of the JavaScript package as well.
+    #[derive(Deserialize)]
+    struct Cases {
+        tokens: Vec<u32>,
+        states: Vec<Vec<u8>>,
+        note: serde_json::Value,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        what: String,
+        hex: String,
+        fault: Option<String>,
+    }
+
+    fn decode(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.chars().map(|digit| digit.to_digit(16).unwrap() as u8).collect();
+        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    }
+
+    #[test]
+    fn saved_sessions_are_read_and_what_is_none_is_refused() {
+        let cases: Cases = serde_json::from_str(include_str!("../../../cases/saved.json")).unwrap();
+        assert!(cases.cases.len() > 15);
+        for case in cases.cases {
+            let bytes = decode(&case.hex);
+            let fault = match SavedSession::read(&mut bytes.as_slice(), "file") {
+                Ok(saved) => {
+                    let read = (&saved.tokens, &saved.states, saved.note());
+                    assert_eq!(read, (&cases.tokens, &cases.states, &cases.note), "{}", case.what);
+                    None
+                }
+                Err(SavedSessionError::NotASession { .. }) => Some("not-a-session"),
+                Err(SavedSessionError::Version { .. }) => Some("version"),
+                Err(SavedSessionError::Damaged { .. }) => Some("damaged"),
+                Err(error) => panic!("{}: {error}", case.what),
+            };
+            assert_eq!(fault, case.fault.as_deref(), "{}", case.what);
         }
     }
 }

@@ -8,11 +8,10 @@ mod channels;
 mod chat;
 mod detokenize;
 mod error;
-mod jinja;
 mod model;
-mod python;
 mod stop;
 mod stream;
+mod template;
 mod transcript;
 
 pub use channels::{Channel, ChannelEvent, ChannelKind, ChannelStream};

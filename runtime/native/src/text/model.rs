@@ -4,6 +4,7 @@ use tokenizers::Tokenizer;
 use super::TextError;
 use super::channels::Format;
 use super::chat::ChatTemplate;
+use super::template::WallTime;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +32,14 @@ pub struct TextModel {
     pub(super) tokenizer: Tokenizer,
     chat: Result<ChatTemplate, TemplateFault>,
     pub(super) format: Format,
-    now: Option<u64>,
+    now: Option<WallTime>,
     template_arguments: Vec<(String, serde_json::Value)>,
 }
 
 /// Why there is no chat; kept until somebody asks for a chat, since raw prompts work without.
 enum TemplateFault {
     Missing,
-    Syntax(String),
+    Unusable(String),
 }
 
 impl TextModel {
@@ -67,11 +68,8 @@ impl TextModel {
             Some(text) => serde_json::from_str(text)?,
             None => serde_json::Value::Null,
         };
-        let template = chat_template.or_else(|| template_in_config(&config));
-        let chat = match template {
-            Some(source) => ChatTemplate::new(source, &config).map_err(TemplateFault::Syntax),
-            None => Err(TemplateFault::Missing),
-        };
+        let template = chat_template.map_or_else(|| template_in_config(&config), Ok);
+        let chat = template.and_then(|source| ChatTemplate::new(source, &config).map_err(TemplateFault::Unusable));
         Ok(TextModel {
             format: Format::of(&tokenizer),
             tokenizer,
@@ -81,10 +79,10 @@ impl TextModel {
         })
     }
 
-    /// Fixes the time that templates see through `strftime_now`, in seconds since 1970 UTC.
-    /// Without it they see the system clock (UTC), and in a browser no clock at all.
-    pub fn set_now(&mut self, unix_seconds: u64) {
-        self.now = Some(unix_seconds);
+    /// Fixes the time that templates see through `strftime_now`: seconds since the beginning of 1970 by the same clock on
+    /// the wall, without time zones. Without it they see the system's clock in its time zone, and in a browser none.
+    pub fn set_now(&mut self, wall_seconds: u64) {
+        self.now = Some(WallTime::from_seconds(wall_seconds));
     }
 
     /// Gives chat templates a variable of this name, as keyword arguments of transformers' `apply_chat_template` do:
@@ -140,9 +138,9 @@ impl TextModel {
         !matches!(self.format, Format::Plain)
     }
 
-    /// Whether [`render_chat`](Self::render_chat) has a template to render.
+    /// Whether the model has a chat template. One that cannot be used counts: [`render_chat`](Self::render_chat) says why.
     pub fn has_chat_template(&self) -> bool {
-        self.chat.is_ok()
+        !matches!(self.chat, Err(TemplateFault::Missing))
     }
 
     /// The conversation as the prompt text that the model was trained on, as transformers'
@@ -155,7 +153,7 @@ impl TextModel {
         match &self.chat {
             Ok(template) => template.render(messages, add_generation_prompt, self.now, &self.template_arguments),
             Err(TemplateFault::Missing) => Err(TextError::NoChatTemplate),
-            Err(TemplateFault::Syntax(message)) => Err(TextError::ChatTemplate {
+            Err(TemplateFault::Unusable(message)) => Err(TextError::ChatTemplate {
                 message: message.clone(),
             }),
         }
@@ -182,15 +180,16 @@ fn open(json: &[u8]) -> tokenizers::Result<Tokenizer> {
     opened.unwrap_or_else(|_| Err("it contradicts itself".into()))
 }
 
-/// `chat_template` of a tokenizer_config.json: a string, or a list of named ones.
-fn template_in_config(config: &serde_json::Value) -> Option<&str> {
-    match config.get("chat_template")? {
-        serde_json::Value::String(template) => Some(template),
-        serde_json::Value::Array(named) => named
-            .iter()
-            .find(|entry| entry["name"] == "default")?
-            .get("template")?
-            .as_str(),
-        _ => None,
-    }
+/// `chat_template` of a tokenizer_config.json: a string, or a list of named ones, of which the default.
+fn template_in_config(config: &serde_json::Value) -> Result<&str, TemplateFault> {
+    let named = match config.get("chat_template") {
+        None | Some(serde_json::Value::Null) => return Err(TemplateFault::Missing),
+        Some(serde_json::Value::String(template)) => return Ok(template),
+        Some(other) => other.as_array().map(Vec::as_slice).unwrap_or_default(),
+    };
+    let default = named.iter().find(|entry| entry["name"] == "default");
+    let template = default.and_then(|entry| entry.get("template")?.as_str());
+    template.ok_or_else(|| {
+        TemplateFault::Unusable("tokenizer_config.json has a chat_template, and none of the name `default`".to_string())
+    })
 }

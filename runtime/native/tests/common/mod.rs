@@ -309,6 +309,7 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
     Variant {
         name: name.to_string(),
         features,
+        language_features: Vec::new(),
         limits: Limits {
             max_storage_buffers_per_shader_stage: 8,
             max_storage_buffer_binding_size: 1 << 20,

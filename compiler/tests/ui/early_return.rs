@@ -1,0 +1,23 @@
+use kiln_compiler::dsl::*;
+
+#[derive(Config)]
+pub struct C {
+    pub vocab_size: Dim,
+    pub hidden_size: Dim,
+    pub num_hidden_layers: Dim,
+}
+
+#[architecture("ModelForCausalLM")]
+pub fn model(c: &C, w: Weights, tokens: Tokens) -> Logits {
+    let embedding = w.matrix("embed", c.vocab_size, c.hidden_size);
+    if c.num_hidden_layers.value() == 0 {
+        return linear(gather(embedding, tokens), embedding);
+    }
+    let mut x = gather(embedding, tokens);
+    for layer in w.layers("layers", c.num_hidden_layers) {
+        x += linear(x, layer.matrix("proj", c.hidden_size, c.hidden_size));
+    }
+    linear(x, embedding)
+}
+
+fn main() {}
