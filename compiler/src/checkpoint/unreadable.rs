@@ -64,13 +64,15 @@ fn kind(name: &str) -> Option<(usize, &'static str)> {
     })
 }
 
-/// What git-lfs leaves in place of a file that it has not fetched.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// Whether a file is what git-lfs leaves in place of one that it has not fetched.
+pub(super) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"version https://git-lfs.github.com/spec/")
+}
 
 /// # Errors
 /// The file only stands for the one that is meant.
 pub(super) fn check_is_content(file: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-    match bytes.starts_with(LFS_POINTER) {
+    match is_lfs_pointer(bytes) {
         false => Ok(()),
         true => Err(CheckpointError::Unsupported {
             file: file.to_string(),
