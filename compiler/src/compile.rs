@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use self::packed_values::PackedValues;
 use crate::architectures::{Registry, UnknownArchitecture};
-use crate::checkpoint::{Checkpoint, CheckpointError, RandomWeights, TensorSource, View};
-use crate::config::{ConfigError, ModelFacts};
+use crate::checkpoint::{Checkpoint, CheckpointError, RandomWeights, TensorSource};
+use crate::config::{ConfigError, ModelFacts, UnreadKey};
 use crate::cost::{Profile, UnknownProfile};
 use crate::dsl::DefineError;
 use crate::emit::{self, EmitError, Staging, WeightLayout};
@@ -144,8 +144,15 @@ pub fn compile(
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&options.source)?;
     let architecture = registry.for_config(checkpoint.config())?;
-    let graph = architecture.build(checkpoint.config())?;
-    let facts = ModelFacts::read(checkpoint.config())?;
+    let mut defined = architecture.define(checkpoint.config())?;
+    if options.random_weights.is_none() && checkpoint.unties_head(&defined.graph)? {
+        defined.config["tie_word_embeddings"] = false.into();
+        defined = architecture.define(&defined.config)?;
+    }
+    let not_read = |key: &UnreadKey| format!("config.json: {} does not read {key}", defined.graph.architecture);
+    let unread: Vec<String> = defined.unread.iter().map(not_read).collect();
+    let graph = defined.graph;
+    let facts = ModelFacts::read(&defined.config)?;
     let plan_options = plan_options(options, &facts, checkpoint.name())?;
 
     let declared = graph.declared_weights();
@@ -155,7 +162,7 @@ pub fn compile(
         .map(|seed| RandomWeights::new(&declared, config, seed));
     let view = match &random {
         Some(_) => None,
-        None if checkpoint.has_tensors() => Some(View::new(&checkpoint, &checkpoint.stored(&declared))?),
+        None if checkpoint.has_tensors() => Some(checkpoint.view(&graph)?),
         None if options.no_weights => None,
         None => {
             return Err(CompileError::NoWeights {
@@ -226,7 +233,7 @@ pub fn compile(
     staging.publish()?;
     Ok(CompileReport {
         manifest,
-        warnings: checkpoint.warnings().to_vec(),
+        warnings: [checkpoint.warnings(), &unread].concat(),
         explanations: model.explanations().into_iter().cloned().collect(),
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),

@@ -1,6 +1,8 @@
 //! Small GGUF files made by the `gguf` Python package (`fixtures/gguf/make.py`): what they read
 //! as, and that damage to them is an error and never a panic.
 
+mod gguf_parts;
+
 use std::path::{Path, PathBuf};
 
 use kiln_compiler::checkpoint::{Checkpoint, CheckpointError, SourceType, TensorSource};
