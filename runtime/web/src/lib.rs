@@ -3,6 +3,9 @@
 //! Everything here is a thin shell: bytes of the bundle are pulled from a JavaScript object, token ids go back through a
 //! callback, errors become objects with a code. Choosing an adapter, downloading, caching and text are
 //! JavaScript's part.
+//!
+//! Empty elsewhere: what waits for JavaScript cannot move between threads, as native futures of the runtime must.
+#![cfg(target_arch = "wasm32")]
 
 mod error;
 mod model;
