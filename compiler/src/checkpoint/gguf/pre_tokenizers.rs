@@ -256,9 +256,9 @@ const TABLE: &[PreTokenizer] = &[
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|",
         r"\s*[\r\n]+|\s+(?!\S)|\s+",
     ))]),
-    entry(&["ufakzeka"], &[Match(concat!(
+    entry(&["ufakzeka"], &[Match(
         r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ))]),
+    )]),
     entry(&["laguna"], &[Match(r"[^\n]+|[\n]+"), Match(QWEN2)]),
     entry(&["exaone-moe"], &[Match(concat!(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|",
