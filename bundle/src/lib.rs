@@ -16,7 +16,7 @@ mod trust_store;
 pub use digest::{Digest, NotADigest};
 pub use error::BundleError;
 pub use manifest::*;
-pub use step::StepWord;
+pub use step::{NOT_FINITE, RULED_OUT, RuleWord, StepWord};
 #[cfg(not(target_arch = "wasm32"))]
 pub use trust_store::TrustStore;
 

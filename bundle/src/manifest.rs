@@ -45,15 +45,41 @@ pub struct Model {
     /// Generation stops at any of these.
     pub eos_token_ids: Vec<u32>,
     pub bos_token_id: Option<u32>,
-    /// Sampling defaults of the checkpoint's `generation_config.json`.
+    /// How the checkpoint wants its tokens picked.
     pub sampling: SamplingDefaults,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// What the checkpoint says of generating, under transformers' names; absent: nothing. How each is meant stands in
+/// `docs/bundle-format.md`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SamplingDefaults {
     pub temperature: Option<f32>,
     pub top_k: Option<u32>,
     pub top_p: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_repeat_ngram_size: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_new_tokens: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_length: Option<u32>,
+    pub rules: Vec<TokenRule>,
+}
+
+/// Makes a token more or less likely, or rules it out: wherever it may stand, or after certain tokens only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenRule {
+    /// The token comes last; those before it are what must have come right before.
+    pub ids: Vec<u32>,
+    /// Added to the token's logit; absent: the token is ruled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias: Option<f32>,
+    /// Holds for so many first tokens of an answer; absent: for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<u32>,
 }
 
 /// What turns text into token ids and back.
@@ -191,7 +217,7 @@ pub struct Buffer {
     pub kind: BufferKind,
 }
 
-/// What a buffer holds and how large it is. Each of the single-instance kinds (`Step` to `Logits`)
+/// What a buffer holds and how large it is. Each of the single-instance kinds (`Step` to `Rules`)
 /// occurs exactly once in a variant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -223,12 +249,18 @@ pub enum BufferKind {
     Hidden { bytes: u64 },
     /// f32 `[vocab_size]`.
     Logits { bytes: u64 },
+    /// For each position of the session's context the token there and, at its first place, 1 plus how often it was
+    /// sampled (elsewhere 0): u32 pairs. What `adjust` looks back at.
+    History { bytes_per_position: u64 },
+    /// What `adjust` does to the logits, see [`crate::RuleWord`].
+    Rules { bytes: u64 },
 }
 
 /// The static command lists.
 ///
 /// A prompt is `prefill` for each chunk and, after the last, `head` and `sample`; a generated token
-/// is `decode`, `head`, `sample`.
+/// is `decode`, `head`, `sample`. `greedy` does for `sample` at temperature 0. `adjust` comes before either, where
+/// something is asked of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Programs {
     /// A chunk of `Tokens` tokens at `Position`, through all layers, to `Hidden`.
@@ -237,8 +269,26 @@ pub struct Programs {
     pub decode: Vec<Dispatch>,
     /// Row `Row` of `Hidden` to `Logits`.
     pub head: Vec<Dispatch>,
-    /// `Logits` to the next token id; advances the step buffer.
+    /// Biases, penalties and bans on `Logits`; appends the token sampled last to `History`.
+    pub adjust: Vec<Dispatch>,
+    /// `Logits` to the most likely token's id; advances the step buffer.
+    pub greedy: Vec<Dispatch>,
+    /// `Logits` to the next token's id; advances the step buffer.
     pub sample: Vec<Dispatch>,
+}
+
+impl Programs {
+    /// All of them, with their names in the manifest.
+    pub fn all(&self) -> [(&'static str, &[Dispatch]); 6] {
+        [
+            ("prefill", &self.prefill),
+            ("decode", &self.decode),
+            ("head", &self.head),
+            ("adjust", &self.adjust),
+            ("greedy", &self.greedy),
+            ("sample", &self.sample),
+        ]
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -383,12 +433,14 @@ impl Variant {
             }
         }
         type Is = fn(&BufferKind) -> bool;
-        let single: [(&str, Is); 5] = [
+        let single: [(&str, Is); 7] = [
             ("step", |kind| matches!(kind, BufferKind::Step)),
             ("tokens", |kind| matches!(kind, BufferKind::Tokens)),
             ("output", |kind| matches!(kind, BufferKind::Output { .. })),
             ("hidden", |kind| matches!(kind, BufferKind::Hidden { .. })),
             ("logits", |kind| matches!(kind, BufferKind::Logits { .. })),
+            ("history", |kind| matches!(kind, BufferKind::History { .. })),
+            ("rules", |kind| matches!(kind, BufferKind::Rules { .. })),
         ];
         for (name, is) in single {
             let count = self.buffers.iter().filter(|buffer| is(&buffer.kind)).count();
@@ -396,9 +448,7 @@ impl Variant {
                 return Err(format!("{count} {name} buffers, expected 1"));
             }
         }
-        let programs = &self.programs;
-        let all = [&programs.prefill, &programs.decode, &programs.head, &programs.sample];
-        for dispatch in all.into_iter().flatten() {
+        for dispatch in self.programs.all().into_iter().flat_map(|(_, program)| program) {
             let Some(kernel) = self.kernels.get(dispatch.kernel as usize) else {
                 return Err(format!("dispatch {} names no kernel", dispatch.label));
             };

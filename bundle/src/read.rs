@@ -44,8 +44,15 @@ record!(Model {
 record!(SamplingDefaults {
     temperature,
     top_k,
-    top_p
+    top_p,
+    min_p,
+    repetition_penalty,
+    no_repeat_ngram_size,
+    min_new_tokens,
+    min_length,
+    rules,
 });
+record!(TokenRule { ids, bias, first });
 record!(TextFiles {
     tokenizer,
     tokenizer_config,
@@ -91,6 +98,8 @@ record!(Programs {
     prefill,
     decode,
     head,
+    adjust,
+    greedy,
     sample
 });
 record!(Dispatch {
@@ -148,6 +157,12 @@ impl FromJson for BufferKind {
                 bytes: json.field("bytes")?,
             },
             "logits" => BufferKind::Logits {
+                bytes: json.field("bytes")?,
+            },
+            "history" => BufferKind::History {
+                bytes_per_position: json.field("bytes_per_position")?,
+            },
+            "rules" => BufferKind::Rules {
                 bytes: json.field("bytes")?,
             },
             other => return Err(Fault::new(format!("unknown kind of buffer {other:?}"))),
@@ -285,7 +300,9 @@ mod tests {
         "model": {"name": "m", "architecture": "A", "layers": 1, "hidden_size": 8, "vocab_size": 9, "max_context": 10,
             "default_context": 10, "chunk": 4, "parameters": 18446744073709551615, "quantization": "q4",
             "eos_token_ids": [1, 2], "bos_token_id": null,
-            "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 9.5e-1}},
+            "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 9.5e-1, "min_p": 0.05, "repetition_penalty": 1.1,
+                "no_repeat_ngram_size": 3, "min_new_tokens": 4, "min_length": 5,
+                "rules": [{"ids": [1]}, {"ids": [2, 3], "bias": -2.5, "first": 1}]}},
         "text": {"tokenizer": {"file": "t", "sha256": "aa"}, "tokenizer_config": null, "chat_template": {"file": "c", "sha256": "bb"}},
         "shards": [{"file": "w", "bytes": 64, "sha256": "00"}],
         "weights": [{"name": "a", "shard": 0, "offset": 16, "bytes": 48}],
@@ -300,9 +317,10 @@ mod tests {
                 {"name": "n", "kind": {"kind": "recurrent", "bytes": 4}}, {"name": "a", "kind": {"kind": "arena", "bytes": 4}},
                 {"name": "p", "kind": {"kind": "step"}}, {"name": "t", "kind": {"kind": "tokens"}},
                 {"name": "o", "kind": {"kind": "output", "slots": 8}}, {"name": "h", "kind": {"kind": "hidden", "bytes": 4}},
-                {"name": "l", "kind": {"kind": "logits", "bytes": 4}}],
+                {"name": "l", "kind": {"kind": "logits", "bytes": 4}},
+                {"name": "y", "kind": {"kind": "history", "bytes_per_position": 8}}, {"name": "z", "kind": {"kind": "rules", "bytes": 64}}],
             "programs": {"prefill": [{"kernel": 0, "bindings": [{"buffer": 0}, {"buffer": 1, "offset": 256, "bytes": 8}],
-                "grid": [1, {"per": 2, "times": 3}, 4], "label": "x"}], "decode": [], "head": [], "sample": []}}],
+                "grid": [1, {"per": 2, "times": 3}, 4], "label": "x"}], "decode": [], "head": [], "adjust": [], "greedy": [], "sample": []}}],
         "self_test": {"ids": [1, 2], "top_logits": [[3, -1.5], [4, 1e-3]], "norm": 3.25}} "#;
 
     #[test]

@@ -137,6 +137,8 @@ impl Replay {
             BufferKind::Step => bytemuck::cast_slice(&step).to_vec(),
             BufferKind::Tokens => bytemuck::cast_slice(&tokens).to_vec(),
             BufferKind::Output { slots } => vec![0; *slots as usize * 4],
+            BufferKind::History { bytes_per_position } => vec![0; (bytes_per_position * context) as usize],
+            BufferKind::Rules { bytes } => vec![0; *bytes as usize],
         });
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let buffers = contents

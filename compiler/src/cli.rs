@@ -187,15 +187,18 @@ fn summary(report: &CompileReport, options: &CompileOptions) -> String {
             prefill,
             decode,
             head,
+            adjust: _,
+            greedy,
             sample,
         } = &variant.programs;
         text += &format!(
-            "  {:<9} {:>3} kernels; dispatches: decode {}, prefill {}, head {}, sample {}\n",
+            "  {:<9} {:>3} kernels; dispatches: decode {}, prefill {}, head {}, greedy {}, sample {}\n",
             variant.name,
             variant.kernels.len(),
             decode.len(),
             prefill.len(),
             head.len(),
+            greedy.len(),
             sample.len(),
         );
     }

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kiln_bundle::{FORMAT_VERSION, Manifest, Model, SamplingDefaults};
+use kiln_bundle::{FORMAT_VERSION, Manifest, Model};
 use thiserror::Error;
 
 use self::packed_values::PackedValues;
 use crate::architectures::{Registry, UnknownArchitecture};
-use crate::checkpoint::{Checkpoint, CheckpointError, RandomWeights, TensorSource, View};
-use crate::config::{ConfigError, ModelFacts};
+use crate::checkpoint::{Checkpoint, CheckpointError, RandomWeights, TensorSource};
+use crate::config::{ConfigError, ModelFacts, UnreadKey};
 use crate::cost::{Profile, UnknownProfile};
 use crate::dsl::DefineError;
 use crate::emit::{self, EmitError, Staging, WeightLayout};
@@ -26,7 +26,7 @@ use crate::weights::{PackError, Quant, WeightFormat, check_exact, format_for};
 
 /// Which compiler this is: its version and a hash of its sources. Another one may make another bundle of the same.
 pub const COMPILER: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("KILN_COMPILER_SOURCES"));
-/// Whether this compiler was built with optimization: without, it is about fifteen times as slow.
+/// Whether this compiler was built with optimization: without, packing takes many times as long.
 pub const OPTIMIZED: bool = !cfg!(kiln_unoptimized);
 /// Bytes of a storage binding that every browser grants.
 pub const BINDING_LIMIT: u64 = 128 << 20;
@@ -144,8 +144,15 @@ pub fn compile(
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&options.source)?;
     let architecture = registry.for_config(checkpoint.config())?;
-    let graph = architecture.build(checkpoint.config())?;
-    let facts = ModelFacts::read(checkpoint.config())?;
+    let mut defined = architecture.define(checkpoint.config())?;
+    if options.random_weights.is_none() && checkpoint.unties_head(&defined.graph)? {
+        defined.config["tie_word_embeddings"] = false.into();
+        defined = architecture.define(&defined.config)?;
+    }
+    let not_read = |key: &UnreadKey| format!("config.json: {} does not read {key}", defined.graph.architecture);
+    let unread: Vec<String> = defined.unread.iter().map(not_read).collect();
+    let graph = defined.graph;
+    let facts = ModelFacts::read(&defined.config)?;
     let plan_options = plan_options(options, &facts, checkpoint.name())?;
 
     let declared = graph.declared_weights();
@@ -155,7 +162,7 @@ pub fn compile(
         .map(|seed| RandomWeights::new(&declared, config, seed));
     let view = match &random {
         Some(_) => None,
-        None if checkpoint.has_tensors() => Some(View::new(&checkpoint, &checkpoint.stored(&declared))?),
+        None if checkpoint.has_tensors() => Some(checkpoint.view(&graph)?),
         None if options.no_weights => None,
         None => {
             return Err(CompileError::NoWeights {
@@ -226,7 +233,7 @@ pub fn compile(
     staging.publish()?;
     Ok(CompileReport {
         manifest,
-        warnings: checkpoint.warnings().to_vec(),
+        warnings: [checkpoint.warnings(), &unread].concat(),
         explanations: model.explanations().into_iter().cloned().collect(),
         layer_dispatches: model.decode_dispatches_per_layer(),
         unfused_layer_dispatches: unfused.decode_dispatches_per_layer(),
@@ -307,6 +314,10 @@ fn model_of(
     formats: &BTreeMap<String, WeightFormat>,
 ) -> Model {
     let generation = checkpoint.generation();
+    let mut sampling = generation.sampling.defaults.clone();
+    // No token outside the vocabulary is ever sampled.
+    let is_known = |id: &u32| (*id as usize) < facts.vocab_size;
+    sampling.rules.retain(|rule| rule.ids.iter().all(is_known));
     let elements = |shape: &[usize]| shape.iter().map(|dim| *dim as u64).product::<u64>();
     let formats: BTreeSet<String> = formats.values().map(WeightFormat::to_string).collect();
     let formats: Vec<String> = formats.into_iter().collect();
@@ -323,10 +334,6 @@ fn model_of(
         quantization: format!("{} ({})", options.quant, formats.join(", ")),
         eos_token_ids: generation.eos_token_ids.clone(),
         bos_token_id: generation.bos_token_id,
-        sampling: SamplingDefaults {
-            temperature: Some(generation.temperature),
-            top_k: generation.top_k,
-            top_p: generation.top_p,
-        },
+        sampling,
     }
 }

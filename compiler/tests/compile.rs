@@ -4,6 +4,7 @@
 mod cli;
 mod limits;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,6 +167,30 @@ fn every_quantization_and_level_compiles() {
 }
 
 #[test]
+fn kernels_of_one_variant_lie_in_its_folder() {
+    let workspace = Workspace::new(&config());
+    let manifest = run(&workspace.options()).unwrap();
+    let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for variant in &manifest.variants {
+        for kernel in &variant.kernels {
+            users.entry(&kernel.file).or_default().push(&variant.name);
+        }
+    }
+    let mut own = 0;
+    for (file, users) in users {
+        let name = file.rsplit('/').next().unwrap();
+        match users[..] {
+            [variant] => {
+                assert_eq!(file, format!("kernels/{variant}/{name}"));
+                own += 1;
+            }
+            _ => assert_eq!(file, format!("kernels/{name}"), "shared by {users:?}"),
+        }
+    }
+    assert!(own > 0, "caches in f16 are the f16 variant's alone");
+}
+
+#[test]
 fn large_matrices_are_split_at_the_binding_limit() {
     let mut config = config();
     // f32: 333_000 * 128 * 4 bytes = 170 MB.
@@ -189,6 +214,10 @@ fn large_matrices_are_split_at_the_binding_limit() {
     assert!(parts.iter().all(|bytes| *bytes <= 128 << 20));
     for variant in &manifest.variants {
         assert!(variant.limits.max_storage_buffer_binding_size <= 128 << 20);
+        // Both parts of the table are bindings of one dispatch.
+        let decode = &variant.programs.decode;
+        let gathers = decode.iter().filter(|dispatch| dispatch.label == "embedding");
+        assert_eq!(gathers.count(), 1);
     }
 }
 

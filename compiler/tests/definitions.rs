@@ -1,6 +1,9 @@
 //! Definitions become graphs, or errors at the author's line.
 
+mod hostile_configs;
 mod stored_weights;
+mod transformers_defaults;
+mod unread_keys;
 mod wrong_definition;
 mod wrong_mixture;
 
@@ -224,8 +227,8 @@ fn what_a_definition_cannot_use_is_refused() {
         message("gemma3-A-bf16", &[("sliding_window", json!(0))]),
         message("gemma3-A-bf16", &[("layer_types", json!(vec!["linear_attention"; 6]))]),
         message(
-            "gemma3-A-bf16",
-            &[("rope_parameters", json!({ "full_attention": { "rope_theta": 1e6 } }))],
+            "qwen3-A-bf16",
+            &[("rope_parameters", json!({ "sliding_attention": { "rope_theta": 1e6 } }))],
         ),
         message("gpt_oss-A-bf16", &[("num_experts_per_tok", json!(9))]),
         message("gpt_oss-A-bf16", &[("num_experts_per_tok", json!(0))]),
@@ -237,7 +240,10 @@ fn what_a_definition_cannot_use_is_refused() {
                 json!({ "rope_type": "yarn", "rope_theta": 1e4, "factor": 2, "truncate": 1 }),
             )],
         ),
-        message("qwen3_moe-A-bf16", &[("num_local_experts", Value::Null)]),
+        message(
+            "qwen3_moe-A-bf16",
+            &[("num_local_experts", Value::Null), ("num_experts", Value::Null)],
+        ),
         message("qwen3_moe-A-bf16", &[("decoder_sparse_step", json!(0))]),
         message("olmoe-A-bf16", &[("clip_qkv", json!(-1))]),
         message("granitemoe-A-bf16", &[("logits_scaling", json!(0))]),

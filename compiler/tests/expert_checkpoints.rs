@@ -1,17 +1,17 @@
 //! Checkpoints of mixtures of experts as they lie on disk: MXFP4 blocks and scales, one tensor an expert; and what is
 //! wrong with them, said before anything is written.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod fixture_files;
 
+use std::path::Path;
+
+use fixture_files::{Tensors, fixture, tensors, write};
 use kiln_compiler::architectures::Registry;
 use kiln_compiler::checkpoint::{Checkpoint, SourceType, TensorSource, View};
 use kiln_compiler::compile::{CompileOptions, compile};
 use kiln_compiler::progress::Silent;
 use kiln_compiler::rewrite::MoePlan;
 use kiln_compiler::weights::Quant;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 const GPT_OSS: &str = "gpt_oss-A-mxfp4";
 const GATE_UP: &str = "model.layers.1.mlp.experts.gate_up_proj";
@@ -21,44 +21,12 @@ const E2M1: [f32; 16] = [
     0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
 ];
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../codegen-tests/fixtures")
-        .join(name)
-}
-
-#[derive(Clone)]
-struct Tensor {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-fn tensors(name: &str) -> BTreeMap<String, Tensor> {
-    let file = std::fs::read(fixture(name).join("model.safetensors")).unwrap();
-    let found = SafeTensors::deserialize(&file).unwrap();
-    let tensor = |name: String, view: TensorView| {
-        let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
-        let dtype = view.dtype();
-        (name, Tensor { dtype, shape, bytes })
-    };
-    found
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| tensor(name, view))
-        .collect()
-}
-
 /// A copy of a fixture with changed tensors.
-fn changed(name: &str, change: impl FnOnce(&mut BTreeMap<String, Tensor>)) -> tempfile::TempDir {
+fn changed(name: &str, change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut tensors = tensors(name);
     change(&mut tensors);
-    let views = tensors.iter().map(|(name, tensor)| {
-        let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap();
-        (name, view)
-    });
-    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    write(&tensors, &folder.path().join("model.safetensors"));
     std::fs::copy(fixture(name).join("config.json"), folder.path().join("config.json")).unwrap();
     folder
 }
@@ -71,7 +39,7 @@ fn options(checkpoint: &Path, place: &Path) -> CompileOptions {
 }
 
 /// Why a changed fixture does not compile. Nothing is left of the bundle.
-fn refusal(name: &str, change: impl FnOnce(&mut BTreeMap<String, Tensor>)) -> String {
+fn refusal(name: &str, change: impl FnOnce(&mut Tensors)) -> String {
     let checkpoint = changed(name, change);
     let place = tempfile::tempdir().unwrap();
     let options = options(checkpoint.path(), place.path());

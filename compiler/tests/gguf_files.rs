@@ -1,6 +1,8 @@
 //! Small GGUF files made by the `gguf` Python package (`fixtures/gguf/make.py`): what they read
 //! as, and that damage to them is an error and never a panic.
 
+mod gguf_parts;
+
 use std::path::{Path, PathBuf};
 
 use kiln_compiler::checkpoint::{Checkpoint, CheckpointError, SourceType, TensorSource};
@@ -191,6 +193,12 @@ fn runs_of_spaces_are_cut_from_the_left() {
         }
         assert_eq!(tokenizer.decode(encoded.get_ids(), false).unwrap(), text);
     }
+}
+
+#[test]
+fn a_file_may_say_that_it_has_no_tokenizer() {
+    let without = renamed("gpt2", "gpt2", "none").unwrap();
+    assert!(open("gpt2").text().is_some() && without.text().is_none());
 }
 
 #[test]

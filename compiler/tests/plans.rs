@@ -76,13 +76,7 @@ fn plan(variant: &Variant) -> String {
     for buffer in variant.buffers.iter().filter(|buffer| !buffer.name.ends_with("weight")) {
         writeln!(text, "{}: {:?}", buffer.name, buffer.kind).unwrap();
     }
-    let programs = &variant.programs;
-    for (name, program) in [
-        ("prefill", &programs.prefill),
-        ("decode", &programs.decode),
-        ("head", &programs.head),
-        ("sample", &programs.sample),
-    ] {
+    for (name, program) in variant.programs.all() {
         writeln!(text, "\n{name}:").unwrap();
         for dispatch in program {
             writeln!(text, "  {}", line(variant, dispatch)).unwrap();

@@ -5,31 +5,65 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{
     Error, Expr, ExprForLoop, FnArg, Ident, ItemFn, Lifetime, LitStr, Pat, PathArguments, Result, ReturnType, Safety,
-    Signature, Stmt, Token, Type, parse_quote,
+    Signature, Stmt, Token, Type, parse_quote, token,
 };
 
 use crate::syntax::{self, is_over_layers, loops_over_layers};
 use crate::{carry, jumps, naming};
 
-/// `"LlamaForCausalLM", "MistralForCausalLM"`
-pub struct Names(Vec<LitStr>);
+/// `"Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration", model_types("qwen3_5"), unused("mtp", "visual")`
+pub struct Family {
+    names: Vec<LitStr>,
+    model_types: Vec<LitStr>,
+    unused: Vec<LitStr>,
+}
 
-impl Parse for Names {
+impl Parse for Family {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let message = "name the architecture as config.json does: #[architecture(\"LlamaForCausalLM\")]";
         if input.is_empty() {
             return Err(input.error(message));
         }
-        let names = Punctuated::<LitStr, Token![,]>::parse_terminated(input)
-            .map_err(|error| Error::new(error.span(), message))?;
-        if let Some(empty) = names.iter().find(|name| name.value().trim().is_empty()) {
-            return Err(Error::new(empty.span(), message));
+        let mut family = Family {
+            names: Vec::new(),
+            model_types: Vec::new(),
+            unused: Vec::new(),
+        };
+        while !input.is_empty() {
+            if input.peek(Ident) && input.peek2(token::Paren) {
+                let word: Ident = input.parse()?;
+                let content;
+                syn::parenthesized!(content in input);
+                let list = Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?;
+                match word.to_string().as_str() {
+                    "model_types" => family.model_types.extend(list),
+                    "unused" => family.unused.extend(list),
+                    _ => {
+                        let known = "after its names an architecture has `model_types(\"..\")` and `unused(\"..\")`";
+                        return Err(Error::new(word.span(), known));
+                    }
+                }
+            } else {
+                let name: LitStr = input.parse().map_err(|error| Error::new(error.span(), message))?;
+                family.names.push(name);
+            }
+            if !input.is_empty() {
+                input
+                    .parse::<Token![,]>()
+                    .map_err(|error| Error::new(error.span(), message))?;
+            }
         }
-        Ok(Names(names.into_iter().collect()))
+        if family.names.is_empty() {
+            return Err(Error::new(Span::call_site(), message));
+        }
+        match family.names.iter().find(|name| name.value().trim().is_empty()) {
+            Some(empty) => Err(Error::new(empty.span(), message)),
+            None => Ok(family),
+        }
     }
 }
 
-pub fn expand(Names(names): Names, mut function: ItemFn) -> Result<TokenStream> {
+pub fn expand(family: Family, mut function: ItemFn) -> Result<TokenStream> {
     let lifetime = Lifetime::new("'g", Span::mixed_site());
     let parameters = check_signature(&mut function.sig, &lifetime)?;
     let carried = check_loops(&function, &parameters.weights)?;
@@ -49,12 +83,19 @@ pub fn expand(Names(names): Names, mut function: ItemFn) -> Result<TokenStream> 
         .partition(|attribute| ["doc", "cfg"].iter().any(|name| attribute.path().is_ident(name)));
     let (visibility, signature, block) = (function.vis, function.sig, function.block);
     let (name, config) = (&signature.ident, parameters.config);
+    let Family {
+        names,
+        model_types,
+        unused,
+    } = family;
+    let model_types = (!model_types.is_empty()).then(|| quote!(.of_types(&[#(#model_types),*])));
+    let unused = (!unused.is_empty()).then(|| quote!(.without(&[#(#unused),*])));
     Ok(quote! {
         #(#outer)*
         #visibility fn #name() -> ::kiln_compiler::dsl::Architecture {
             #(#inner)*
             #signature #block
-            ::kiln_compiler::dsl::Architecture::new::<#config>(&[#(#names),*], #name)
+            ::kiln_compiler::dsl::Architecture::new::<#config>(&[#(#names),*], #name) #model_types #unused
         }
     })
 }

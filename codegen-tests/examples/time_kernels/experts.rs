@@ -9,7 +9,7 @@ use kiln_compiler::weights::WeightFormat;
 use wgpu::Buffer;
 
 use crate::grouped::Mixture;
-use crate::{Gpu, RING_BYTES, filled, print_sorted, settings, step, time_dispatches, weight_bytes, zeros};
+use crate::{Gpu, RING_BYTES, filled, print_sorted, settings, time_dispatches, weight_bytes, zeros};
 
 const MIXTURES: [Mixture; 3] = [
     Mixture::GPT_OSS,
@@ -53,7 +53,7 @@ fn time_router(gpu: &Gpu, experts: u32, k: u32, cols: u32) {
     );
     let floats = |count: u32| zeros(gpu, 4 * u64::from(count));
     let [x, norm, bias, scores] = [floats(cols), floats(cols), floats(experts), floats(experts)];
-    let [routing, step] = [floats(2 * k), step(gpu, 1)];
+    let routing = floats(2 * k);
     let copies = (RING_BYTES / weight_bytes(format, experts, cols)).clamp(1, 512);
     let weights: Vec<Buffer> = (0..copies)
         .map(|_| zeros(gpu, format.data_bytes(experts.into(), cols.into())))
@@ -81,7 +81,7 @@ fn time_router(gpu: &Gpu, experts: u32, k: u32, cols: u32) {
         },
         selection_bias: false,
     });
-    let alone = time_dispatches(gpu, &alone, &[vec![&scores, &step, &routing]], 1);
+    let alone = time_dispatches(gpu, &alone, &[vec![&scores, &routing]], 1);
     println!(
         "router {format} {experts}x{cols}, top {k}: {:.2} µs; route alone: {:.2} µs",
         router * 1e6,

@@ -243,9 +243,10 @@ fn time_mixers(gpu: &Gpu) {
         // Each layer has its own.
         let states: Vec<wgpu::Buffer> = (0..LAYERS).map(|_| floats(values * head)).collect();
         let rings: Vec<wgpu::Buffer> = (0..LAYERS).map(|_| floats((3 + TOKENS) * stride)).collect();
-        let of_delta = states
-            .iter()
-            .map(|state| vec![&x, &gate, &gate, &parameters, &step, state, &out]);
+        let of_delta = states.iter().map(|state| {
+            let inputs = [&x, &gate, &gate, &parameters].into_iter();
+            inputs.chain((!single).then_some(&step)).chain([state, &out]).collect()
+        });
         let of_convolution = rings.iter().map(|ring| vec![&x, &weight, &step, ring, &out]);
         for (name, spec, bound) in [
             ("gated delta", delta, of_delta.collect::<Vec<_>>()),

@@ -151,10 +151,9 @@ impl Trial {
             variants: VARIANTS.to_vec(),
         };
         // A definition whose logits hang on the last bit of its weights has no right answer to compare with.
-        for attempt in 1_u64.. {
-            if trial.model().is_err() || trial.model().is_ok_and(|model| model.is_some()) {
-                break;
-            }
+        let mut attempt = 0;
+        while matches!(trial.model(), Ok(None)) {
+            attempt += 1;
             trial.definition = generate(seed + (attempt << 32));
         }
         trial

@@ -85,8 +85,14 @@ fn parts_of_the_cache_add_up() {
         (2, 2, 30),
         (2, 1, 80),
         (8, 1, 64),
-        (5, 1, 48),
         (6, 2, 128),
+        // Groups that no workgroup holds: 3 and 2, 4 and 3, three times 3, 4, 4 and 3.
+        (5, 1, 48),
+        (10, 2, 64),
+        (14, 2, 64),
+        (7, 1, 20),
+        (9, 1, 32),
+        (11, 1, 32),
     ] {
         for position in [0, 3, 130, 700] {
             case(shape(heads, kv_heads, width), 4, position);

@@ -1,5 +1,6 @@
 //! Rope, caches, attention, convolutions, recurrent states and sampling against plain loops in f64, in every variant.
 
+mod adjust;
 mod convolution;
 mod decode;
 mod gated_delta;

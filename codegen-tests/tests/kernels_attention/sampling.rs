@@ -1,17 +1,19 @@
-use kiln_bundle::StepWord;
+use kiln_bundle::{NOT_FINITE, RULED_OUT, StepWord};
+use kiln_codegen_tests::oracle::fixtures;
 use kiln_codegen_tests::{Data, Random};
 use kiln_compiler::kernels::{Capability, KernelSpec};
 
 use crate::support::{numbers, run_each, run_one, words};
 
 /// What the step asks of the sampler.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Wanted {
     seed: u32,
     position: u32,
     temperature: f32,
     top_k: u32,
     top_p: f32,
+    min_p: f32,
 }
 
 const GREEDY: Wanted = Wanted {
@@ -20,6 +22,7 @@ const GREEDY: Wanted = Wanted {
     temperature: 0.0,
     top_k: 0,
     top_p: 1.0,
+    min_p: 0.0,
 };
 
 impl Wanted {
@@ -31,6 +34,7 @@ impl Wanted {
         words[StepWord::Temperature as usize] = self.temperature.to_bits();
         words[StepWord::TopK as usize] = self.top_k;
         words[StepWord::TopP as usize] = self.top_p.to_bits();
+        words[StepWord::MinP as usize] = self.min_p.to_bits();
         (&words).into()
     }
 }
@@ -80,18 +84,75 @@ fn greedy_takes_the_lowest_of_the_largest() {
 
 #[test]
 fn greedy_with_odd_numbers() {
-    let (nan, infinity) = (f32::NAN, f32::INFINITY);
+    let infinity = f32::INFINITY;
     for (logits, expected) in [
-        ([nan, -3.0, -2.0, nan], 2),
-        ([nan, -nan, nan, nan], 0),
-        ([-infinity, -infinity, -1e30, nan], 2),
-        ([1.0, infinity, infinity, nan], 1),
+        ([-infinity, -infinity, -1e30, -infinity], 2),
         ([-1.0, -0.0, 0.0, -2.0], 1),
         ([-1e-45, -1.0, -2.0, -3.0], 0),
-        ([nan, -infinity, nan, -infinity], 1),
+        ([f32::MIN, -infinity, f32::MIN, -infinity], 0),
     ] {
         greedy_case(&logits, 2, expected);
     }
+}
+
+/// Arithmetic that broke down is told, wherever it shows, and so is that there is no token to choose; what is fed on is
+/// a token of the vocabulary all the same.
+#[test]
+fn what_is_no_token_is_reported() {
+    let (nan, infinity) = (f32::NAN, f32::INFINITY);
+    let many = |at: usize, value: f32| {
+        let mut logits = Random(8).numbers(1000);
+        logits[at] = value;
+        logits
+    };
+    for (logits, expected) in [
+        (vec![nan, -3.0, -2.0, nan], NOT_FINITE),
+        (vec![nan; 4], NOT_FINITE),
+        (vec![-nan; 4], NOT_FINITE),
+        (vec![1.0, infinity, infinity, 2.0], NOT_FINITE),
+        (vec![nan, -infinity, nan, -infinity], NOT_FINITE),
+        (many(999, nan), NOT_FINITE),
+        (many(256, -nan), NOT_FINITE),
+        (many(0, infinity), NOT_FINITE),
+        (vec![-infinity; 1000], RULED_OUT),
+        (vec![-infinity], RULED_OUT),
+    ] {
+        for (temperature, top_k, top_p, min_p) in [(0.0, 0, 1.0, 0.0), (0.8, 0, 1.0, 0.0), (0.8, 2, 0.9, 0.1)] {
+            let wanted = Wanted {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                ..GREEDY
+            };
+            let [report, token] = sampled(&logits, wanted);
+            assert_eq!(report, expected, "{wanted:?} of {:?}", &logits[..4.min(logits.len())]);
+            assert!((token as usize) < logits.len(), "{token}");
+        }
+    }
+}
+
+/// What the three dispatches of `sample` report, and the token that they feed on.
+fn sampled(logits: &[f32], wanted: Wanted) -> [u32; 2] {
+    let (vocab, groups) = (logits.len() as u32, 3);
+    let run = |spec, buffers: &[Data]| run_one(&spec, Capability::Base, buffers);
+    let buffers = [logits.into(), wanted.step(), (&[0f32]).into()];
+    let threshold = run(KernelSpec::SampleThreshold { vocab }, &buffers)[2].clone();
+    let buffers = [
+        logits.into(),
+        wanted.step(),
+        threshold.as_slice().into(),
+        (&[[0u32; 2]; 3]).into(),
+    ];
+    let partials = run(KernelSpec::SamplePartial { vocab, groups }, &buffers)[3].clone();
+    let buffers = [
+        partials.as_slice().into(),
+        wanted.step(),
+        (&[u32::MAX; 2]).into(),
+        (&[0u32; 3]).into(),
+    ];
+    let outputs = run(KernelSpec::SampleFinal { groups, slots: 3 }, &buffers);
+    [words(&outputs[3])[0], words(&outputs[2])[0]]
 }
 
 fn argmax(logits: &[f32]) -> u32 {
@@ -104,9 +165,16 @@ fn argmax(logits: &[f32]) -> u32 {
 
 #[test]
 fn final_advances_the_step() {
-    let partials = [[7u32, 40], [9, 31], [9, 12], [0, 3], [8, 1]];
+    // Scores of positive logits, and of a group without any.
+    let partials = [
+        [0x8000_0007u32, 40],
+        [0x8000_0009, 31],
+        [0x8000_0009, 12],
+        [0, 3],
+        [0x8000_0008, 1],
+    ];
     let mut before = [0u32; StepWord::COUNT];
-    before.copy_from_slice(&[100, 17, 16, 8, 5, 6, 7, 8]);
+    before.copy_from_slice(&[100, 17, 16, 8, 5, 6, 7, 8, 9]);
     let buffers = [
         (&partials).into(),
         (&before).into(),
@@ -118,7 +186,7 @@ fn final_advances_the_step() {
         &buffers,
         1,
         |kernel, outputs| {
-            assert_eq!(words(&outputs[1]), [117, 1, 0, 9, 5, 6, 7, 8], "{}", kernel.name);
+            assert_eq!(words(&outputs[1]), [117, 1, 0, 9, 5, 6, 7, 8, 9], "{}", kernel.name);
             assert_eq!(words(&outputs[2]), [12, 2, 3], "{}", kernel.name);
             assert_eq!(words(&outputs[3]), [90, 91, 12], "{}", kernel.name);
         },
@@ -279,6 +347,71 @@ fn threshold_keeps_all_where_nothing_is_asked() {
             },
         );
     }
+}
+
+/// The ids that transformers samples among, with min-p alone and together with the others.
+#[test]
+fn threshold_keeps_what_transformers_keeps() {
+    let text = std::fs::read_to_string(fixtures().join("sampling.json")).expect("the fixture");
+    let fixture: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let cases = fixture["kept"].as_array().expect("a list");
+    assert!(cases.len() > 5);
+    for case in cases {
+        let settings = &case["settings"];
+        let number = |name: &str, absent: f64| settings[name].as_f64().unwrap_or(absent) as f32;
+        let logits: Vec<f32> = serde_json::from_value(case["logits"].clone()).expect("logits");
+        let wanted = Wanted {
+            temperature: number("temperature", 1.0),
+            top_k: settings["top_k"].as_u64().unwrap_or(0) as u32,
+            top_p: number("top_p", 1.0),
+            min_p: number("min_p", 0.0),
+            ..GREEDY
+        };
+        let spec = KernelSpec::SampleThreshold {
+            vocab: logits.len() as u32,
+        };
+        run_each(
+            &spec,
+            &[(&logits).into(), wanted.step(), (&[0f32]).into()],
+            1,
+            |kernel, outputs| {
+                let threshold = numbers(&outputs[2])[0];
+                let kept = |&id: &usize| logits[id] >= threshold;
+                let kept: Vec<usize> = (0..logits.len()).filter(kept).collect();
+                assert_eq!(serde_json::json!(kept), case["ids"], "{settings} {:?}", kernel.features);
+            },
+        );
+    }
+}
+
+#[test]
+fn draws_with_min_p_follow_softmax_of_what_it_keeps() {
+    let mut random = Random(12);
+    let mut block = [0f32; 256];
+    block.fill_with(|| 2.0 * random.normal());
+    let wanted = Wanted {
+        seed: 4,
+        temperature: 1.5,
+        min_p: 0.05,
+        ..GREEDY
+    };
+    let buffers = [(&block).into(), wanted.step(), (&[0f32]).into()];
+    let spec = KernelSpec::SampleThreshold { vocab: 256 };
+    let threshold = numbers(&run_one(&spec, Capability::Base, &buffers)[2])[0];
+    let counts = draws(&block, wanted, threshold, 16_384);
+    let largest = block.iter().copied().fold(f32::MIN, f32::max);
+    let least = f64::from(largest) + 1.5 * 0.05f64.ln();
+    let probabilities = softmax(&block, wanted.temperature, least as f32);
+    let kept = probabilities.iter().filter(|probability| **probability > 0.0).count();
+    assert!((2..200).contains(&kept), "{kept} of 256 are kept");
+    for (count, probability) in counts.iter().zip(&probabilities) {
+        assert!(*count == 0 || *probability > 0.0, "a token that was not kept was drawn");
+    }
+    let (statistic, classes) = chi_square(&counts, &probabilities);
+    let freedom = (classes - 1) as f64;
+    // As in `draws_follow_softmax`.
+    let bound = freedom + 5.0 * (2.0 * freedom).sqrt() + 8.0;
+    assert!(statistic < bound, "{statistic} over {classes} classes, bound {bound}");
 }
 
 /// Ids of one block of 256, a thousandfold: each workgroup of `SamplePartial` then draws from the same distribution,

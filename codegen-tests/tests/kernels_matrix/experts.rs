@@ -10,7 +10,7 @@ use kiln_compiler::weights::WeightFormat;
 use crate::matrix::{FORMATS, Matrix};
 use crate::product::normalize;
 use crate::scalar::gated;
-use crate::support::{Random, check, step};
+use crate::support::{Random, check};
 
 /// As for matrix-vector products; a sum over several experts.
 const TOLERANCE: f64 = 4e-6;
@@ -387,7 +387,7 @@ fn combining_is_a_weighted_sum() {
                     expected[token * columns + column] += f64::from(*weight) * y;
                 }
             }
-            let mut buffers: Vec<Data> = vec![(&y).into(), routing.data(), step(tokens as u32, 0)];
+            let mut buffers: Vec<Data> = vec![(&y).into(), routing.data()];
             if residual == Residual::Add {
                 buffers.push((&addend).into());
             }

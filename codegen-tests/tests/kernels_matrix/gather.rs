@@ -2,7 +2,7 @@ use kiln_compiler::kernels::{GatherSpec, KernelSpec};
 use kiln_compiler::weights::WeightFormat;
 
 use crate::matrix::{FORMATS, Matrix};
-use crate::support::{Random, check, step};
+use crate::support::{Random, check};
 
 /// Two roundings: one of `scale · q + min`, one of the factor.
 const TOLERANCE: f64 = 2e-7;
@@ -22,10 +22,11 @@ fn case(format: WeightFormat, width: u32, scale: f32) {
         .collect();
     let count = tokens.len() as u32;
     let mut buffers = table.bindings;
-    buffers.extend([(&tokens).into(), step(count, 0), (&vec![9f32; expected.len()]).into()]);
+    buffers.extend([(&tokens).into(), (&vec![9f32; expected.len()]).into()]);
     let spec = GatherSpec {
         rows: rows as u32,
         first_row: 0,
+        per_binding: rows as u32,
         width,
         format,
         scale,
@@ -53,10 +54,11 @@ fn every_mxfp4_value_is_read_exactly() {
     let tokens: Vec<u32> = (0..rows as u32).collect();
     let before = vec![9f32; table.values.len()];
     let mut buffers = table.bindings;
-    buffers.extend([(&tokens).into(), step(rows as u32, 0), (&before).into()]);
+    buffers.extend([(&tokens).into(), (&before).into()]);
     let spec = GatherSpec {
         rows: rows as u32,
         first_row: 0,
+        per_binding: rows as u32,
         width: 32,
         format: WeightFormat::Mxfp4,
         scale: 1.0,
@@ -82,13 +84,49 @@ fn gather_from_a_part_leaves_other_tokens_alone() {
         }
     }
     let mut buffers = part.bindings;
-    buffers.extend([(&tokens).into(), step(6, 0), (&before).into()]);
+    buffers.extend([(&tokens).into(), (&before).into()]);
     let spec = GatherSpec {
         rows,
         first_row,
+        per_binding: rows,
         width,
         format,
         scale: 1.0,
     };
     check(&KernelSpec::Gather(spec), &buffers, 6, &expected, TOLERANCE);
+}
+
+/// A table in several bindings, the last one not full, of which this dispatch has the rows from 100 on.
+#[test]
+fn gather_from_several_bindings() {
+    let mut random = Random(8);
+    let (first_row, per_binding, rows, width) = (100u32, 20u32, 50u32, 40u32);
+    for format in FORMATS {
+        let parts: Vec<Matrix> = [20, 20, 10]
+            .into_iter()
+            .map(|rows| Matrix::random(format, rows, width as usize, &mut random))
+            .collect();
+        let tokens = [99u32, 100, 119, 120, 139, 140, 149, 150, 0, 131];
+        let before = random.numbers(tokens.len() * width as usize);
+        let mut expected: Vec<f64> = before.iter().map(|&value| value.into()).collect();
+        for (place, token) in tokens.iter().enumerate() {
+            if (first_row..first_row + rows).contains(token) {
+                let row = token - first_row;
+                let values = &parts[(row / per_binding) as usize].values[(row % per_binding * width) as usize..];
+                expected[place * width as usize..][..width as usize].copy_from_slice(&values[..width as usize]);
+            }
+        }
+        let mut buffers: Vec<_> = parts.into_iter().flat_map(|part| part.bindings).collect();
+        buffers.extend([(&tokens).into(), (&before).into()]);
+        let spec = GatherSpec {
+            rows,
+            first_row,
+            per_binding,
+            width,
+            format,
+            scale: 1.0,
+        };
+        let count = tokens.len() as u32;
+        check(&KernelSpec::Gather(spec), &buffers, count, &expected, TOLERANCE);
+    }
 }

@@ -4,7 +4,7 @@ use kiln_codegen_tests::Data;
 use kiln_compiler::graph::{RouteSpec, Scoring};
 use kiln_compiler::kernels::{KernelSpec, RouteKernelSpec, Strided};
 
-use crate::support::{Random, run_each, step};
+use crate::support::{Random, run_each};
 
 /// Exponentials and a short sum in f32.
 const TOLERANCE: f64 = 2e-6;
@@ -102,7 +102,6 @@ fn case(scores: &[f32], tokens: usize, bias: Option<&[f32]>, route: RouteSpec) {
     });
     let mut buffers: Vec<Data> = vec![(&wide).into()];
     buffers.extend(bias.map(Data::from));
-    buffers.push(step(tokens as u32, 0));
     let routing = vec![u32::MAX; tokens * route.experts_per_token as usize * 2];
     buffers.push((&routing).into());
     let expected: Vec<Chosen> = scores
@@ -226,7 +225,6 @@ fn whatever_the_scores_are_the_experts_exist_and_differ() {
                 if biased {
                     buffers.push((&vec![1f32; EXPERTS]).into());
                 }
-                buffers.push(step(1, 0));
                 buffers.push((&vec![u32::MAX; 2 * K]).into());
                 run_each(&spec, &buffers, 1, |kernel, variant, found: Vec<u32>| {
                     let mut experts: Vec<u32> = found.chunks(2).map(|route| route[0]).collect();

@@ -73,6 +73,7 @@ fn kernels_read_well() {
     let gather = GatherSpec {
         rows: 49_152,
         first_row: 0,
+        per_binding: 49_152,
         width: 576,
         format: WeightFormat::Q4 { min: true },
         scale: 24.0,

@@ -24,8 +24,8 @@
 //! **When it runs.** Cargo runs the build script again when a file of the checkpoint changes. Nothing is packed again
 //! unless a file that was read, an option, the compiler or the definition of an architecture has changed.
 //!
-//! **How fast it is.** Cargo builds build scripts without optimization, in release builds too; packing then takes about
-//! fifteen times as long. This in the `Cargo.toml` of the workspace makes it fast:
+//! **How fast it is.** Cargo builds build scripts without optimization, in release builds too; packing then takes many times
+//! as long, which is told where it is more than seconds. This in the `Cargo.toml` of the workspace makes it fast:
 //!
 //! ```toml
 //! [profile.dev.build-override]
@@ -98,7 +98,10 @@ impl Bundle {
     pub fn new(source: impl Into<PathBuf>) -> Self {
         Bundle {
             name: "model".to_string(),
-            options: CompileOptions::new(source, PathBuf::new()),
+            options: CompileOptions {
+                no_self_test: true,
+                ..CompileOptions::new(source, PathBuf::new())
+            },
             architectures: Vec::new(),
             embedding: Embedding::Inside,
         }
@@ -140,9 +143,10 @@ impl Bundle {
         self
     }
 
-    /// Leaves out the self-test that `run-model verify` uses, for which the model runs once on the CPU.
-    pub fn no_self_test(mut self) -> Self {
-        self.options.no_self_test = true;
+    /// Adds the self-test that `run-model verify` uses. For it the model runs once on the CPU, which takes most of the time
+    /// where build scripts are not optimized.
+    pub fn self_test(mut self) -> Self {
+        self.options.no_self_test = false;
         self
     }
 

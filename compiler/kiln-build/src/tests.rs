@@ -35,7 +35,7 @@ impl Package {
     }
 
     fn bundle(&self) -> Bundle {
-        Bundle::new(self.path("model")).random_weights(1).no_self_test()
+        Bundle::new(self.path("model")).random_weights(1)
     }
 
     fn emit(&self, bundle: Bundle) -> Result<Emitted, BuildError> {
@@ -128,6 +128,8 @@ fn nothing_is_compiled_twice_unless_something_changed() {
     assert!(!package.path("out/model.kiln.partial-7-0").exists());
     assert!(package.compiles(package.bundle().quant(Quant::Q8)));
     assert!(!package.compiles(package.bundle().quant(Quant::Q8)));
+    let tested = package.emit(package.bundle().quant(Quant::Q8).self_test()).unwrap();
+    assert!(tested.compiled && tested.manifest.self_test.is_some());
     assert!(package.compiles(package.bundle().quant(Quant::Q8).context(16)));
 }
 

@@ -1,37 +1,56 @@
 use crate::dsl::*;
 
 #[derive(Config)]
-#[config(refuse("use_bidirectional_attention"))]
+#[config(
+    assume(
+        vocab_size = 262_208,
+        hidden_size = 2304,
+        intermediate_size = 9216,
+        num_hidden_layers = 26,
+        num_attention_heads = 8,
+        num_key_value_heads = 4,
+        head_dim = 256,
+        max_position_embeddings = 131_072,
+        hidden_activation = "gelu_pytorch_tanh",
+        rms_norm_eps = 1e-6,
+        attention_bias = false,
+        tie_word_embeddings = true,
+        query_pre_attn_scalar = 256,
+        sliding_window = 4096,
+        sliding_window_pattern = 6,
+        rope_theta = 1_000_000.0,
+        rope_local_base_freq = 10_000.0
+    ),
+    refuse("use_bidirectional_attention", "attn_logit_softcapping")
+)]
 pub struct Gemma3Config {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
     pub intermediate_size: Dim,
     pub num_attention_heads: Dim,
     pub num_key_value_heads: Dim,
-    #[config(default = Dim::constant(256))]
     pub head_dim: Dim,
-    #[config(default = Activation::GeluTanh)]
     pub hidden_activation: Activation,
-    #[config(default = 1e-6)]
     pub rms_norm_eps: f32,
     /// Windowed layers have another base than the others.
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = true)]
     pub tie_word_embeddings: bool,
-    #[config(default = 256.0)]
     pub query_pre_attn_scalar: f64,
-    #[config(default = 4096)]
-    pub sliding_window: usize,
+    pub sliding_window: Option<usize>,
     pub layer_types: Vec<AttentionKind>,
     pub final_logit_softcapping: Option<f32>,
 }
 
 /// Gemma 3 text decoder: norms with `1 + w` before and after each branch, five windowed layers to one
 /// that sees everything, GeGLU, scaled embeddings.
-#[architecture("Gemma3ForCausalLM")]
+#[architecture(
+    "Gemma3ForCausalLM",
+    "Gemma3ForConditionalGeneration",
+    model_types("gemma3_text", "gemma3"),
+    unused("vision_tower", "multi_modal_projector")
+)]
 pub fn gemma3(c: &Gemma3Config, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;
@@ -42,7 +61,7 @@ pub fn gemma3(c: &Gemma3Config, w: Weights, tokens: Tokens) -> Logits {
         let biased = |name, rows, columns| layer.matrix(name, rows, columns).biased(c.attention_bias);
         let norm = |name| layer.vector(name, c.hidden_size);
         let slides = layer.kind() == &AttentionKind::Sliding;
-        let window = slides.then_some(c.sliding_window);
+        let window = c.sliding_window.filter(|_| slides);
         let scale = c.query_pre_attn_scalar.powf(-0.5) as f32;
 
         let h = rms_norm_plus_one(x, norm("input_layernorm"), eps);

@@ -1,39 +1,47 @@
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(
+    assume(
+        vocab_size = 201_088, hidden_size = 2880, intermediate_size = 2880, num_hidden_layers = 36,
+        num_attention_heads = 64, num_key_value_heads = 8, head_dim = 64, max_position_embeddings = 131_072,
+        rms_norm_eps = 1e-5, attention_bias = true, tie_word_embeddings = false, sliding_window = 128,
+        num_local_experts = 128, num_experts_per_tok = 4, swiglu_alpha = 1.702, swiglu_limit = 7.0,
+        rope_theta = 150_000.0,
+        rope_parameters = {
+            "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+            "original_max_position_embeddings": 4096
+        }
+    ),
+    expect(hidden_act = "silu"),
+    ignore("experts_per_token", "initial_context_length")
+)]
 pub struct GptOssConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
+    pub num_hidden_layers: Dim,
     pub intermediate_size: Dim,
     pub num_attention_heads: Dim,
-    #[config(default = num_attention_heads)]
     pub num_key_value_heads: Dim,
-    #[config(default = Dim::constant(64))]
     pub head_dim: Dim,
     #[config(alias = "num_experts")]
     pub num_local_experts: Dim,
-    #[config(alias = "experts_per_token")]
     pub num_experts_per_tok: Dim,
-    #[config(default = 1.702)]
     pub swiglu_alpha: f32,
-    #[config(default = 7.0)]
     pub swiglu_limit: f32,
-    #[config(default = 1e-5)]
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = true)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
-    #[config(default = 128)]
-    pub sliding_window: usize,
+    pub sliding_window: Option<usize>,
+    #[config(default = AttentionKind::full_every(2, num_hidden_layers))]
     pub layer_types: Vec<AttentionKind>,
 }
 
 /// GPT-OSS: every other layer attends to a window, each head has a sink, and experts with clamped SwiGLU take the place
 /// of the feed-forward network.
-#[architecture("GptOssForCausalLM")]
+#[architecture("GptOssForCausalLM", model_types("gpt_oss"))]
 pub fn gpt_oss(c: &GptOssConfig, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;
@@ -43,7 +51,7 @@ pub fn gpt_oss(c: &GptOssConfig, w: Weights, tokens: Tokens) -> Logits {
     for layer in w.layers_of("model.layers", &c.layer_types) {
         let biased = |name, rows, columns| layer.matrix(name, rows, columns).biased(c.attention_bias);
         let slides = layer.kind() == &AttentionKind::Sliding;
-        let window = slides.then_some(c.sliding_window);
+        let window = c.sliding_window.filter(|_| slides);
 
         let h = rms_norm(x, layer.vector("input_layernorm", c.hidden_size), eps);
         let q = linear(h, biased("self_attn.q_proj", queries, c.hidden_size));

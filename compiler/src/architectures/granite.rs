@@ -1,6 +1,23 @@
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 32_000,
+    hidden_size = 4096,
+    intermediate_size = 11_008,
+    num_hidden_layers = 32,
+    num_attention_heads = 32,
+    hidden_act = "silu",
+    max_position_embeddings = 2048,
+    rms_norm_eps = 1e-6,
+    attention_bias = false,
+    mlp_bias = false,
+    tie_word_embeddings = false,
+    embedding_multiplier = 1.0,
+    attention_multiplier = 1.0,
+    residual_multiplier = 1.0,
+    logits_scaling = 1.0
+))]
 pub struct GraniteConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -15,26 +32,19 @@ pub struct GraniteConfig {
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub mlp_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
-    #[config(default = 1.0)]
     pub embedding_multiplier: f32,
-    #[config(default = 1.0)]
     pub attention_multiplier: f32,
     /// Of what each branch adds.
-    #[config(default = 1.0)]
     pub residual_multiplier: f32,
     /// Logits are divided by it.
-    #[config(default = 1.0)]
     pub logits_scaling: f32,
 }
 
 /// Granite 3: Llama with factors of its own for embeddings, attention, branches and logits.
-#[architecture("GraniteForCausalLM")]
+#[architecture("GraniteForCausalLM", model_types("granite"))]
 pub fn granite(c: &GraniteConfig, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;

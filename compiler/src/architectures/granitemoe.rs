@@ -1,6 +1,24 @@
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 32_000,
+    hidden_size = 4096,
+    intermediate_size = 11_008,
+    num_hidden_layers = 32,
+    num_attention_heads = 32,
+    hidden_act = "silu",
+    max_position_embeddings = 2048,
+    rms_norm_eps = 1e-6,
+    attention_bias = false,
+    tie_word_embeddings = false,
+    embedding_multiplier = 1.0,
+    attention_multiplier = 1.0,
+    residual_multiplier = 1.0,
+    logits_scaling = 1.0,
+    num_local_experts = 8,
+    num_experts_per_tok = 2
+))]
 pub struct GraniteMoeConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -18,24 +36,18 @@ pub struct GraniteMoeConfig {
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
-    #[config(default = 1.0)]
     pub embedding_multiplier: f32,
-    #[config(default = 1.0)]
     pub attention_multiplier: f32,
     /// Of what each branch adds.
-    #[config(default = 1.0)]
     pub residual_multiplier: f32,
     /// Logits are divided by it.
-    #[config(default = 1.0)]
     pub logits_scaling: f32,
 }
 
 /// Granite 3 MoE: Llama with experts, and factors of its own for embeddings, attention, branches and logits.
-#[architecture("GraniteMoeForCausalLM")]
+#[architecture("GraniteMoeForCausalLM", model_types("granitemoe"))]
 pub fn granitemoe(c: &GraniteMoeConfig, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;
@@ -57,23 +69,34 @@ pub fn granitemoe(c: &GraniteMoeConfig, w: Weights, tokens: Tokens) -> Logits {
         x += linear(attended, biased("self_attn.o_proj", c.hidden_size, queries)) * c.residual_multiplier;
 
         let h = norm(x, "post_attention_layernorm");
-        let router = layer.router("block_sparse_moe.router.layer", c.num_local_experts, c.hidden_size);
+        // As published, or as transformers holds them.
+        let router = Source::path("block_sparse_moe.router.layer").or(Source::path("block_sparse_moe.router"));
+        let router = layer.router(router, c.num_local_experts, c.hidden_size);
         let routing = route(
             linear(h, router),
             Routing::top(c.num_experts_per_tok, Scoring::SoftmaxChosen),
         );
         let bank = |source, rows, columns| layer.bank(source, c.num_local_experts, rows, columns);
         let input = Source::path("block_sparse_moe.input_linear");
+        let fused = Source::tensor("block_sparse_moe.experts.gate_up_proj");
+        let output = Source::path("block_sparse_moe.output_linear");
         let halves = [c.intermediate_size, c.intermediate_size];
         let experts = Experts {
             gate: bank(
-                input.clone().part("gate", &halves, 0..1),
+                input
+                    .clone()
+                    .part("gate", &halves, 0..1)
+                    .or(fused.clone().part("gate", &halves, 0..1)),
                 c.intermediate_size,
                 c.hidden_size,
             ),
-            up: bank(input.part("up", &halves, 1..2), c.intermediate_size, c.hidden_size),
+            up: bank(
+                input.part("up", &halves, 1..2).or(fused.part("up", &halves, 1..2)),
+                c.intermediate_size,
+                c.hidden_size,
+            ),
             down: bank(
-                Source::path("block_sparse_moe.output_linear"),
+                output.or(Source::tensor("block_sparse_moe.experts.down_proj")),
                 c.hidden_size,
                 c.intermediate_size,
             ),

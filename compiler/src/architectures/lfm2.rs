@@ -2,16 +2,20 @@ use super::lfm_blocks::{Lfm2Common, Lfm2Mixer, feed_forward, self_attention, sho
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    hidden_size = 2560,
+    intermediate_size = 12_288,
+    block_auto_adjust_ff_dim = true,
+    block_ffn_dim_multiplier = 1.0,
+    block_multiple_of = 256
+))]
 pub struct Lfm2Config {
     #[config(flatten)]
     pub common: Lfm2Common,
     #[config(alias = "block_ff_dim")]
     pub intermediate_size: Dim,
-    #[config(default = true)]
     pub block_auto_adjust_ff_dim: bool,
-    #[config(default = Some(1.0))]
     pub block_ffn_dim_multiplier: Option<f64>,
-    #[config(default = Dim::constant(256))]
     pub block_multiple_of: Dim,
 }
 
@@ -32,7 +36,7 @@ impl Lfm2Config {
 }
 
 /// LFM2: gated short convolutions, with attention in some layers.
-#[architecture("Lfm2ForCausalLM")]
+#[architecture("Lfm2ForCausalLM", model_types("lfm2"))]
 pub fn lfm2(config: &Lfm2Config, w: Weights, tokens: Tokens) -> Logits {
     let c = &config.common;
     let width = config.feed_forward_width();

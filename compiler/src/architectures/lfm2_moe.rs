@@ -1,7 +1,19 @@
+use super::expert_blocks::{ExpertNames, gated_experts};
 use super::lfm_blocks::{Lfm2Common, Lfm2Mixer, feed_forward, self_attention, short_convolution};
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    hidden_size = 2048,
+    intermediate_size = 7168,
+    moe_intermediate_size = 1792,
+    num_experts = 32,
+    num_experts_per_tok = 4,
+    num_dense_layers = 2,
+    use_expert_bias = true,
+    norm_topk_prob = true,
+    routed_scaling_factor = 1.0
+))]
 pub struct Lfm2MoeConfig {
     #[config(flatten)]
     pub common: Lfm2Common,
@@ -11,18 +23,14 @@ pub struct Lfm2MoeConfig {
     pub num_experts: Dim,
     pub num_experts_per_tok: Dim,
     /// The first layers have no experts.
-    #[config(default = 2)]
     pub num_dense_layers: usize,
-    #[config(default = true)]
     pub use_expert_bias: bool,
-    #[config(default = true)]
     pub norm_topk_prob: bool,
-    #[config(default = 1.0)]
     pub routed_scaling_factor: f32,
 }
 
 /// LFM2 with experts in all but the first layers, chosen by sigmoids and a bias.
-#[architecture("Lfm2MoeForCausalLM")]
+#[architecture("Lfm2MoeForCausalLM", model_types("lfm2_moe"))]
 pub fn lfm2_moe(config: &Lfm2MoeConfig, w: Weights, tokens: Tokens) -> Logits {
     let c = &config.common;
     let feed = |layer| match layer < config.num_dense_layers {
@@ -60,12 +68,19 @@ fn mixture<'g, K: LayerKind>(c: &Lfm2MoeConfig, layer: &Layer<'g, K>, h: Tensor<
         .normalized(c.norm_topk_prob.then_some(1e-6))
         .scaled(c.routed_scaling_factor);
     let routing = route(scores, how);
-    let bank = |name, rows, columns| layer.bank(name, c.num_experts, rows, columns);
-    let experts = Experts {
-        gate: bank("feed_forward.experts.{expert}.w1", c.moe_intermediate_size, hidden),
-        up: bank("feed_forward.experts.{expert}.w3", c.moe_intermediate_size, hidden),
-        down: bank("feed_forward.experts.{expert}.w2", hidden, c.moe_intermediate_size),
-        gated: Gate::Activated(Activation::Silu),
+    let names = ExpertNames {
+        gate: "w1",
+        up: "w3",
+        down: "w2",
     };
+    let sizes = (c.moe_intermediate_size, hidden);
+    let experts = gated_experts(
+        layer,
+        "feed_forward.experts",
+        names,
+        c.num_experts,
+        sizes,
+        Activation::Silu,
+    );
     moe(h, routing, experts)
 }

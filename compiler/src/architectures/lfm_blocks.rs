@@ -22,25 +22,46 @@ impl Lfm2Mixer {
 }
 
 #[derive(Config)]
+#[config(
+    assume(
+        vocab_size = 65_536,
+        num_hidden_layers = 32,
+        num_attention_heads = 32,
+        num_key_value_heads = 8,
+        max_position_embeddings = 128_000,
+        norm_eps = 1e-5,
+        rope_theta = 1_000_000.0,
+        conv_L_cache = 3,
+        conv_bias = false,
+        tie_word_embeddings = true
+    ),
+    ignore(
+        "block_dim",
+        "block_norm_eps",
+        "block_use_swiglu",
+        "conv_dim",
+        "conv_dim_out",
+        "num_heads",
+        "theta",
+        "use_pos_enc"
+    )
+)]
 pub struct Lfm2Common {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
     pub num_hidden_layers: Dim,
     pub num_attention_heads: Dim,
-    #[config(default = num_attention_heads)]
     pub num_key_value_heads: Dim,
     #[config(default = hidden_size / num_attention_heads)]
     pub head_dim: Dim,
-    #[config(default = 1e-5, alias = "block_norm_eps")]
     pub norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
     /// Taps of the convolutions.
-    #[config(rename = "conv_L_cache", default = Dim::constant(3))]
+    #[config(rename = "conv_L_cache")]
     pub conv_l_cache: Dim,
-    #[config(default = false)]
     pub conv_bias: bool,
-    #[config(default = true, alias = "tie_embedding")]
+    #[config(alias = "tie_embedding")]
     pub tie_word_embeddings: bool,
     pub full_attn_idxs: Option<Vec<usize>>,
     #[config(default = Lfm2Mixer::attending(&full_attn_idxs, num_hidden_layers))]

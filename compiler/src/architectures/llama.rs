@@ -1,6 +1,19 @@
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 32_000,
+    hidden_size = 4096,
+    intermediate_size = 11_008,
+    num_hidden_layers = 32,
+    num_attention_heads = 32,
+    hidden_act = "silu",
+    max_position_embeddings = 2048,
+    rms_norm_eps = 1e-6,
+    attention_bias = false,
+    mlp_bias = false,
+    tie_word_embeddings = false
+))]
 pub struct LlamaConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -15,16 +28,13 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub mlp_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
 }
 
 /// Llama-family decoder: pre-norm, rotary positions, grouped-query attention, SwiGLU.
-#[architecture("LlamaForCausalLM")]
+#[architecture("LlamaForCausalLM", model_types("llama"))]
 pub fn llama(c: &LlamaConfig, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;

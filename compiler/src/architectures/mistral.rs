@@ -1,6 +1,19 @@
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 32_000,
+    hidden_size = 4096,
+    intermediate_size = 14_336,
+    num_hidden_layers = 32,
+    num_attention_heads = 32,
+    num_key_value_heads = 8,
+    hidden_act = "silu",
+    max_position_embeddings = 131_072,
+    rms_norm_eps = 1e-6,
+    sliding_window = 4096,
+    tie_word_embeddings = false
+))]
 pub struct MistralConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -15,13 +28,18 @@ pub struct MistralConfig {
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
+    /// Null means none; a config that is silent has one.
     pub sliding_window: Option<usize>,
 }
 
 /// Mistral: Llama whose layers may all attend to a window.
-#[architecture("MistralForCausalLM")]
+#[architecture(
+    "MistralForCausalLM",
+    "Mistral3ForConditionalGeneration",
+    model_types("mistral", "mistral3"),
+    unused("vision_tower", "multi_modal_projector")
+)]
 pub fn mistral(c: &MistralConfig, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;

@@ -1,6 +1,22 @@
+use super::expert_blocks::{PROJECTIONS, gated_experts};
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 50_304,
+    hidden_size = 2048,
+    intermediate_size = 2048,
+    num_hidden_layers = 16,
+    num_attention_heads = 16,
+    hidden_act = "silu",
+    max_position_embeddings = 4096,
+    rms_norm_eps = 1e-5,
+    attention_bias = false,
+    tie_word_embeddings = false,
+    num_experts = 64,
+    num_experts_per_tok = 8,
+    norm_topk_prob = false
+))]
 pub struct OlmoeConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -14,23 +30,19 @@ pub struct OlmoeConfig {
     #[config(alias = "num_local_experts")]
     pub num_experts: Dim,
     pub num_experts_per_tok: Dim,
-    #[config(default = false)]
     pub norm_topk_prob: bool,
     pub hidden_act: Activation,
-    #[config(default = 1e-5)]
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
     /// Queries, keys and values stay within this.
     pub clip_qkv: Option<f32>,
 }
 
 /// OLMoE: norms over all heads' queries and keys at once, experts in every layer.
-#[architecture("OlmoeForCausalLM")]
+#[architecture("OlmoeForCausalLM", model_types("olmoe"))]
 pub fn olmoe(c: &OlmoeConfig, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;
@@ -60,13 +72,8 @@ pub fn olmoe(c: &OlmoeConfig, w: Weights, tokens: Tokens) -> Logits {
         let scores = linear(h, layer.router("mlp.gate", c.num_experts, c.hidden_size));
         let how = Routing::top(c.num_experts_per_tok, Scoring::SoftmaxAll);
         let routing = route(scores, how.normalized(c.norm_topk_prob.then_some(0.0)));
-        let bank = |name, rows, columns| layer.bank(name, c.num_experts, rows, columns);
-        let experts = Experts {
-            gate: bank("mlp.experts.{expert}.gate_proj", c.intermediate_size, c.hidden_size),
-            up: bank("mlp.experts.{expert}.up_proj", c.intermediate_size, c.hidden_size),
-            down: bank("mlp.experts.{expert}.down_proj", c.hidden_size, c.intermediate_size),
-            gated: Gate::Activated(c.hidden_act),
-        };
+        let sizes = (c.intermediate_size, c.hidden_size);
+        let experts = gated_experts(&layer, "mlp.experts", PROJECTIONS, c.num_experts, sizes, c.hidden_act);
         x += moe(h, routing, experts);
     }
     let h = rms_norm(x, w.vector("model.norm", c.hidden_size), eps);

@@ -1,6 +1,23 @@
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 151_936,
+    hidden_size = 4096,
+    intermediate_size = 22_016,
+    num_hidden_layers = 32,
+    num_attention_heads = 32,
+    num_key_value_heads = 32,
+    head_dim = 128,
+    hidden_act = "silu",
+    max_position_embeddings = 32_768,
+    rms_norm_eps = 1e-6,
+    attention_bias = false,
+    tie_word_embeddings = false,
+    use_sliding_window = false,
+    sliding_window = 4096,
+    max_window_layers = 28
+))]
 pub struct Qwen3Config {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -9,27 +26,26 @@ pub struct Qwen3Config {
     pub num_attention_heads: Dim,
     #[config(default = num_attention_heads)]
     pub num_key_value_heads: Dim,
-    #[config(default = Dim::constant(128))]
     pub head_dim: Dim,
     pub hidden_act: Activation,
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
-    #[config(default = false)]
     pub use_sliding_window: bool,
     pub sliding_window: Option<usize>,
-    #[config(default = 28)]
     pub max_window_layers: usize,
-    #[config(default = AttentionKind::sliding_from(max_window_layers, num_hidden_layers, use_sliding_window))]
+    #[config(default = AttentionKind::sliding_from(
+        max_window_layers,
+        num_hidden_layers,
+        use_sliding_window && sliding_window.is_some()
+    ))]
     pub layer_types: Vec<AttentionKind>,
 }
 
 /// Qwen3 decoder: Llama's with a norm on each head's queries and keys, and perhaps windows.
-#[architecture("Qwen3ForCausalLM")]
+#[architecture("Qwen3ForCausalLM", model_types("qwen3"))]
 pub fn qwen3(c: &Qwen3Config, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;

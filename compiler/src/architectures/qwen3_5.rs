@@ -5,6 +5,13 @@ use super::qwen_delta::{
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 248_320,
+    hidden_size = 4096,
+    intermediate_size = 12_288,
+    num_hidden_layers = 32,
+    num_key_value_heads = 4
+))]
 pub struct Qwen3_5Config {
     #[config(flatten)]
     pub common: DeltaConfig,
@@ -12,7 +19,12 @@ pub struct Qwen3_5Config {
 }
 
 /// Qwen3.5's text decoder: gated DeltaNet in most layers, gated attention in the others.
-#[architecture("Qwen3_5ForCausalLM")]
+#[architecture(
+    "Qwen3_5ForCausalLM",
+    "Qwen3_5ForConditionalGeneration",
+    model_types("qwen3_5_text", "qwen3_5"),
+    unused("mtp", "visual")
+)]
 pub fn qwen3_5(config: &Qwen3_5Config, w: Weights, tokens: Tokens) -> Logits {
     let c = &config.common;
     let embedding = w.matrix("model.embed_tokens", c.vocab_size, c.hidden_size);
@@ -28,6 +40,17 @@ pub fn qwen3_5(config: &Qwen3_5Config, w: Weights, tokens: Tokens) -> Logits {
 }
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 248_320,
+    hidden_size = 2048,
+    num_hidden_layers = 40,
+    num_key_value_heads = 2,
+    moe_intermediate_size = 512,
+    shared_expert_intermediate_size = 512,
+    num_experts = 256,
+    num_experts_per_tok = 8,
+    norm_topk_prob = true
+))]
 pub struct Qwen3_5MoeConfig {
     #[config(flatten)]
     pub common: DeltaConfig,
@@ -36,7 +59,12 @@ pub struct Qwen3_5MoeConfig {
 }
 
 /// Qwen3.5's text decoder with experts in every layer.
-#[architecture("Qwen3_5MoeForCausalLM")]
+#[architecture(
+    "Qwen3_5MoeForCausalLM",
+    "Qwen3_5MoeForConditionalGeneration",
+    model_types("qwen3_5_moe_text", "qwen3_5_moe"),
+    unused("mtp", "visual")
+)]
 pub fn qwen3_5_moe(config: &Qwen3_5MoeConfig, w: Weights, tokens: Tokens) -> Logits {
     let c = &config.common;
     let embedding = w.matrix("model.embed_tokens", c.vocab_size, c.hidden_size);

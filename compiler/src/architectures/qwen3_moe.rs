@@ -1,6 +1,27 @@
+use super::expert_blocks::{PROJECTIONS, gated_experts};
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 151_936,
+    hidden_size = 2048,
+    intermediate_size = 6144,
+    moe_intermediate_size = 768,
+    num_hidden_layers = 24,
+    num_attention_heads = 32,
+    num_key_value_heads = 4,
+    hidden_act = "silu",
+    max_position_embeddings = 32_768,
+    rms_norm_eps = 1e-6,
+    attention_bias = false,
+    tie_word_embeddings = false,
+    num_experts = 128,
+    num_experts_per_tok = 8,
+    norm_topk_prob = false,
+    decoder_sparse_step = 1,
+    use_sliding_window = false,
+    sliding_window = 4096
+))]
 pub struct Qwen3MoeConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -8,16 +29,13 @@ pub struct Qwen3MoeConfig {
     pub moe_intermediate_size: Dim,
     pub num_hidden_layers: Dim,
     pub num_attention_heads: Dim,
-    #[config(default = num_attention_heads)]
     pub num_key_value_heads: Dim,
     #[config(default = hidden_size / num_attention_heads)]
     pub head_dim: Dim,
     #[config(alias = "num_local_experts")]
     pub num_experts: Dim,
     pub num_experts_per_tok: Dim,
-    #[config(default = false)]
     pub norm_topk_prob: bool,
-    #[config(default = Dim::constant(1))]
     pub decoder_sparse_step: Dim,
     #[config(default = Vec::new())]
     pub mlp_only_layers: Vec<usize>,
@@ -25,17 +43,14 @@ pub struct Qwen3MoeConfig {
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
-    #[config(default = false)]
     pub use_sliding_window: bool,
     pub sliding_window: Option<usize>,
 }
 
 /// Qwen3 with experts in some or all layers.
-#[architecture("Qwen3MoeForCausalLM")]
+#[architecture("Qwen3MoeForCausalLM", model_types("qwen3_moe"))]
 pub fn qwen3_moe(c: &Qwen3MoeConfig, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;
@@ -74,14 +89,8 @@ pub fn qwen3_moe(c: &Qwen3MoeConfig, w: Weights, tokens: Tokens) -> Logits {
                 let scores = linear(h, layer.router("mlp.gate", c.num_experts, c.hidden_size));
                 let how = Routing::top(c.num_experts_per_tok, Scoring::SoftmaxAll);
                 let routing = route(scores, how.normalized(c.norm_topk_prob.then_some(0.0)));
-                let bank = |name, rows, columns| layer.bank(name, c.num_experts, rows, columns);
-                let (inner, outer) = (c.moe_intermediate_size, c.hidden_size);
-                let experts = Experts {
-                    gate: bank("mlp.experts.{expert}.gate_proj", inner, outer),
-                    up: bank("mlp.experts.{expert}.up_proj", inner, outer),
-                    down: bank("mlp.experts.{expert}.down_proj", outer, inner),
-                    gated: Gate::Activated(c.hidden_act),
-                };
+                let sizes = (c.moe_intermediate_size, c.hidden_size);
+                let experts = gated_experts(&layer, "mlp.experts", PROJECTIONS, c.num_experts, sizes, c.hidden_act);
                 moe(h, routing, experts)
             }
         };

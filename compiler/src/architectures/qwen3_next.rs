@@ -5,21 +5,32 @@ use super::qwen_delta::{
 use crate::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 151_936,
+    hidden_size = 2048,
+    intermediate_size = 5632,
+    num_hidden_layers = 48,
+    num_key_value_heads = 2,
+    moe_intermediate_size = 512,
+    shared_expert_intermediate_size = 512,
+    num_experts = 512,
+    num_experts_per_tok = 10,
+    norm_topk_prob = true,
+    decoder_sparse_step = 1
+))]
 pub struct Qwen3NextConfig {
     #[config(flatten)]
     pub common: DeltaConfig,
     #[config(flatten)]
     pub mixture: SharedMixtureConfig,
-    #[config(default = Dim::constant(5632))]
     pub intermediate_size: Dim,
-    #[config(default = Dim::constant(1))]
     pub decoder_sparse_step: Dim,
     #[config(default = Vec::new())]
     pub mlp_only_layers: Vec<usize>,
 }
 
 /// Qwen3-Next: gated DeltaNet in most layers, gated attention in the others, experts in some or all.
-#[architecture("Qwen3NextForCausalLM")]
+#[architecture("Qwen3NextForCausalLM", model_types("qwen3_next"), unused("mtp"))]
 pub fn qwen3_next(config: &Qwen3NextConfig, w: Weights, tokens: Tokens) -> Logits {
     let c = &config.common;
     let feeds = FeedForward::every(config.decoder_sparse_step, c.num_hidden_layers, &config.mlp_only_layers);

@@ -1,6 +1,7 @@
 //! What Qwen3-Next and Qwen3.5 have in common: three of four layers keep a state by the gated delta rule instead of keys
 //! and values; where they attend, a gate stands before the output.
 
+use super::expert_blocks::{PROJECTIONS, gated_experts};
 use crate::dsl::*;
 
 layer_kinds! {
@@ -23,31 +24,44 @@ impl DeltaMixer {
 }
 
 #[derive(Config)]
+#[config(
+    assume(
+        num_attention_heads = 16,
+        head_dim = 256,
+        linear_num_key_heads = 16,
+        linear_num_value_heads = 32,
+        linear_key_head_dim = 128,
+        linear_value_head_dim = 128,
+        linear_conv_kernel_dim = 4,
+        hidden_act = "silu",
+        max_position_embeddings = 32_768,
+        rms_norm_eps = 1e-6,
+        attention_bias = false,
+        tie_word_embeddings = false,
+        partial_rotary_factor = 0.25,
+        full_attention_interval = 4
+    ),
+    expect(attn_output_gate = true)
+)]
 pub struct DeltaConfig {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
     pub num_hidden_layers: Dim,
     pub num_attention_heads: Dim,
-    #[config(default = num_attention_heads)]
     pub num_key_value_heads: Dim,
-    #[config(default = Dim::constant(256))]
     pub head_dim: Dim,
     pub linear_num_key_heads: Dim,
     pub linear_num_value_heads: Dim,
     pub linear_key_head_dim: Dim,
     pub linear_value_head_dim: Dim,
-    #[config(default = Dim::constant(4))]
     pub linear_conv_kernel_dim: Dim,
     pub hidden_act: Activation,
     pub rms_norm_eps: f32,
     /// Rotates the first part of each head.
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub attention_bias: bool,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
-    #[config(default = Dim::constant(4))]
     pub full_attention_interval: Dim,
     #[config(default = DeltaMixer::attending_every(full_attention_interval, num_hidden_layers))]
     pub layer_types: Vec<DeltaMixer>,
@@ -61,7 +75,6 @@ pub struct SharedMixtureConfig {
     pub num_experts_per_tok: Dim,
     pub moe_intermediate_size: Dim,
     pub shared_expert_intermediate_size: Dim,
-    #[config(default = true)]
     pub norm_topk_prob: bool,
 }
 
@@ -164,25 +177,8 @@ pub fn shared_mixture<'g, K: LayerKind>(
     let scores = linear(h, layer.router("mlp.gate", of.num_experts, c.hidden_size));
     let how = Routing::top(of.num_experts_per_tok, Scoring::SoftmaxAll);
     let routing = route(scores, how.normalized(of.norm_topk_prob.then_some(0.0)));
-    // Each expert by itself, or all in two tensors, as released.
-    let inner = of.moe_intermediate_size;
-    let fused =
-        |name, half: usize| Source::tensor("mlp.experts.gate_up_proj").part(name, &[inner, inner], half..half + 1);
-    let bank = |each: &str, all, rows, columns| {
-        let each = Source::path(&format!("mlp.experts.{{expert}}.{each}"));
-        layer.bank(each.or(all), of.num_experts, rows, columns)
-    };
-    let experts = Experts {
-        gate: bank("gate_proj", fused("gate", 0), inner, c.hidden_size),
-        up: bank("up_proj", fused("up", 1), inner, c.hidden_size),
-        down: bank(
-            "down_proj",
-            Source::tensor("mlp.experts.down_proj"),
-            c.hidden_size,
-            inner,
-        ),
-        gated: Gate::Activated(c.hidden_act),
-    };
+    let sizes = (of.moe_intermediate_size, c.hidden_size);
+    let experts = gated_experts(layer, "mlp.experts", PROJECTIONS, of.num_experts, sizes, c.hidden_act);
     let chosen = moe(h, routing, experts);
     let shared = feed_forward(c, layer, h, "mlp.shared_expert", of.shared_expert_intermediate_size);
     let gate = sigmoid(linear(h, layer.matrix("mlp.shared_expert_gate", 1, c.hidden_size)));

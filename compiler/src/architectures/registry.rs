@@ -1,6 +1,7 @@
 use serde_json::Value;
 use thiserror::Error;
 
+use super::spelling::misspelled;
 use crate::config;
 use crate::dsl::Architecture;
 
@@ -12,26 +13,32 @@ pub struct Registry {
 
 /// A config.json of an architecture that the registry lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unknown architecture {}{}; known are {}", quoted(.name), guess(.nearest), .known.join(", "))]
+#[error("unknown architecture {}{}; known are {}", self.named(), self.guess(), .known.join(", "))]
 pub struct UnknownArchitecture {
     /// `None` if config.json names none.
     pub name: Option<String>,
-    /// The known name that is most like it, if any is.
+    /// What config.json says instead of a name, or of the text model within the architecture.
+    pub model_type: Option<String>,
+    /// The known name that it seems to be a misspelling of.
     pub nearest: Option<String>,
     pub known: Vec<String>,
 }
 
-fn quoted(name: &Option<String>) -> String {
-    match name {
-        Some(name) => format!("`{name}`"),
-        None => "(config.json has no `architectures`)".to_string(),
+impl UnknownArchitecture {
+    fn named(&self) -> String {
+        match (&self.name, &self.model_type) {
+            (Some(name), None) => format!("`{name}`"),
+            (Some(name), Some(text)) => format!("`{name}` with a text model of type `{text}`"),
+            (None, Some(model_type)) => format!("of model_type `{model_type}` (config.json has no `architectures`)"),
+            (None, None) => "(config.json has neither `architectures` nor `model_type`)".to_string(),
+        }
     }
-}
 
-fn guess(name: &Option<String>) -> String {
-    match name {
-        Some(name) => format!(" (did you mean `{name}`?)"),
-        None => String::new(),
+    fn guess(&self) -> String {
+        match &self.nearest {
+            Some(name) => format!(" (did you mean `{name}`?)"),
+            None => String::new(),
+        }
     }
 }
 
@@ -51,15 +58,34 @@ impl Registry {
 
     pub fn lookup(&self, name: &str) -> Result<&Architecture, UnknownArchitecture> {
         let found = self.architectures.iter().find(|a| a.names().contains(&name));
-        found.ok_or_else(|| self.unknown(Some(name)))
+        found.ok_or_else(|| self.unknown(Some(name), None))
     }
 
-    /// The architecture that a config.json names.
+    /// The architecture that a config.json names; where it names none, or only the model without its head (`LlamaModel`),
+    /// the one of its `model_type`. Of a model that also sees or hears, the `model_type` of its text model must fit too.
     pub fn for_config(&self, config: &Value) -> Result<&Architecture, UnknownArchitecture> {
-        match config::architecture_name(config) {
-            Some(name) => self.lookup(name),
-            None => Err(self.unknown(None)),
+        let names = config::architecture_names(config);
+        let text = config::text_model_type(config);
+        let named: Vec<&Architecture> = (self.architectures.iter())
+            .filter(|architecture| names.iter().any(|name| architecture.names().contains(name)))
+            .collect();
+        let knows = |of: &Architecture, model_type| of.model_types().contains(&model_type);
+        let fitting = named.iter().find(|of| match text {
+            Some(text) if !of.model_types().is_empty() => knows(of, text),
+            _ => true,
+        });
+        if let Some(architecture) = fitting {
+            return Ok(architecture);
         }
+        if !named.is_empty() {
+            return Err(self.unknown(names.first().copied(), text));
+        }
+        if let Some(name) = names.iter().find(|name| !name.ends_with("Model")) {
+            return Err(self.unknown(Some(name), None));
+        }
+        let model_type = text.or(config::model_type(config));
+        let of_type = model_type.and_then(|model_type| self.architectures.iter().find(|of| knows(of, model_type)));
+        of_type.ok_or_else(|| self.unknown(names.first().copied(), model_type))
     }
 
     /// All names, sorted.
@@ -70,16 +96,15 @@ impl Registry {
         names
     }
 
-    fn unknown(&self, name: Option<&str>) -> UnknownArchitecture {
+    fn unknown(&self, name: Option<&str>, model_type: Option<&str>) -> UnknownArchitecture {
         let known = self.names();
-        let nearest = name.and_then(|name| {
-            let distances = known.iter().map(|known| (edit_distance(name, known), *known));
-            let (distance, nearest) = distances.min()?;
-            (distance <= name.chars().count() / 2).then(|| nearest.to_string())
-        });
+        let meant = name
+            .filter(|_| model_type.is_none())
+            .and_then(|name| misspelled(name, &known));
         UnknownArchitecture {
             name: name.map(str::to_string),
-            nearest,
+            model_type: model_type.map(str::to_string),
+            nearest: meant.map(str::to_string),
             known: known.into_iter().map(str::to_string).collect(),
         }
     }
@@ -110,21 +135,6 @@ impl Default for Registry {
     }
 }
 
-/// Levenshtein: insertions, deletions and substitutions from `a` to `b`.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -132,30 +142,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_gets_the_nearest_known_one() {
+    fn what_is_unknown_is_named() {
         let registry = Registry::default();
         let error = registry.lookup("LLamaForCausalLm").unwrap_err();
         assert_eq!(error.nearest.as_deref(), Some("LlamaForCausalLM"));
         assert_eq!(
             error.to_string(),
             "unknown architecture `LLamaForCausalLm` (did you mean `LlamaForCausalLM`?); \
-             known are Gemma3ForCausalLM, GptOssForCausalLM, GraniteForCausalLM, GraniteMoeForCausalLM, \
-             Lfm2ForCausalLM, Lfm2MoeForCausalLM, LlamaForCausalLM, MistralForCausalLM, OlmoeForCausalLM, \
-             Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen3NextForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM"
+             known are Gemma3ForCausalLM, Gemma3ForConditionalGeneration, GptOssForCausalLM, GraniteForCausalLM, \
+             GraniteMoeForCausalLM, Lfm2ForCausalLM, Lfm2MoeForCausalLM, LlamaForCausalLM, \
+             Mistral3ForConditionalGeneration, MistralForCausalLM, OlmoeForCausalLM, Qwen3ForCausalLM, \
+             Qwen3MoeForCausalLM, Qwen3NextForCausalLM, Qwen3_5ForCausalLM, Qwen3_5ForConditionalGeneration, \
+             Qwen3_5MoeForCausalLM, Qwen3_5MoeForConditionalGeneration"
         );
-        assert_eq!(
-            registry.lookup("Qwen2ForCausalLM").unwrap_err().nearest.as_deref(),
-            Some("Qwen3ForCausalLM")
-        );
-        assert_eq!(registry.lookup("T5").unwrap_err().nearest, None);
-        assert_eq!(registry.for_config(&json!({})).unwrap_err().name, None);
+        let message = |config: Value| registry.for_config(&config).unwrap_err().to_string();
+        for (config, part) in [
+            (json!({}), "neither `architectures` nor `model_type`"),
+            (
+                json!({ "architectures": [], "model_type": "bert" }),
+                "of model_type `bert`",
+            ),
+            (
+                json!({ "architectures": ["LlamaForTokenClassification"], "model_type": "llama" }),
+                "`LlamaForToken",
+            ),
+            (json!({ "architectures": 3 }), "neither"),
+            (
+                json!({
+                    "architectures": ["Mistral3ForConditionalGeneration"], "text_config": { "model_type": "ministral3" },
+                }),
+                "`Mistral3ForConditionalGeneration` with a text model of type `ministral3`",
+            ),
+        ] {
+            assert!(message(config.clone()).contains(part), "{config}");
+        }
     }
 
     #[test]
-    fn distances() {
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("", "abc"), 3);
-        assert_eq!(edit_distance("abc", ""), 3);
-        assert_eq!(edit_distance("abc", "abc"), 0);
+    fn a_model_type_stands_in_for_a_name() {
+        let registry = Registry::default();
+        for architecture in &registry.architectures {
+            for model_type in architecture.model_types() {
+                for names in [json!(null), json!([]), json!(["SomeModel"])] {
+                    let config = json!({ "architectures": names, "model_type": model_type });
+                    let found = registry.for_config(&config).unwrap();
+                    assert_eq!(found.names(), architecture.names(), "{config}");
+                }
+            }
+            assert!(!architecture.model_types().is_empty(), "{architecture:?}");
+        }
+        let nested = json!({ "text_config": { "model_type": "gemma3_text" } });
+        assert_eq!(registry.for_config(&nested).unwrap().names()[0], "Gemma3ForCausalLM");
     }
 }

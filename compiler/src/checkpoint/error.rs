@@ -22,8 +22,6 @@ pub enum CheckpointError {
     PartOfCheckpoint { path: String, folder: String },
     #[error("{path}: a bundle that is compiled already; run it with run-model chat {folder}")]
     Bundle { path: String, folder: String },
-    #[error("{path}: a folder without config.json; give the GGUF file itself, {file}")]
-    FolderOfGguf { path: String, file: String },
     #[error("{file}: not the JSON that is expected there: {source}")]
     Json {
         file: String,
@@ -45,6 +43,16 @@ pub enum CheckpointError {
     /// The file is sound but uses something that Kiln cannot read.
     #[error("{file}: {what}")]
     Unsupported { file: String, what: String },
+    #[error("{}; the checkpoint has {parts} parts, download them into one folder", missing_parts(.missing))]
+    MissingParts { missing: Vec<String>, parts: usize },
+    /// The weights of several models lie in one folder.
+    #[error("{path}: several GGUF files; give the one that is meant: {}", .files.join(", "))]
+    SeveralModels { path: String, files: Vec<String> },
+    #[error(
+        "the weights are quantized with {method}, which Kiln does not read; take the model as it was before and quantize it \
+         here (--quant q4), or a GGUF file of it"
+    )]
+    Quantized { method: String },
     #[error("tensor {name}: not in the checkpoint")]
     NoTensor { name: String },
     #[error("tensor {name}: rows {}..{} of {rows} do not exist", wanted.start, wanted.end)]
@@ -134,6 +142,21 @@ impl fmt::Display for TensorProblem {
                 others,
             } => write!(f, "tensor {name}: {source_type}, where the first expert's is {others}"),
         }
+    }
+}
+
+fn missing_parts(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown = names
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 if names.len() == 1 => format!("{shown} is missing"),
+        0 => format!("{shown} are missing"),
+        more => format!("{shown} and {more} more files are missing"),
     }
 }
 

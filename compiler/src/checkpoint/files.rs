@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::CheckpointError;
 use super::store::MappedFile;
+use super::unreadable::is_lfs_pointer;
 
 /// Reads files. A build script must know them all, to run again when one of them changes.
 #[derive(Debug, Default)]
@@ -76,7 +77,7 @@ impl Files {
 
 fn something_else(text: &str, error: &serde_json::Error) -> Option<&'static str> {
     let text = text.trim_start();
-    if text.starts_with("version https://git-lfs.github.com/spec/") {
+    if is_lfs_pointer(text.as_bytes()) {
         Some("a Git LFS pointer and not the file itself, as clones without LFS have (`git lfs pull` fetches it)")
     } else if text.is_empty() {
         Some("empty")

@@ -4,25 +4,32 @@ use std::path::Path;
 
 use super::files::Files;
 use super::store::TensorStore;
-use super::{Checkpoint, CheckpointError, GenerationDefaults, mistaken, model_name, safetensors, tokenizer};
+use super::{
+    Checkpoint, CheckpointError, GenerationDefaults, mistaken, model_name, safetensors, tokenizer, unreadable,
+};
 
 pub(super) fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
     let files = Files::default();
     let missing = || CheckpointError::io(&config_path, std::io::ErrorKind::NotFound.into());
-    let config = (files.json(&config_path)?).ok_or_else(|| mistaken::what_is(path).unwrap_or_else(missing))?;
+    let otherwise = || {
+        mistaken::what_is(path)
+            .or_else(|| unreadable::in_folder(path))
+            .unwrap_or_else(missing)
+    };
+    let config = files.json(&config_path)?.ok_or_else(otherwise)?;
     let tensors = safetensors::open(path, &files)?;
-    if tensors.is_empty() && path.join("pytorch_model.bin").exists() {
-        return Err(CheckpointError::Unsupported {
-            file: "pytorch_model.bin".to_string(),
-            what: "Kiln does not read pickled weights; save the model as safetensors".to_string(),
-        });
+    if tensors.is_empty()
+        && let Some(error) = unreadable::in_folder(path)
+    {
+        return Err(error);
     }
     let generation = files.json(&path.join("generation_config.json"))?;
-    let mut warnings = Vec::new();
+    let generation = GenerationDefaults::read(generation.as_ref(), &config);
+    let mut warnings = Vec::from_iter(generation.sampling.warning());
     Ok(Checkpoint {
         name: model_name(path),
-        generation: GenerationDefaults::read(generation.as_ref(), &config),
+        generation,
         text: tokenizer::read(path, &files, &config, &mut warnings)?,
         config,
         tensors,

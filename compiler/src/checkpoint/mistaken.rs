@@ -28,12 +28,5 @@ pub(super) fn what_is(path: &Path) -> Option<CheckpointError> {
             folder: shown(folder),
         });
     }
-    let entries = std::fs::read_dir(path).ok()?.flatten();
-    let is_gguf = |path: &Path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
-    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(|path| is_gguf(path)).collect();
-    files.sort();
-    files.first().map(|file| CheckpointError::FolderOfGguf {
-        path: shown(path),
-        file: shown(file),
-    })
+    None
 }

@@ -13,12 +13,17 @@ mod gguf;
 mod hugging_face;
 mod mistaken;
 mod mxfp4;
+mod naming;
+mod parts;
+mod quantized;
 mod random;
 mod safetensors;
+mod sampling;
 mod source;
 mod store;
 mod stored;
 mod tokenizer;
+mod unreadable;
 mod validate;
 mod view;
 
@@ -30,12 +35,14 @@ pub use blocks::{Run, decode, for_each_run};
 pub use error::{CheckpointError, TensorProblem};
 pub use generation::GenerationDefaults;
 pub use random::RandomWeights;
+pub use sampling::Sampling;
 pub use source::{SourceType, TensorInfo, TensorSource};
 pub use tokenizer::TextAssets;
 pub use validate::{ExpectedTensor, validate};
 pub use view::View;
 
-use crate::graph::DeclaredWeight;
+use crate::graph::{DeclaredWeight, ModelGraph};
+use naming::Named;
 use store::TensorStore;
 
 /// An opened checkpoint. Tensors are its [`TensorSource`].
@@ -52,7 +59,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face directory, a bare config (`*.json`) or a `.gguf` file.
+    /// Opens a Hugging Face directory, a bare config (`*.json`), or a `.gguf` file: a whole one, any part of one that was
+    /// split, or the folder that holds it.
     ///
     /// # Errors
     /// An unreadable, truncated or contradictory file, or one that needs what Kiln lacks.
@@ -61,7 +69,10 @@ impl Checkpoint {
         let metadata = std::fs::metadata(path).map_err(|e| CheckpointError::io(path, e))?;
         let extension = path.extension().map(|e| e.to_ascii_lowercase());
         match extension.as_deref().and_then(|e| e.to_str()) {
-            _ if metadata.is_dir() => hugging_face::open_directory(path),
+            _ if metadata.is_dir() => match gguf::in_folder(path)? {
+                Some(file) => gguf::open(&file),
+                None => hugging_face::open_directory(path),
+            },
             Some("json") => hugging_face::open_config(path),
             Some("gguf") => gguf::open(path),
             _ => Err(
@@ -113,6 +124,31 @@ impl Checkpoint {
         declared
     }
 
+    /// The tensors as the weights of a model.
+    ///
+    /// # Errors
+    /// Weights that are quantized in a way that Kiln does not read; else as for [`View::new`].
+    pub fn view(&self, graph: &ModelGraph) -> Result<View<'_>, CheckpointError> {
+        if let Some(method) = quantized::by_config(&self.config) {
+            return Err(CheckpointError::Quantized { method });
+        }
+        let declared = self.stored(&graph.declared_weights());
+        let view = View::of(Named::new(self, graph, &declared), &declared);
+        view.map_err(|error| match quantized::by_tensors(self) {
+            Some(method) => CheckpointError::Quantized { method },
+            None => error,
+        })
+    }
+
+    /// Whether there is a head of its own where the model's is tied to the embedding: transformers uses it then, whatever
+    /// config.json says.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn unties_head(&self, graph: &ModelGraph) -> Result<bool, CheckpointError> {
+        Named::new(self, graph, &self.stored(&graph.declared_weights())).unties()
+    }
+
     /// Whether there are any weights; not so for a bare config.
     pub fn has_tensors(&self) -> bool {
         !self.tensors.is_empty()
@@ -136,6 +172,10 @@ impl TensorSource for Checkpoint {
 /// What to call the model in `path`: the folder, or the file without its extension.
 fn model_name(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(stem) = parts::stem(&file) {
+        return stem.to_string();
+    }
     let named = if path.is_dir() {
         path.file_name()
     } else if path.file_stem().is_some_and(|stem| stem == "config") {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::files::Files;
 use super::store::{MappedFile, TensorStore};
 use super::stored::{Conversion, StoredTensor};
-use super::{CheckpointError, SourceType, TensorInfo, mxfp4};
+use super::{CheckpointError, SourceType, TensorInfo, mxfp4, parts};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -25,7 +25,31 @@ pub(super) fn open(directory: &Path, files: &Files) -> Result<TensorStore, Check
     if directory.join(INDEX).exists() {
         return open_sharded(directory, files);
     }
-    Ok(TensorStore::default())
+    let first = parts::firsts(directory, "safetensors")?.into_iter().find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        parts::stem(&name) == Some("model")
+    });
+    match first {
+        Some(first) => open_parts(&first, files),
+        None => Ok(TensorStore::default()),
+    }
+}
+
+/// Shards without their index, which says nothing that they do not say themselves.
+fn open_parts(first: &Path, files: &Files) -> Result<TensorStore, CheckpointError> {
+    let mut mapped = Vec::new();
+    let mut tensors = BTreeMap::new();
+    for path in parts::all(first)? {
+        let file = files.map(&path)?;
+        for (name, tensor) in index(&file, mapped.len())? {
+            if let Some(other) = tensors.insert(name.clone(), tensor) {
+                return Err(file.damaged(format!("tensor {name} is in {} as well", other.info.file)));
+            }
+        }
+        mapped.push(file);
+    }
+    mxfp4::join(&mut tensors)?;
+    Ok(TensorStore::new(mapped, tensors))
 }
 
 /// `model.safetensors.index.json` says which shard holds which tensor.
@@ -48,15 +72,17 @@ fn open_sharded(directory: &Path, files: &Files) -> Result<TensorStore, Checkpoi
     let mut shards: Vec<&String> = weight_map.values().collect();
     shards.sort_unstable();
     shards.dedup();
+    // A shard lies beside its index: a path that leads elsewhere is not followed.
+    let plain = |shard: &str| Path::new(shard).components().count() == 1 && !shard.starts_with("..");
+    if let Some(shard) = shards.iter().find(|shard| !plain(shard)) {
+        return Err(damaged(format!("shard name {shard:?} is no plain file name")));
+    }
+    let paths = parts::present(directory, shards.iter().map(|shard| shard.to_string()))?;
     let mut mapped = Vec::with_capacity(shards.len());
     let mut tensors = BTreeMap::new();
     let mut absent = Vec::new();
-    for shard in shards {
-        // A shard lies beside its index: a path that leads elsewhere is not followed.
-        if Path::new(shard).components().count() != 1 || shard.starts_with("..") {
-            return Err(damaged(format!("shard name {shard:?} is no plain file name")));
-        }
-        let file = files.map(&directory.join(shard))?;
+    for (shard, path) in shards.into_iter().zip(paths) {
+        let file = files.map(&path)?;
         let mut found = index(&file, mapped.len())?;
         for (name, _) in weight_map.iter().filter(|(_, s)| *s == shard) {
             match found.remove(name) {

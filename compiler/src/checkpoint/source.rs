@@ -56,6 +56,11 @@ pub trait TensorSource: Sync {
     /// Unknown tensor or rows, or a tensor whose type is [`SourceType::Other`].
     fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, CheckpointError>;
 
+    /// What the file has for a name, for messages.
+    fn name_in_file<'n>(&'n self, name: &'n str) -> &'n str {
+        name
+    }
+
     /// A whole tensor as f32.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::path::Path;
 use memmap2::Mmap;
 
 use super::stored::{Conversion, StoredTensor};
-use super::{CheckpointError, SourceType, TensorInfo, mxfp4};
+use super::{CheckpointError, SourceType, TensorInfo, mxfp4, unreadable};
 
 /// A file's contents, paged in as they are read.
 #[derive(Debug)]
@@ -26,11 +26,13 @@ impl MappedFile {
         // SAFETY: the map is read-only. Whoever changes a checkpoint while it is being compiled
         // gets other weights, or a fault if the file shrinks: the usual contract of mapped files.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        Ok(MappedFile {
-            name: name.to_string_lossy().into_owned(),
-            map,
-        })
+        let name = path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        unreadable::check_is_content(&name, &map)?;
+        Ok(MappedFile { name, map })
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -48,14 +48,14 @@ pub(super) fn tensor_problems(source: &dyn TensorSource, expected: &[ExpectedTen
         };
         if info.shape != shape {
             problems.push(TensorProblem::Misshapen {
-                name,
+                name: source.name_in_file(&name).to_string(),
                 expected,
                 found: info.shape.clone(),
                 file: info.file.clone(),
             });
         } else if let SourceType::Other(_) = info.source {
             problems.push(TensorProblem::UnreadableType {
-                name,
+                name: source.name_in_file(&name).to_string(),
                 source_type: info.source,
                 file: info.file.clone(),
             });
@@ -70,7 +70,7 @@ pub(super) fn tensor_problems(source: &dyn TensorSource, expected: &[ExpectedTen
             problems.push(TensorProblem::Surplus {
                 found: info.shape.clone(),
                 file: info.file.clone(),
-                name,
+                name: source.name_in_file(&name).to_string(),
             });
         }
     }

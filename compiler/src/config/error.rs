@@ -1,6 +1,8 @@
 use serde_json::Value;
 use thiserror::Error;
 
+use super::UnreadKey;
+
 /// What is wrong with a config.json.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum ConfigError {
@@ -19,6 +21,13 @@ pub enum ConfigError {
         found: String,
         problem: String,
     },
+    /// Keys that change what the model computes, and that the definition does not read.
+    #[error(
+        "config.json: {} change{} what the model computes, and this architecture does not read {}: the answers would be \
+         wrong (delete what does not apply to the model)",
+        list(.0), if .0.len() == 1 { "s" } else { "" }, if .0.len() == 1 { "it" } else { "them" }
+    )]
+    Unread(Vec<UnreadKey>),
 }
 
 impl ConfigError {
@@ -39,11 +48,16 @@ impl ConfigError {
     }
 }
 
-fn shortened(value: &Value) -> String {
+pub(super) fn shortened(value: &Value) -> String {
     const LONGEST: usize = 60;
     let text = value.to_string();
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{} ...", &text[..end]),
         None => text,
     }
+}
+
+fn list(keys: &[UnreadKey]) -> String {
+    let texts: Vec<String> = keys.iter().map(UnreadKey::to_string).collect();
+    texts.join(", ")
 }

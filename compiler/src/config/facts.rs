@@ -1,6 +1,7 @@
 use serde_json::Value;
 
-use super::{ConfigError, Reader, normalize};
+use super::{ConfigError, Reader};
+use crate::graph::Dim;
 
 /// What a bundle's manifest says of the model, besides its programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +14,13 @@ pub struct ModelFacts {
 }
 
 impl ModelFacts {
-    /// Reads them from a config.json, in whichever spelling.
-    pub fn read(config: &Value) -> Result<Self, ConfigError> {
-        let normal = normalize(config)?;
-        let reader = Reader::new(&normal)?;
-        let field = |key: &str| reader.field::<usize>(key, key);
+    /// Reads them from a config.json in its [normal](super::normalize) form.
+    ///
+    /// # Errors
+    /// A number is missing, or is none from 1 on.
+    pub fn read(normal: &Value) -> Result<Self, ConfigError> {
+        let reader = Reader::new(normal)?;
+        let field = |key: &str| reader.field::<Dim>(key, key).map(Dim::value);
         Ok(ModelFacts {
             vocab_size: field("vocab_size")?,
             hidden_size: field("hidden_size")?,

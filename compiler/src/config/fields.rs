@@ -1,17 +1,25 @@
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
-use super::ConfigError;
+use super::{ConfigError, Conventions, UnreadKey};
 use crate::graph::{Dim, Unary};
 
 /// The fields of a config.json that an architecture reads: `#[derive(Config)]`.
 pub trait Config: Sized {
     fn read(config: &Reader<'_>) -> Result<Self, ConfigError>;
+
+    /// What the family's configs leave unsaid, or spell otherwise.
+    fn conventions() -> Conventions {
+        Conventions::default()
+    }
 }
 
-/// A normalized config.json.
-#[derive(Clone, Copy)]
+/// A normalized config.json, and which of its keys were read.
 pub struct Reader<'a> {
     object: &'a Map<String, Value>,
+    read: RefCell<BTreeSet<String>>,
 }
 
 /// One field of it.
@@ -45,12 +53,16 @@ pub trait FromConfig: Sized {
 impl<'a> Reader<'a> {
     pub fn new(config: &'a Value) -> Result<Self, ConfigError> {
         match config {
-            Value::Object(object) => Ok(Reader { object }),
+            Value::Object(object) => Ok(Reader {
+                object,
+                read: RefCell::default(),
+            }),
             other => Err(ConfigError::ill_typed("(the whole file)", "an object", other)),
         }
     }
 
-    /// A field that must be there, unless its type says otherwise. `null` counts as absent.
+    /// A field that must be there, unless its type says otherwise. `null` counts as absent here; what an absent key
+    /// stands for, the [`Conventions`] have filled in before.
     pub fn field<T: FromConfig>(&self, key: &str, symbol: &str) -> Result<T, ConfigError> {
         match self.present(key, symbol) {
             Some(field) => T::from_config(field),
@@ -74,12 +86,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Which of a field's names the config has: the first of `keys` that is there, else the last.
-    pub fn spelling<'k>(&self, keys: &[&'k str]) -> &'k str {
-        let present = keys.iter().find(|key| self.present(key, key).is_some());
-        present.or(keys.last()).copied().unwrap_or_default()
-    }
-
     /// An option that the architecture does not have: an error unless it is missing, null or false.
     pub fn refuse(&self, key: &str) -> Result<(), ConfigError> {
         match self.present(key, key).filter(|field| field.value != false) {
@@ -88,7 +94,28 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An option that the architecture always has: an error unless it is missing, null or `value`.
+    pub fn expect(&self, key: &str, value: Value) -> Result<(), ConfigError> {
+        match self.present(key, key).filter(|field| !same(field.value, &value)) {
+            Some(field) => Err(field.unsupported(format!("this architecture has {value} only"))),
+            None => Ok(()),
+        }
+    }
+
+    /// A key that says nothing about what is computed.
+    pub fn ignore(&self, key: &str) {
+        self.read.borrow_mut().insert(key.to_string());
+    }
+
+    /// The keys with a value that nobody has read, in alphabetical order.
+    pub fn unread(&self) -> Vec<UnreadKey> {
+        let read = self.read.borrow();
+        let unread = self.object.iter().filter(|(key, _)| !read.contains(*key));
+        unread.filter_map(|(key, value)| UnreadKey::of(key, value)).collect()
+    }
+
     fn present<'b>(&'b self, key: &'b str, symbol: &'b str) -> Option<Field<'b>> {
+        self.ignore(key);
         let value = self.object.get(key).filter(|value| !value.is_null())?;
         Some(Field { key, symbol, value })
     }
@@ -102,6 +129,11 @@ impl Field<'_> {
     fn unsupported(&self, problem: String) -> ConfigError {
         ConfigError::unsupported(self.key, self.value, problem)
     }
+}
+
+/// Equal, where 1 and 1.0 are.
+fn same(a: &Value, b: &Value) -> bool {
+    a == b || a.is_number() && a.as_f64() == b.as_f64()
 }
 
 impl FromConfig for usize {

@@ -75,6 +75,15 @@ layer_kinds! {
 }
 
 impl AttentionKind {
+    /// The last of every `period` layers attends to everything.
+    pub fn full_every(period: usize, layers: Dim) -> Vec<Self> {
+        let kind = |layer: usize| match (layer + 1).is_multiple_of(period) {
+            true => AttentionKind::Full,
+            false => AttentionKind::Sliding,
+        };
+        (0..layers.value()).map(kind).collect()
+    }
+
     /// Qwen's pattern: layers from `first` on slide, if any do.
     pub fn sliding_from(first: usize, layers: Dim, any: bool) -> Vec<Self> {
         let kind = |layer| match any && layer >= first {

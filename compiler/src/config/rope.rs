@@ -57,6 +57,9 @@ struct Yarn {
     attention_factor: f64,
 }
 
+/// No model has wider heads; a config that says so is damaged.
+const WIDEST_HEAD: usize = 1 << 16;
+
 const SUPPORTED: &str = "supported are default, linear, llama3, yarn";
 
 impl FromConfig for Rope {
@@ -94,6 +97,15 @@ impl Parameters {
             let positive = value.as_f64().filter(|n| *n > 0.0 && n.is_finite());
             positive.ok_or_else(|| ConfigError::ill_typed(&at(key), "a positive number", value))
         };
+        // Queries that grow with their position, whatever else the frequencies are.
+        if let Some(value) = object.get("llama_4_scaling_beta") {
+            let path = at("llama_4_scaling_beta");
+            return Err(ConfigError::unsupported(
+                &path,
+                value,
+                "queries scaled by position are not supported",
+            ));
+        }
         let kind = object.get("rope_type").cloned().unwrap_or(Value::Null);
         let scaling = match kind.as_str() {
             Some("default") => Scaling::Default,
@@ -145,6 +157,12 @@ impl Parameters {
             partial,
             scaling,
         })
+    }
+
+    /// How many elements of a head are rotated: pairs of them.
+    fn rotary(&self, head_dim: usize) -> usize {
+        let share = (head_dim as f64 * self.partial) as usize;
+        share.saturating_add(share % 2)
     }
 
     /// Rounded to f32 where transformers rounds.
@@ -232,13 +250,18 @@ impl Rope {
                 known.join(", "),
             ));
         };
-        let inv_freq = parameters.inverse_frequencies(head_dim);
-        if inv_freq.is_empty() || inv_freq.len() * 2 > head_dim {
+        if head_dim > WIDEST_HEAD {
             return Err(format!(
-                "rotating {} of a head's {head_dim} elements is not possible",
-                inv_freq.len() * 2
+                "heads of {head_dim} elements are too wide, at most {WIDEST_HEAD} are possible"
             ));
         }
+        let rotary = parameters.rotary(head_dim);
+        if rotary == 0 || rotary > head_dim {
+            return Err(format!(
+                "rotating {rotary} of a head's {head_dim} elements is not possible"
+            ));
+        }
+        let inv_freq = parameters.inverse_frequencies(head_dim);
         Ok(RopeSpec {
             name: match of {
                 Some(kind) => format!("rope_{kind}"),

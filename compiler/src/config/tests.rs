@@ -3,7 +3,13 @@ use serde_json::{Value, json};
 use super::*;
 
 fn normal(config: Value) -> Value {
-    normalize(&config).unwrap()
+    normalize(&config, &Conventions::default()).unwrap()
+}
+
+/// As the architecture of the config's `model_type` has it.
+fn of_family(config: Value) -> Value {
+    let registry = crate::architectures::Registry::default();
+    registry.for_config(&config).unwrap().normal(&config).unwrap()
 }
 
 #[test]
@@ -14,7 +20,6 @@ fn old_spellings_become_the_new_one() {
         "partial_rotary_factor": 0.5,
         "rope_scaling": { "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0 },
         "max_position_embeddings": 4096,
-        "head_dim": null,
     }));
     let expected = json!({
         "dtype": "float16",
@@ -39,7 +44,7 @@ fn a_config_without_rope_gets_transformers_base() {
 
 #[test]
 fn gemma_gets_its_layers_and_both_bases() {
-    let seen = normal(json!({
+    let seen = of_family(json!({
         "model_type": "gemma3_text", "num_hidden_layers": 4, "sliding_window_pattern": 2,
         "rope_theta": 5e5, "rope_scaling": { "rope_type": "linear", "factor": 8.0 },
     }));
@@ -71,7 +76,7 @@ fn damaged_configs_are_errors() {
         json!({ "num_hidden_layers": u64::MAX }),
         json!({ "rope_scaling": 8.0 }),
     ] {
-        assert!(normalize(&config).is_err(), "{config}");
+        assert!(normalize(&config, &Conventions::default()).is_err(), "{config}");
     }
 }
 
@@ -85,13 +90,42 @@ fn facts_of_a_model() {
         (facts.vocab_size, facts.hidden_size, facts.layers, facts.max_context),
         (256, 128, 2, 512)
     );
-
-    config["vocab_size"] = json!("many");
+    config["max_position_embeddings"] = json!(0);
     let error = ModelFacts::read(&config).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "config.json: `vocab_size` should be a whole number below 2^31, found \"many\""
+        "config.json: `max_position_embeddings` should be a positive whole number below 2^31, found 0"
     );
+}
+
+/// The larger model says whether the head is tied.
+#[test]
+fn the_text_part_of_a_larger_model_is_a_config_of_its_own() {
+    let text = json!({ "model_type": "llama", "hidden_size": 64, "tie_word_embeddings": false });
+    let seen = normal(json!({ "hidden_size": 8, "text_config": text, "vision_config": {} }));
+    assert_eq!(
+        (&seen["hidden_size"], &seen["tie_word_embeddings"]),
+        (&json!(64), &json!(false))
+    );
+    let seen = normal(json!({ "text_config": text, "tie_word_embeddings": true }));
+    assert_eq!(seen["tie_word_embeddings"], json!(true));
+    assert_eq!(normal(seen.clone()), seen);
+    assert_eq!(normal(json!({ "text_config": {} }))["tie_word_embeddings"], json!(true));
+}
+
+#[test]
+fn of_two_spellings_the_one_that_transformers_takes_wins() {
+    let seen = normal(json!({
+        "rope_parameters": { "rope_type": "default", "rope_theta": 1e4 },
+        "rope_scaling": { "rope_type": "linear", "factor": 2.0 }, "rope_theta": 5e5,
+    }));
+    let expected = json!({ "rope_type": "linear", "factor": 2.0, "rope_theta": 5e5 });
+    assert_eq!(seen["rope_parameters"], expected);
+    let seen = normal(json!({
+        "original_max_position_embeddings": 512, "rope_theta": 1e4,
+        "rope_parameters": { "rope_type": "llama3", "original_max_position_embeddings": 1024 },
+    }));
+    assert_eq!(seen["rope_parameters"]["original_max_position_embeddings"], json!(512));
 }
 
 /// Llama 3.1's scaling keeps short wavelengths, divides long ones by the factor, and does some of both
@@ -189,30 +223,6 @@ fn yarn_equals_transformers() {
         }
         close(spec.attention_factor, factor);
     }
-}
-
-#[test]
-fn what_transformers_assumes_for_a_model_type() {
-    let gpt_oss = normal(json!({ "model_type": "gpt_oss", "num_hidden_layers": 3, "rope_scaling": null }));
-    assert_eq!(
-        gpt_oss["layer_types"],
-        json!(["sliding_attention", "full_attention", "sliding_attention"])
-    );
-    assert_eq!(
-        gpt_oss["rope_parameters"],
-        json!({
-            "rope_type": "yarn", "factor": 32.0, "truncate": false, "original_max_position_embeddings": 4096,
-            "rope_theta": 150_000.0,
-        })
-    );
-    let next = normal(json!({ "model_type": "qwen3_next", "rope_theta": 1e7 }));
-    let expected = json!({ "rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25 });
-    assert_eq!(next["rope_parameters"], expected);
-    let lfm2 = normal(json!({ "model_type": "lfm2" }));
-    assert_eq!(
-        lfm2["rope_parameters"],
-        json!({ "rope_type": "default", "rope_theta": 1e6 })
-    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod profile;
 pub use mixture::tile_height;
 pub use profile::{Profile, UnknownProfile};
 
+use crate::kernels::{AttentionPrefillSpec, AttentionSplitSpec};
 use crate::term::{Facts, LeafDef, Phase, Prices, Term, TermGraph, leaf_def};
 use egg::Id;
 
@@ -119,17 +120,15 @@ impl Prices for Costs<'_> {
             Term::RopeCache([.., x]) => rows(facts(x).width(), 8),
             Term::RopeCacheNorm([_, _, _, _, x, ..]) => rows(facts(x).width(), 8),
             Term::Attention([spec, q, cache, _]) if self.tokens() == 1 => {
-                let work = self.attention(egraph, *spec, facts(q), facts(cache), 1);
+                let work = self.attention(egraph, *spec, facts(q), facts(cache));
                 let serial = self.seen(egraph, *spec) * ATTENTION_POSITION_PS;
                 return Some(self.kernel(work).max(self.profile.launch_ns * 1000 + serial));
             }
-            Term::Attention([spec, q, cache, _]) => self.attention(egraph, *spec, facts(q), facts(cache), 1),
-            Term::AttentionSplit([spec, q, cache]) => {
-                self.attention(egraph, *spec, facts(q), facts(cache), self.splits(egraph, *spec))
-            }
+            Term::Attention([spec, q, cache, _]) => self.attention(egraph, *spec, facts(q), facts(cache)),
+            Term::AttentionSplit([spec, q, cache]) => self.attention_split(egraph, *spec, facts(q), facts(cache)),
             Term::AttentionReduce([spec, partials, _]) => Work {
                 bytes: u64::from(facts(partials).width()) * 4 * self.splits(egraph, *spec),
-                ..rows(facts(partials).width(), u64::from(heads(egraph, *spec)))
+                ..rows(facts(partials).width(), u64::from(heads(egraph, *spec).0))
             },
         };
         Some(self.kernel(work))
@@ -148,18 +147,16 @@ impl Costs<'_> {
 
     /// Parts that decode divides the cache into, a power of two: enough that a quarter of the workgroups which the
     /// device holds are busy, but no more, since joining many parts takes longer than they save (measured on an H100:
-    /// 6 µs for 16 parts, 10 µs for 32). Query heads that share a key/value head share a workgroup.
+    /// 6 µs for 16 parts, 10 µs for 32). Up to four query heads that share a key/value head share a workgroup.
     pub fn attention_splits(&self, heads: u32, kv_heads: u32) -> u32 {
-        let groups = u64::from((heads / (heads / kv_heads.max(1)).clamp(1, 4)).max(1));
+        let groups = groups_of_heads(heads, kv_heads);
         let wanted = (self.profile.resident_workgroups / 4 / groups).max(1);
         (wanted.next_power_of_two() as u32).clamp(4, 32)
     }
 
     fn splits(&self, egraph: &TermGraph, spec: Id) -> u64 {
-        match leaf_def(egraph, spec) {
-            Some(LeafDef::Attention { heads, kv_heads, .. }) => u64::from(self.attention_splits(*heads, *kv_heads)),
-            _ => 1,
-        }
+        let (heads, kv_heads) = heads(egraph, spec);
+        u64::from(self.attention_splits(heads, kv_heads))
     }
 
     fn product(&self, weight: Facts) -> Option<Work> {
@@ -179,20 +176,38 @@ impl Costs<'_> {
         })
     }
 
-    fn attention(&self, egraph: &TermGraph, spec: Id, q: Facts, cache: Facts, splits: u64) -> Work {
-        let Facts::Cache { width: cache } = cache else {
-            return Work {
-                bytes: 0,
-                operations: 0,
-                workgroups: 1,
-            };
+    /// The tiled kernel: a workgroup for some queries of each head. Heads that share a key/value head run side by side
+    /// and find its rows in the device's cache.
+    fn attention(&self, egraph: &TermGraph, spec: Id, q: Facts, cache: Facts) -> Work {
+        let queries = self.tokens().div_ceil(AttentionPrefillSpec::QUERIES.into());
+        let (heads, _) = heads(egraph, spec);
+        Work {
+            workgroups: u64::from(heads) * queries,
+            ..self.attend(egraph, spec, q, cache, 1)
+        }
+    }
+
+    /// By parts of the cache: each group of query heads reads it once.
+    fn attention_split(&self, egraph: &TermGraph, spec: Id, q: Facts, cache: Facts) -> Work {
+        let (heads, kv_heads) = heads(egraph, spec);
+        let groups = groups_of_heads(heads, kv_heads);
+        Work {
+            workgroups: groups * self.splits(egraph, spec),
+            ..self.attend(egraph, spec, q, cache, groups / u64::from(kv_heads.max(1)))
+        }
+    }
+
+    /// What attending reads, with the cache read so many times, and computes.
+    fn attend(&self, egraph: &TermGraph, spec: Id, q: Facts, cache: Facts, reads: u64) -> Work {
+        let cache = match cache {
+            Facts::Cache { width } => u64::from(width),
+            _ => 0,
         };
         let (tokens, seen) = (self.tokens(), self.seen(egraph, spec));
-        let queries = if tokens == 1 { 1 } else { tokens.div_ceil(16) };
         Work {
-            bytes: seen * u64::from(cache) * 4 + tokens * u64::from(q.width()) * 8,
+            bytes: reads * seen * cache * 4 + tokens * u64::from(q.width()) * 8,
             operations: 4 * tokens * seen * u64::from(q.width()),
-            workgroups: u64::from(heads(egraph, spec)) * queries * splits,
+            workgroups: 1,
         }
     }
 
@@ -240,9 +255,16 @@ fn count(egraph: &TermGraph, id: Id) -> u64 {
     }
 }
 
-fn heads(egraph: &TermGraph, spec: Id) -> u32 {
+/// Query heads and key/value heads of an attention.
+fn heads(egraph: &TermGraph, spec: Id) -> (u32, u32) {
     match leaf_def(egraph, spec) {
-        Some(LeafDef::Attention { heads, .. }) => *heads,
-        _ => 1,
+        Some(LeafDef::Attention { heads, kv_heads, .. }) => (*heads, *kv_heads),
+        _ => (1, 1),
     }
+}
+
+/// Workgroups that share the query heads in split attention.
+fn groups_of_heads(heads: u32, kv_heads: u32) -> u64 {
+    let kv_heads = kv_heads.max(1);
+    u64::from(kv_heads) * u64::from(AttentionSplitSpec::groups_of(heads / kv_heads))
 }

@@ -4,14 +4,28 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Builder, DefineError, Logits, Problem, Tokens, Weights};
-use crate::config::{self, Config, ConfigError, Reader};
+use crate::config::{self, Config, ConfigError, Conventions, Reader, UnreadKey};
 use crate::graph::{self, Dim, ModelGraph, Shape};
 
 /// A model family: makes a graph of any of its configs. Written with `#[architecture]`.
 #[derive(Clone)]
 pub struct Architecture {
     names: &'static [&'static str],
+    model_types: &'static [&'static str],
+    unused: &'static [&'static str],
+    conventions: fn() -> Conventions,
     define: Arc<Define>,
+}
+
+/// What an architecture makes of a config.json.
+#[derive(Clone, Debug)]
+pub struct Defined {
+    pub graph: ModelGraph,
+    /// The config.json in its [normal](config::normalize) form, the family's defaults filled in.
+    pub config: Value,
+    /// Keys of it that nobody has read and that may matter: for a note to the user. Those that are known to matter are an
+    /// error.
+    pub unread: Vec<UnreadKey>,
 }
 
 type Define = dyn Fn(&str, &Reader<'_>) -> Result<ModelGraph, DefineError> + Send + Sync;
@@ -23,14 +37,14 @@ impl Architecture {
         names: &'static [&'static str],
         definition: impl for<'g> Fn(&C, Weights<'g>, Tokens<'g>) -> Logits<'g> + Send + Sync + 'static,
     ) -> Self {
-        let define = move |name: &str, config: &Reader<'_>| {
+        let define = move |name: &str, reader: &Reader<'_>| {
             let architecture = || name.to_string();
             let of_config = |source| DefineError::Config {
                 architecture: architecture(),
                 source,
             };
-            let vocabulary: Option<Dim> = config.field("vocab_size", "vocab_size").map_err(of_config)?;
-            let config = C::read(config).map_err(of_config)?;
+            let vocabulary: Option<Dim> = reader.field("vocab_size", "vocab_size").map_err(of_config)?;
+            let config = C::read(reader).map_err(of_config)?;
             let builder = Builder::new();
             let (weights, tokens) = builder.start();
             let logits = definition(&config, weights, tokens);
@@ -58,30 +72,81 @@ impl Architecture {
         };
         Architecture {
             names,
+            model_types: &[],
+            unused: &[],
+            conventions: C::conventions,
             define: Arc::new(define),
         }
+    }
+
+    /// Names that the family's configs give themselves in `model_type`.
+    pub fn of_types(self, model_types: &'static [&'static str]) -> Self {
+        Architecture { model_types, ..self }
+    }
+
+    /// Parts of its checkpoints that generating text does not use, such as `vision_tower`.
+    pub fn without(self, unused: &'static [&'static str]) -> Self {
+        Architecture { unused, ..self }
     }
 
     pub fn names(&self) -> &'static [&'static str] {
         self.names
     }
 
+    pub fn model_types(&self) -> &'static [&'static str] {
+        self.model_types
+    }
+
     /// The graph for a config.json, in whichever spelling.
+    ///
+    /// # Errors
+    /// As for [`Architecture::define`].
     pub fn build(&self, config: &Value) -> Result<ModelGraph, DefineError> {
+        self.define(config).map(|defined| defined.graph)
+    }
+
+    /// The graph for a config.json, and what became of the config.
+    ///
+    /// # Errors
+    /// The config lacks something, asks for something that the definition does not have or sets a key that changes the
+    /// model and that the definition does not read; or the definition is wrong under this config.
+    pub fn define(&self, config: &Value) -> Result<Defined, DefineError> {
         let name = self.name_in(config);
         let of_config = |source: ConfigError| DefineError::Config {
             architecture: name.to_string(),
             source,
         };
-        let normal = config::normalize(config).map_err(of_config)?;
+        let normal = self.normal(config).map_err(of_config)?;
         let reader = Reader::new(&normal).map_err(of_config)?;
-        (self.define)(name, &reader)
+        let mut graph = (self.define)(name, &reader)?;
+        graph.unused = self.unused;
+        let (wrong, unread): (Vec<_>, _) = reader.unread().into_iter().partition(|key| key.changes_the_model);
+        if !wrong.is_empty() {
+            return Err(of_config(ConfigError::Unread(wrong)));
+        }
+        Ok(Defined {
+            graph,
+            config: normal,
+            unread,
+        })
+    }
+
+    /// A config.json in its [normal](config::normalize) form, with what the family assumes.
+    ///
+    /// # Errors
+    /// As for [`config::normalize`].
+    pub fn normal(&self, config: &Value) -> Result<Value, ConfigError> {
+        config::normalize(config, &(self.conventions)())
     }
 
     /// The name that the config uses for this architecture.
     fn name_in(&self, config: &Value) -> &'static str {
-        let asked = config::architecture_name(config);
-        let known = self.names.iter().find(|name| Some(**name) == asked);
+        // A larger model's name is not that of the text model within it.
+        let asked = match config::text_model_type(config) {
+            Some(_) => Vec::new(),
+            None => config::architecture_names(config),
+        };
+        let known = self.names.iter().find(|name| asked.contains(name));
         known.or(self.names.first()).copied().unwrap_or("unnamed")
     }
 }

@@ -8,7 +8,7 @@ use super::source::Declared;
 use super::{Logits, Problem, Source, Tensor, Tokens, Weights};
 use crate::graph::{
     Dim, Layer, ModelGraph, Node, Op, RopeId, RopeSpec, Section, Shape, Span, StateDecl, StateId, StateKind, Template,
-    WeightDecl, WeightId, WeightRole,
+    TiedWeight, WeightDecl, WeightId, WeightRole,
 };
 
 /// Collects the graph, and every mistake, while a definition runs.
@@ -23,6 +23,7 @@ pub struct Builder {
 #[derive(Default)]
 pub(super) struct State {
     weights: Vec<Weight>,
+    tied: Vec<TiedWeight>,
     states: Vec<StateDecl>,
     ropes: Vec<RopeSpec>,
     pub(super) layers: Vec<Layer>,
@@ -111,6 +112,8 @@ impl Builder {
             layers: state.layers,
             head,
             weights: state.weights.into_iter().map(|weight| weight.declaration).collect(),
+            tied: state.tied,
+            unused: &[],
             states: state.states,
             ropes: state.ropes,
         })
@@ -257,6 +260,16 @@ impl Builder {
             span: Span::from(at),
         });
         WeightId(state.weights.len() - 1)
+    }
+
+    /// Says that the checkpoint may have `weight` under the name `path` as well, or only there.
+    pub(super) fn tie(&self, path: &str, weight: WeightId) {
+        let name = self.weight_name(weight);
+        let tied = TiedWeight {
+            tensor: format!("{path}.weight"),
+            weight: name,
+        };
+        self.state_mut().tied.push(tied);
     }
 
     pub(super) fn weight_name(&self, id: WeightId) -> String {

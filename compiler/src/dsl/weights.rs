@@ -141,6 +141,7 @@ impl<'g> Weights<'g> {
     #[track_caller]
     pub fn tied_or(self, path: &str, other: Matrix<'g>, tied: bool) -> Matrix<'g> {
         if tied {
+            self.builder.tie(path, other.id);
             other
         } else {
             self.matrix(path, other.rows, other.columns)

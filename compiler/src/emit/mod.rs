@@ -129,16 +129,10 @@ impl WeightLayout {
     }
 }
 
-/// Writes the kernels of all variants and gives their part of the manifest. A kernel whose text is the same in every
-/// variant is one file.
+/// Writes the kernels of all variants and gives their part of the manifest. A text that several variants share is one
+/// file of `kernels/`; one of a single variant lies in that variant's folder.
 pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<Variant>, EmitError> {
-    let mut texts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for kernel in plans.iter().flat_map(|plan| &plan.kernels) {
-        texts
-            .entry(kernel.name.clone())
-            .or_default()
-            .insert(kernel.wgsl.clone());
-    }
+    let shared = shared_texts(&plans);
     let mut variants = Vec::new();
     for plan in plans {
         let variant = plan.capability.name().to_string();
@@ -146,8 +140,10 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
         let mut language_features = BTreeSet::new();
         let mut kernels = Vec::new();
         for kernel in plan.kernels {
-            let shared = texts[&kernel.name].len() == 1;
-            let folder = if shared { String::new() } else { format!("{variant}/") };
+            let folder = match shared.get(&kernel.name) == Some(&kernel.wgsl) {
+                true => String::new(),
+                false => format!("{variant}/"),
+            };
             let file = format!("kernels/{folder}{}.wgsl", kernel.name);
             staging.write(&file, kernel.wgsl.as_bytes())?;
             features.extend(kernel.features);
@@ -175,6 +171,25 @@ pub fn write_variants(staging: &Staging, plans: Vec<VariantPlan>) -> Result<Vec<
         });
     }
     Ok(variants)
+}
+
+/// By kernel name, the text that most variants have, if more than one has it.
+fn shared_texts(plans: &[VariantPlan]) -> BTreeMap<String, String> {
+    let mut users: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for kernel in plans.iter().flat_map(|plan| &plan.kernels) {
+        *users.entry((&kernel.name, &kernel.wgsl)).or_default() += 1;
+    }
+    let mut shared: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for ((name, text), count) in users.into_iter().filter(|(_, count)| *count > 1) {
+        let known = shared.entry(name).or_insert((count, text));
+        if count > known.0 {
+            *known = (count, text);
+        }
+    }
+    let owned = shared.into_iter();
+    owned
+        .map(|(name, (_, text))| (name.to_string(), text.to_string()))
+        .collect()
 }
 
 /// Writes tokenizer and chat template.

@@ -36,8 +36,21 @@ pub struct ModelGraph {
     pub layers: Vec<Layer>,
     pub head: Section,
     pub weights: Vec<WeightDecl>,
+    /// Weights that a checkpoint may have under two names.
+    pub tied: Vec<TiedWeight>,
+    /// Parts of the family's checkpoints that the model does not use.
+    pub unused: &'static [&'static str],
     pub states: Vec<StateDecl>,
     pub ropes: Vec<RopeSpec>,
+}
+
+/// A tensor that is meant to equal a weight: a head that is tied to the embedding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TiedWeight {
+    /// Its name in the checkpoint.
+    pub tensor: String,
+    /// Name of the weight.
+    pub weight: String,
 }
 
 /// One distinct kind of layer.

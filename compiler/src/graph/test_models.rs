@@ -110,6 +110,8 @@ pub fn attention(window: Option<usize>) -> ModelGraph {
             decl("layers.{}.v", [WIDTH, HIDDEN]),
             decl("layers.{}.o", [HIDDEN, HEADS * WIDTH]),
         ],
+        tied: Vec::new(),
+        unused: &[],
         states: vec![StateDecl {
             name: "layers.{}.kv".to_string(),
             shape: vec![1.into(), WIDTH.into()],

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use petgraph::algo::is_cyclic_directed;
 use thiserror::Error;
 
-use self::shapes::{Checker, Kind, value_kind};
+use self::shapes::{Checker, ValueKind, value_kind};
 use self::stored::check_stored;
 use super::{Dim, ModelGraph, Node, Op, Section, Shape, StateKind, WeightRole};
 
@@ -197,7 +197,7 @@ fn check_section(graph: &ModelGraph, section: &Section, kind: SectionKind, hidde
     }
     require(inputs <= 1, || "more than one value enters".to_string())?;
     let output = output_shape(section)?;
-    let is_floats = value_kind(&section.nodes[section.output].op) == Kind::Floats;
+    let is_floats = value_kind(&section.nodes[section.output].op) == ValueKind::Floats;
     require(is_floats, || "its output is no value".to_string())?;
     if kind == SectionKind::Head {
         let flat = output.per_token && output.dims.len() == 1;

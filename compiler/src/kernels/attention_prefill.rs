@@ -5,6 +5,22 @@
 //! against 4 keys (`key_lane`, `+ 8`, ..) and then every eighth column of the output. Queries, keys and values pass
 //! through workgroup memory in slices of the head, all through the same array; the next slice is read from memory while
 //! the one before is computed with.
+//!
+//! ```text
+//!   scores                  32 keys                     one thread, (query_lane q, key_lane k), has
+//!                   k  ..  k+8 ..  k+16 ..  k+24        2 queries by 4 keys; the weights of its keys
+//!            q      x      x       x        x           are one vector:
+//!   32       ..                                             weights[k][q]  = (k, k+8, k+16, k+24)
+//!   queries  q+16   x      x       x        x               weights[k][q + 16]
+//!
+//!   output                elements of the head          the same thread has, for its 2 queries,
+//!            q      k      k+8     k+16     ..          every eighth element
+//!            q+16   k      k+8     k+16     ..
+//!
+//!   tile, for scores:   element 0: [ 32 queries ] -   element 1: [ 32 queries ] - ..   PITCH = 33: one place
+//!                       element 0: [ 32 keys    ] -   element 1: [ 32 keys    ] - ..   of each line is unused
+//!   tile, for values:   key 0: [ 16 elements ]  key 1: [ 16 elements ] ..
+//! ```
 
 use half::f16;
 use kiln_bundle::{Access, StepWord};
@@ -36,16 +52,16 @@ pub fn build(spec: &AttentionPrefillSpec, capability: Capability) -> Result<Kern
     shape.check(&name, capability)?;
     let b = Builder::new(name, THREADS, capability);
     match (shape.cache.by_fours(), shape.cache.element) {
-        (true, CacheType::F32) => Kernel::<[f32; 4], [f32; 4]>::new(&b, shape, 4).body(),
-        (true, CacheType::F16) => Kernel::<[f32; 4], [f16; 4]>::new(&b, shape, 4).body(),
-        (false, CacheType::F32) => Kernel::<f32, f32>::new(&b, shape, 1).body(),
-        (false, CacheType::F16) => Kernel::<f32, f16>::new(&b, shape, 1).body(),
+        (true, CacheType::F32) => TiledAttention::<[f32; 4], [f32; 4]>::new(&b, shape, 4).body(),
+        (true, CacheType::F16) => TiledAttention::<[f32; 4], [f16; 4]>::new(&b, shape, 4).body(),
+        (false, CacheType::F32) => TiledAttention::<f32, f32>::new(&b, shape, 1).body(),
+        (false, CacheType::F16) => TiledAttention::<f32, f16>::new(&b, shape, 1).body(),
     }
     b.finish()
 }
 
 /// `T`: elements of a head as computed with (`lanes` numbers each); `C`: as cached.
-struct Kernel<'b, T, C> {
+struct TiledAttention<'b, T, C> {
     b: &'b Builder,
     shape: &'b AttentionShape,
     lanes: u32,
@@ -73,7 +89,7 @@ struct Kernel<'b, T, C> {
     end: U32<'b>,
 }
 
-impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
+impl<'b, T: Float<Component = f32>, C: Float> TiledAttention<'b, T, C> {
     fn new(b: &'b Builder, shape: &'b AttentionShape, lanes: u32) -> Self {
         let q = b.storage::<T>("q", Access::Read);
         let cache = b.storage::<C>("cache", Access::Read);
@@ -92,7 +108,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
         // The last queries see the most: start with them.
         let block = ((tokens + (QUERIES - 1)) / QUERIES - 1 - b.group().x()).named("block");
         let first_token = (block * QUERIES).named("first_token");
-        Kernel {
+        TiledAttention {
             b,
             shape,
             lanes,

@@ -1,16 +1,35 @@
 //! Attention of one token over a long cache, divided among workgroups (split-KV, "flash decoding": Dao et al. 2023).
 //!
-//! Each workgroup takes an equal part of the visible positions (but no fewer than 32: the last may have none), for the query heads that share a key/value head, in
-//! tiles of 128 positions. For the scores four neighbouring threads share a position and take every fourth element
-//! of its key; their products meet in workgroup memory, and each thread then weighs one position. For the values
-//! the threads go over to the width: each sums one element of the rows of some positions. The softmax is online (Milakov &
-//! Gimelshein 2018): a tile that raises the largest score makes all sums be scaled down.
+//! Each workgroup takes an equal part of the visible positions (but no fewer than 32: the last may have none), for up to
+//! four query heads that share a key/value head, in tiles of 128 positions. For the scores four neighbouring threads
+//! share a position and take every fourth element of its key; their products meet in workgroup memory, and each thread
+//! then weighs one position. For the values the threads go over to the width: each sums one element of the rows of some
+//! positions. The softmax is online (Milakov & Gimelshein 2018): a tile that raises the largest score makes all sums be
+//! scaled down.
+//!
+//! ```text
+//!   the cache       slot 0: keys [head 0][head 1]..  values [head 0][head 1]..  | slot 1: keys ..
+//!
+//!   visible         oldest ............................................ newest
+//!   positions       |     part 0      |     part 1      |  ..  |  part n - 1  |   one workgroup each
+//!                   |tile|tile|tile|..|                                           128 positions a tile
+//!
+//!   keys of a tile, each a line:                     values of a tile, each a line:
+//!
+//!               elements                                          elements
+//!               0 1 2 3 4 5 6 7 ..                                0   1   2   ..
+//!   position 0  a b c d a b c d ..  threads 0 to 3   position 0   t0  t1  t2  ..   thread = element + elements · row
+//!   position 1  a b c d a b c d ..  threads 4 to 7   position 1   tE  tE+1    ..   (E elements), rows at a distance
+//!   ..                                               ..                            of THREADS / E
+//!
+//!   products    [query head][position][a b c d]  ->  weights [query head][position]
+//! ```
 
 use half::f16;
 use kiln_bundle::{Access, StepWord};
 
 use super::attention::{lowest, partial_width};
-use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Pointer, Reduction, U32, Value};
+use super::builder::{Array, Builder, F32, Float, KernelError, KernelSource, Pointer, Reduction, Totals, U32, Value};
 use super::cache::{Plane, convert};
 use super::names::lettered;
 use super::step::Step;
@@ -47,16 +66,16 @@ pub fn build(spec: &AttentionSplitSpec, capability: Capability) -> Result<Kernel
     }
     let b = Builder::new(name, THREADS, capability);
     match (lanes, shape.cache.element) {
-        (4, CacheType::F32) => Kernel::<[f32; 4], [f32; 4]>::new(&b, spec, lanes).body(),
-        (4, CacheType::F16) => Kernel::<[f32; 4], [f16; 4]>::new(&b, spec, lanes).body(),
-        (_, CacheType::F32) => Kernel::<f32, f32>::new(&b, spec, lanes).body(),
-        (_, CacheType::F16) => Kernel::<f32, f16>::new(&b, spec, lanes).body(),
+        (4, CacheType::F32) => SplitAttention::<[f32; 4], [f32; 4]>::new(&b, spec, lanes).body(),
+        (4, CacheType::F16) => SplitAttention::<[f32; 4], [f16; 4]>::new(&b, spec, lanes).body(),
+        (_, CacheType::F32) => SplitAttention::<f32, f32>::new(&b, spec, lanes).body(),
+        (_, CacheType::F16) => SplitAttention::<f32, f16>::new(&b, spec, lanes).body(),
     }
     b.finish()
 }
 
 /// `T`: elements of a head as computed with (`lanes` numbers each); `C`: as cached.
-struct Kernel<'b, T, C> {
+struct SplitAttention<'b, T, C> {
     b: &'b Builder,
     spec: &'b AttentionSplitSpec,
     lanes: u32,
@@ -74,13 +93,15 @@ struct Kernel<'b, T, C> {
     /// `[head][position]`
     weights: Array<'b, f32>,
     first_head: U32<'b>,
+    /// The first head that the workgroup stores, where those before it are the workgroup's before it too.
+    first_stored: Option<U32<'b>>,
     kv_head: U32<'b>,
     /// The workgroup's positions.
     begin: U32<'b>,
     end: U32<'b>,
 }
 
-impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
+impl<'b, T: Float<Component = f32>, C: Float> SplitAttention<'b, T, C> {
     fn new(b: &'b Builder, spec: &'b AttentionSplitSpec, lanes: u32) -> Self {
         let shape = &spec.attention;
         let q = b.storage::<T>("q", Access::Read);
@@ -99,10 +120,9 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
         let begin = (oldest + b.group().x() * per_part).named("begin");
         let end = (begin + per_part).min(newest + 1).named("end");
         let elements = shape.cache.width / lanes;
-        let first_head = (b.group().y() * heads).named("first_head");
-        let kv_head = (first_head / shape.heads_per_kv()).named("kv_head");
+        let (first_head, first_stored, kv_head) = query_heads(b, spec);
         let rows = 1 << (THREADS / elements).ilog2();
-        Kernel {
+        SplitAttention {
             b,
             spec,
             lanes,
@@ -115,6 +135,7 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
             products,
             weights,
             first_head,
+            first_stored,
             kv_head,
             begin,
             end,
@@ -259,22 +280,47 @@ impl<'b, T: Float<Component = f32>, C: Float> Kernel<'b, T, C> {
             }
         }
         b.barrier();
-        let width = self.elements * self.lanes;
         for (head, largest) in (0..).zip(largest) {
-            let partial = ((self.first_head + head) * self.spec.splits + b.group().x()) * partial_width(width);
-            let partial = partial.named("partial");
-            b.range("column", b.thread(), width, THREADS, |column| {
-                let first = (column + head * THREADS * self.lanes).named("first_sum");
-                let row = |row: u32| self.products.load(first + row * width);
-                let sum = (1..self.rows).fold(row(0), |sum, next| sum + row(next));
-                self.partials.store(partial + column, sum);
-            });
-            b.if_(b.thread().eq(0), || {
-                self.partials.store(partial + width, largest.load());
-                self.partials.store(partial + width + 1, weights.total(head));
-            });
+            let store = || self.store_head(head, *largest, &weights);
+            match self.first_stored {
+                Some(first) => b.if_((self.first_head + head).ge(first), store),
+                None => store(),
+            }
         }
     }
+
+    /// Stores what the part makes of one of the workgroup's heads.
+    fn store_head(&self, head: u32, largest: Pointer<'b, f32>, weights: &Totals<'b>) {
+        let b = self.b;
+        let width = self.elements * self.lanes;
+        let partial = ((self.first_head + head) * self.spec.splits + b.group().x()) * partial_width(width);
+        let partial = partial.named("partial");
+        b.range("column", b.thread(), width, THREADS, |column| {
+            let first = (column + head * THREADS * self.lanes).named("first_sum");
+            let row = |row: u32| self.products.load(first + row * width);
+            let sum = (1..self.rows).fold(row(0), |sum, next| sum + row(next));
+            self.partials.store(partial + column, sum);
+        });
+        b.if_(b.thread().eq(0), || {
+            self.partials.store(partial + width, largest.load());
+            self.partials.store(partial + width + 1, weights.total(head));
+        });
+    }
+}
+
+/// The workgroup's first query head, the first that it stores if it does not store all, and their key/value head.
+fn query_heads<'b>(b: &'b Builder, spec: &AttentionSplitSpec) -> (U32<'b>, Option<U32<'b>>, U32<'b>) {
+    let (sharing, together) = (spec.sharing(), spec.heads_together());
+    if sharing.is_multiple_of(together) {
+        let first = (b.group().y() * together).named("first_head");
+        return (first, None, (first / sharing).named("kv_head"));
+    }
+    let groups = AttentionSplitSpec::groups_of(sharing);
+    let kv_head = (b.group().y() / groups).named("kv_head");
+    let group = (b.group().y() % groups).named("group_of_heads");
+    let own = (group * together).named("first_own");
+    let first = (kv_head * sharing + own.min(sharing - together)).named("first_head");
+    (first, Some((kv_head * sharing + own).named("first_stored")), kv_head)
 }
 
 fn component<T: Float<Component = f32>>(value: Value<'_, T>, lane: u32) -> F32<'_> {

@@ -122,12 +122,12 @@ impl<'b> BankWeight<'b> {
 
 /// Routing as kernels read it: the expert and its weight of each assignment.
 #[derive(Clone, Copy)]
-pub struct Routing<'b>(Array<'b, [u32; 2]>);
+pub struct RoutingBuffer<'b>(Array<'b, [u32; 2]>);
 
-impl<'b> Routing<'b> {
+impl<'b> RoutingBuffer<'b> {
     /// Makes it the next binding. What is read from it at a uniform place is uniform.
     pub fn bind(b: &'b Builder) -> Self {
-        Routing(b.storage("routing", Access::Read))
+        RoutingBuffer(b.storage("routing", Access::Read))
     }
 
     /// The expert of `assignment`.

@@ -1,8 +1,9 @@
 //! Which experts a token goes to, and with which weights: see [`RouteSpec`].
 //!
-//! An expert's slot is its rank, the number of experts that beat it; each thread counts for its own experts, so there
-//! are no rounds. Scores are compared as integers that sort the same, ties by number, so the ranks differ whatever the
-//! scores are: NaN is below all else.
+//! Looking k times for the largest score that is left would need k rounds, with barriers between them. Instead each
+//! thread counts, for its own experts, how many others beat them: an expert beaten by fewer than k is chosen, and their number is
+//! its slot. Scores are compared as integers that sort the same, ties by the expert's number, so no two experts count
+//! alike whatever the scores are: NaN is below all else.
 
 use super::RouteKernelSpec;
 use super::activation::unary;

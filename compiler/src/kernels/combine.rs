@@ -2,7 +2,7 @@
 
 use kiln_bundle::Access;
 
-use super::bank::Routing;
+use super::bank::RoutingBuffer;
 use super::builder::{Builder, Float, KernelError, KernelSource};
 use super::names::lettered;
 use super::{Capability, CombineSpec, Residual};
@@ -31,8 +31,7 @@ pub fn build(spec: &CombineSpec, capability: Capability) -> Result<KernelSource,
 /// Columns are read as elements of type `T` that hold `lanes` numbers each.
 fn body<T: Float<Component = f32>>(b: &Builder, spec: &CombineSpec, lanes: u32) {
     let y = b.storage::<T>("y", Access::Read);
-    let routing = Routing::bind(b);
-    b.storage::<u32>("step_buffer", Access::Read);
+    let routing = RoutingBuffer::bind(b);
     let addend = (spec.residual == Residual::Add).then(|| b.storage::<T>("residual", Access::Read));
     let out = b.storage::<T>("out", Access::ReadWrite);
 

@@ -3,11 +3,11 @@
 
 use kiln_bundle::{Access, StepWord};
 
-use super::bank::{BankWeight, Routing};
+use super::bank::{BankWeight, RoutingBuffer};
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, Pointer, U32, Vec4};
 use super::names::{flag, lettered};
-use super::tile::{self, Products, Tile, TileShape};
-use super::weight::Quads;
+use super::quads::Quads;
+use super::tile::{self, RowProducts, Tile, TileShape};
 use super::{BankSpec, Capability, DenseDownSpec, Residual};
 
 const SHAPE: TileShape = TileShape::LARGE;
@@ -51,7 +51,7 @@ fn body(b: &Builder, spec: &DenseDownSpec) {
     } = spec.bank;
     let a = Quads::bind(b, "a", cols, Access::Read);
     let choices = Choices {
-        routing: Routing::bind(b),
+        routing: RoutingBuffer::bind(b),
         k: spec.k,
     };
     let bank = BankWeight::bind(b, &spec.bank, SHAPE.weight_words(format));
@@ -93,7 +93,7 @@ fn body(b: &Builder, spec: &DenseDownSpec) {
         b.if_(token.lt(tokens), || {
             let outputs: Vec<_> = outputs
                 .into_iter()
-                .map(|Products { row, products }| ((first_row + row).named("row"), products[0]))
+                .map(|RowProducts { row, products }| ((first_row + row).named("row"), products[0]))
                 .collect();
             let biases = bias.map(|bias| {
                 // Biases of rows beyond the last are not used.
@@ -123,7 +123,7 @@ fn body(b: &Builder, spec: &DenseDownSpec) {
 
 /// Which experts each token goes to, and their weights.
 struct Choices<'b> {
-    routing: Routing<'b>,
+    routing: RoutingBuffer<'b>,
     k: u32,
 }
 

@@ -1,15 +1,17 @@
 //! Dot products of a few rows of a weight with one row of the input: the inner loop of all that runs token by token.
 //!
 //! Threads walk the columns chunk by chunk; a chunk of the input is read once and used for all rows, whose loads do not
-//! depend on each other. A norm before the product costs no pass of its own: the weighted input goes into the dot
-//! products, its squares are summed on the way, and the scale is applied to the totals.
+//! depend on each other. A norm before the product costs no pass of its own. With `s = 1 / sqrt(mean(x²) + eps)`, one number
+//! for the whole row, `Σ w · (x · s · g) = s · Σ w · (x · g)`: the input times the norm's weight `g` goes into the dot
+//! products, squares of the input are summed on the way, and `s` is applied to the totals.
 
 use kiln_bundle::Access;
 
 use super::Prologue;
 use super::builder::{Bool, Builder, F32, KernelError, Pointer, Reduction, Totals, U32, Vec4};
 use super::names::lettered;
-use super::weight::{Chunk, Quads, Weight, offset_sum};
+use super::quads::Quads;
+use super::weight::{Chunk, Weight, offset_sum};
 
 /// The input of a product, and what is done to it while it is read.
 #[derive(Clone)]
@@ -66,8 +68,9 @@ impl<'b> Input<'b> {
 pub struct Walk<'b> {
     pub first: U32<'b>,
     pub step: u32,
-    /// Chunks are taken several at a time, so that each thread waits for about so many words of the weight at once.
-    /// Where many workgroups share a processor, one chunk at a time is enough: 0.
+    /// Words of the weight that a thread has asked for before it uses the first of them: memory takes long to answer, and
+    /// requests that are under way at once wait together. 0: one chunk at a time, enough where many workgroups share a
+    /// processor and one computes while others wait.
     pub words_in_flight: u32,
 }
 
@@ -81,7 +84,8 @@ impl Walk<'_> {
     }
 }
 
-/// A chunk that a thread takes: the last, for nothing, where there are no more.
+/// A chunk that a thread takes. All threads take equally many; one that has run out of chunks takes the last one again,
+/// and what it makes of it counts as zero.
 #[derive(Clone, Copy)]
 struct Taken<'b> {
     chunk: U32<'b>,

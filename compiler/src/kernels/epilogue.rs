@@ -15,13 +15,13 @@ pub struct Tail<'b> {
     /// With `Glu`: the gate's function, and what acts on outputs.
     glu: Option<(Gate, Vec<Bound<'b>>)>,
     columns: u32,
-    part: Part,
+    part: OutputPart,
     out: Array<'b, f32>,
 }
 
 /// Where the outputs of a matrix lie in those of the whole that it may be a part of.
 #[derive(Clone, Copy)]
-pub struct Part {
+pub struct OutputPart {
     pub offset: u32,
     pub columns: u32,
 }
@@ -33,13 +33,13 @@ struct Bound<'b> {
 }
 
 /// Operands that are bound, the output still missing (the step buffer may lie between them).
-pub struct Operands<'b> {
+pub struct EpilogueOperands<'b> {
     b: &'b Builder,
     entries: Vec<Bound<'b>>,
     rows: u32,
 }
 
-impl<'b> Operands<'b> {
+impl<'b> EpilogueOperands<'b> {
     /// Binds the operands of `list` in its order.
     pub fn bind(b: &'b Builder, list: &[Epilogue], rows: u32) -> Self {
         let entries = list
@@ -53,11 +53,11 @@ impl<'b> Operands<'b> {
                 },
             })
             .collect();
-        Operands { b, entries, rows }
+        EpilogueOperands { b, entries, rows }
     }
 
     /// Binds the output, of which this matrix makes `part`.
-    pub fn output(self, part: Part) -> Tail<'b> {
+    pub fn output(self, part: OutputPart) -> Tail<'b> {
         let out = self.b.storage("out", Access::ReadWrite);
         let glu = self
             .entries
@@ -127,7 +127,7 @@ impl<'b> Tail<'b> {
             (Epilogue::Unary(function), _) => unary(*function, value),
             (Epilogue::Scale(factor), _) => value * *factor,
             (Epilogue::Softcap(cap), _) => softcap(*cap, value),
-            (Epilogue::Bias | Epilogue::Add | Epilogue::Glu(_), _) => unreachable!("bound in `Operands::bind`"),
+            (Epilogue::Bias | Epilogue::Add | Epilogue::Glu(_), _) => unreachable!("bound in `EpilogueOperands::bind`"),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use kiln_bundle::Access;
 
-use super::bank::{BankWeight, Routing};
+use super::bank::{BankWeight, RoutingBuffer};
 use super::builder::{Builder, F32, KernelError, KernelSource, Reduction, U32};
 use super::dots::{Division, Dots, Input, Walk, rows_from};
 use super::names::{flag, lettered};
@@ -73,7 +73,7 @@ pub fn build(spec: &ExpertDownSpec, capability: Capability) -> Result<KernelSour
 fn body(b: &Builder, spec: &ExpertDownSpec) {
     let row_count = b.constant("ROWS", spec.bank.rows);
     let input = Input::bind(b, "a", spec.bank.cols, &Prologue::Direct);
-    let routing = Routing::bind(b);
+    let routing = RoutingBuffer::bind(b);
     let bank = BankWeight::bind(b, &spec.bank, spec.lane_words);
     let bias = spec.bias.then(|| b.storage::<f32>("bias", Access::Read));
     let addend = (spec.residual == Residual::Add).then(|| b.storage::<f32>("residual", Access::Read));

@@ -4,7 +4,7 @@
 use kiln_bundle::Access;
 
 use super::activation::{gate_name, gated};
-use super::bank::{BankWeight, Routing};
+use super::bank::{BankWeight, RoutingBuffer};
 use super::builder::{Builder, KernelError, KernelSource, U32};
 use super::dots::{Division, Dots, Input, Walk, rows_from};
 use super::names::flag;
@@ -53,7 +53,7 @@ pub fn build(spec: &ExpertUpSpec, capability: Capability) -> Result<KernelSource
 
 fn body(b: &Builder, spec: &ExpertUpSpec) {
     let input = Input::bind(b, "x", spec.bank.cols, &spec.prologue);
-    let routing = Routing::bind(b);
+    let routing = RoutingBuffer::bind(b);
     let bank = BankWeight::bind(b, &spec.bank, spec.lane_words);
     let bias = spec.bias.then(|| b.storage::<f32>("bias", Access::Read));
     let out = b.storage::<f32>("out", Access::ReadWrite);

@@ -1,16 +1,18 @@
 //! Matrix times matrix for prefill.
 //!
-//! A workgroup computes a [`Tile`] of weight rows by tokens. A norm before the product is handled as in the matvec:
-//! squares are summed while the input is loaded, and each token's scale is applied to its finished products.
+//! A workgroup computes a [`Tile`] of weight rows by tokens ([`super::tile`] has a picture of it): workgroup `x` has rows
+//! `64 x ..`, workgroup `y` tokens `64 y ..`; `out` is `[token][row]`. A norm before the product is handled as in the
+//! matvec: squares are summed while the input is loaded, and each token's scale is applied to its finished products.
 
 use kiln_bundle::{Access, StepWord};
 
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, Pointer, Vec4};
 use super::dots::norm_factor;
-use super::epilogue::{self, Operands, Part};
+use super::epilogue::{self, EpilogueOperands, OutputPart};
 use super::names::lettered;
-use super::tile::{self, Loader, Products, Tile, TileShape};
-use super::weight::{Quads, Weight};
+use super::quads::Quads;
+use super::tile::{self, Loader, RowProducts, Tile, TileShape};
+use super::weight::Weight;
 use super::{Capability, Epilogue, GemmSpec, Prologue};
 
 impl GemmSpec {
@@ -53,9 +55,9 @@ fn body(b: &Builder, spec: &GemmSpec) {
         Prologue::Norm { .. } => Some(Quads::bind(b, "norm_weight", spec.cols, Access::Read)),
     };
     let weight = Weight::bind(b, spec.format, spec.cols, SHAPE.weight_words(spec.format));
-    let operands = Operands::bind(b, &spec.epilogue, spec.rows);
+    let operands = EpilogueOperands::bind(b, &spec.epilogue, spec.rows);
     let step = b.storage::<u32>("step_buffer", Access::Read);
-    let tail = operands.output(Part {
+    let tail = operands.output(OutputPart {
         offset: spec.out_offset,
         columns: spec.out_columns,
     });
@@ -92,7 +94,7 @@ fn body(b: &Builder, spec: &GemmSpec) {
         let token = (first_token + in_tile).named("token");
         b.if_(token.lt(tokens), || {
             let scale = scales.map(|scales| scales.load(in_tile).named("scale"));
-            for Products { row, products } in outputs {
+            for RowProducts { row, products } in outputs {
                 let column = ((first_row + row) / tail.rows_per_output()).named("column");
                 let scaled = |product| scale.map_or(product, |scale| product * scale);
                 let store = || {

@@ -40,7 +40,7 @@ impl KernelSpec {
             }
             KernelSpec::AttentionSplit(spec) => [
                 Fixed(spec.splits),
-                Fixed(spec.attention.heads / spec.heads_together()),
+                Fixed(spec.attention.cache.kv_heads * AttentionSplitSpec::groups_of(spec.sharing())),
                 ONE,
             ],
             KernelSpec::AttentionReduce(spec) => [Fixed(spec.heads), ONE, ONE],
@@ -67,8 +67,12 @@ impl KernelSpec {
                 tokens(GemmSpec::TILE_TOKENS),
                 ONE,
             ],
-            KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
-            KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => [ONE, ONE, ONE],
+            KernelSpec::Penalties { groups }
+            | KernelSpec::RepeatBan { groups }
+            | KernelSpec::SamplePartial { groups, .. } => [Fixed(*groups), ONE, ONE],
+            KernelSpec::TokenRules | KernelSpec::SampleThreshold { .. } | KernelSpec::SampleFinal { .. } => {
+                [ONE, ONE, ONE]
+            }
         }
     }
 }
@@ -77,19 +81,29 @@ impl MatvecSpec {
     /// Workgroups in x and y: enough for all rows, folded where one dimension would not hold them.
     pub fn workgroups(&self) -> [u32; 2] {
         let groups = self.rows.div_ceil(self.rows_per_workgroup);
-        let x = groups.min(MAX_GROUPS);
-        [x, groups.div_ceil(x)]
+        let y = groups.div_ceil(MAX_GROUPS);
+        [groups.div_ceil(y), y]
     }
 }
 
 impl AttentionSplitSpec {
-    /// Query heads of one workgroup: up to four of those that share a key/value head, so that its rows are read once.
+    /// Most query heads of one workgroup: what its memory holds.
+    const MOST_HEADS: u32 = 4;
+
+    /// Workgroups for the query heads that share a key/value head, each of which reads its rows once: as few as can be.
+    pub fn groups_of(sharing: u32) -> u32 {
+        sharing.div_ceil(Self::MOST_HEADS).max(1)
+    }
+
+    /// Query heads that share a key/value head.
+    pub fn sharing(&self) -> u32 {
+        self.attention.heads / self.attention.cache.kv_heads.max(1)
+    }
+
+    /// Query heads of one workgroup. Where they do not divide those that share a key/value head, the last workgroup takes
+    /// some that the one before has as well.
     pub fn heads_together(&self) -> u32 {
-        let sharing = self.attention.heads / self.attention.cache.kv_heads.max(1);
-        (1..=4)
-            .rev()
-            .find(|together| sharing.is_multiple_of(*together))
-            .unwrap_or(1)
+        self.sharing().div_ceil(Self::groups_of(self.sharing()))
     }
 }
 

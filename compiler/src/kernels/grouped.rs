@@ -7,8 +7,8 @@ use super::activation::{gate_name, gated};
 use super::bank::BankWeight;
 use super::builder::{Array, Builder, F32, KernelError, KernelSource, U32};
 use super::names::{flag, lettered};
-use super::tile::{self, Products, Tile, TileShape};
-use super::weight::Quads;
+use super::quads::Quads;
+use super::tile::{self, RowProducts, Tile, TileShape};
 use super::{BankSpec, Capability, GroupSpec, GroupedDownSpec, GroupedUpSpec};
 use crate::graph::Gate;
 
@@ -129,7 +129,7 @@ fn body(b: &Builder, half: &Half, shape: TileShape) {
                 Some(_) => place.named("place"),
                 None => order.assignment(place).named("assignment"),
             };
-            for Products { row, products } in outputs {
+            for RowProducts { row, products } in outputs {
                 let row = (first_row + row).named("row");
                 let store = || {
                     let finished = finish(half, bias, expert * rows + row, &products);

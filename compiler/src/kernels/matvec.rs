@@ -5,7 +5,7 @@ use kiln_bundle::{Access, StepWord};
 
 use super::builder::{Builder, KernelError, KernelSource};
 use super::dots::{Division, Dots, Input, Walk, rows_from};
-use super::epilogue::{self, Operands, Part};
+use super::epilogue::{self, EpilogueOperands, OutputPart};
 use super::weight::Weight;
 use super::{Capability, Epilogue, MatvecSpec};
 
@@ -47,12 +47,12 @@ pub fn build(spec: &MatvecSpec, capability: Capability) -> Result<KernelSource, 
 fn body(b: &Builder, spec: &MatvecSpec) {
     let input = Input::bind(b, "x", spec.cols, &spec.prologue);
     let weight = Weight::bind(b, spec.format, spec.cols, spec.lane_words);
-    let operands = Operands::bind(b, &spec.epilogue, spec.rows);
+    let operands = EpilogueOperands::bind(b, &spec.epilogue, spec.rows);
     let step = spec
         .row_from_step
         .then(|| b.storage::<u32>("step_buffer", Access::Read));
     // One row of output: how many columns the whole has does not matter.
-    let tail = operands.output(Part {
+    let tail = operands.output(OutputPart {
         offset: spec.out_offset,
         columns: spec.rows,
     });
@@ -62,6 +62,11 @@ fn body(b: &Builder, spec: &MatvecSpec) {
         [width, _] => b.group().y() * width + b.group().x(),
     };
     let first_row = (group * spec.rows_per_workgroup).named("first_row");
+    let [x, y] = spec.workgroups();
+    if x * y > spec.rows.div_ceil(spec.rows_per_workgroup) {
+        // Folding left workgroups over. All threads of one return, so barriers below stay uniform.
+        b.if_(first_row.ge(spec.rows), || b.return_());
+    }
     let rows = rows_from(first_row, spec.rows_per_workgroup, spec.rows);
     let x_row = match step {
         Some(step) => step.load(StepWord::Row as u32).named("x_row"),
@@ -80,7 +85,10 @@ fn body(b: &Builder, spec: &MatvecSpec) {
     let per_output = tail.rows_per_output();
     let outputs = spec.rows_per_workgroup / per_output;
     let output = first_row / per_output + b.thread();
-    let stored = b.thread().lt(outputs) & output.lt(b.constant("OUTPUTS", tail.columns()));
+    let mut stored = b.thread().lt(outputs);
+    if !spec.rows.is_multiple_of(spec.rows_per_workgroup) {
+        stored = stored & output.lt(b.constant("OUTPUTS", tail.columns()));
+    }
     b.if_(stored, || {
         let first = (b.thread() * per_output).named("first_of_output");
         let products = products.finished(first, per_output);

@@ -4,6 +4,7 @@
 //! give equal text, so kernels are shared by every place that uses them.
 
 mod activation;
+mod adjust;
 mod attention;
 mod attention_join;
 mod attention_prefill;
@@ -30,6 +31,7 @@ mod matvec;
 mod names;
 mod norm;
 mod pointwise;
+mod quads;
 mod rope;
 mod rope_cache;
 mod route;
@@ -58,6 +60,9 @@ pub fn build(spec: &KernelSpec, capability: Capability) -> Result<KernelSource, 
         KernelSpec::Pointwise(spec) => pointwise::build(spec, capability),
         KernelSpec::AttentionSplit(spec) => attention_split::build(spec, capability),
         KernelSpec::AttentionReduce(spec) => attention_join::build(spec, capability),
+        KernelSpec::TokenRules => adjust::build_rules(capability),
+        KernelSpec::Penalties { groups } => adjust::build_penalties(*groups, capability),
+        KernelSpec::RepeatBan { groups } => adjust::build_repeat_ban(*groups, capability),
         KernelSpec::SampleThreshold { vocab } => sample_threshold::build(*vocab, capability),
         KernelSpec::SamplePartial { vocab, groups } => sample::build_partial(*vocab, *groups, capability),
         KernelSpec::SampleFinal { groups, slots } => sample::build_final(*groups, *slots, capability),

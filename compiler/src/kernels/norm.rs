@@ -57,7 +57,6 @@ pub fn build(spec: &NormSpec, capability: Capability) -> Result<KernelSource, Ke
 fn body<T: Float<Component = f32>>(b: &Builder, spec: &NormSpec, lanes: u32) {
     let x = b.storage::<T>("x", Access::Read);
     let weight = b.storage::<T>("weight", Access::Read);
-    b.storage::<u32>("step_buffer", Access::Read);
     let out = b.storage::<T>("out", Access::ReadWrite);
 
     let elements = b.constant("ELEMENTS", spec.width / lanes);

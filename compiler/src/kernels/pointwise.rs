@@ -59,7 +59,6 @@ fn body(b: &Builder, spec: &PointwiseSpec) {
     let mut inputs: Vec<Array<f32>> = (0..bound_inputs)
         .map(|i| b.storage(&lettered("input", i), Access::Read))
         .collect();
-    b.storage::<u32>("step_buffer", Access::Read);
     let out = b.storage::<f32>("out", Access::ReadWrite);
     if spec.in_place {
         inputs.push(out);

@@ -22,7 +22,6 @@ fn body(b: &Builder, spec: &RouteKernelSpec) {
         .selection_bias
         .then(|| b.storage::<f32>("selection_bias", Access::Read));
     let selection_bias = selection_bias.map(|bias| PerExpert::new(b, bias, spec.experts, "own_selection_bias"));
-    b.storage::<u32>("step_buffer", Access::Read);
     let routing = b.storage::<[u32; 2]>("routing", Access::ReadWrite);
 
     let token = b.group().x();

@@ -84,7 +84,7 @@ fn body<'b>(b: &'b Builder, spec: &RouterSpec) {
     let slabs = Slabs::new(spec, &weight, &teams);
     let staged = b.shared::<[f32; 4]>("staged", slabs.quads.max(teams.fours() * WORKGROUP));
     let squares = (spec.prologue != Prologue::Direct).then(|| b.variable("squares", 0.0));
-    let walk = Walk::new(b, spec, weight, &teams);
+    let walk = RouterWalk::new(b, spec, weight, &teams);
     let add_slab = |first_chunk: U32<'b>| {
         let quads = slabs.load(b, &input, first_chunk * (weight.chunk / 4));
         let kept = walk.load_ahead(first_chunk);
@@ -226,7 +226,7 @@ struct Quad<'b> {
 }
 
 /// One thread's way through its rows.
-struct Walk<'b> {
+struct RouterWalk<'b> {
     b: &'b Builder,
     weight: Weight<'b>,
     member: U32<'b>,
@@ -238,7 +238,7 @@ struct Walk<'b> {
     sums: Vec<Pointer<'b, f32>>,
 }
 
-impl<'b> Walk<'b> {
+impl<'b> RouterWalk<'b> {
     fn new(b: &'b Builder, spec: &RouterSpec, weight: Weight<'b>, teams: &Teams) -> Self {
         let (team, member) = match teams.teams {
             1 => (b.literal(0), b.thread()),
@@ -254,7 +254,7 @@ impl<'b> Walk<'b> {
                 false => row.min(spec.experts - 1).named("row"),
             }
         };
-        Walk {
+        RouterWalk {
             b,
             weight,
             member,

@@ -2,10 +2,14 @@
 //!
 //! Greedy: of the logits. Else of `logit / temperature + noise` over the tokens that `SampleThreshold` keeps, the noise
 //! drawn from the Gumbel distribution: that draws a token with the probability that softmax gives it (Gumbel 1954).
-//! Numbers are compared as integers that sort the same, so nothing depends on a device's float comparisons:
-//! NaN is below all else, and of equal numbers the lowest id wins.
+//! Numbers are compared as integers that sort the same, so nothing depends on a device's float comparisons: of equal
+//! numbers the lowest id wins.
+//!
+//! All logits are read here anyway, so this is where it shows that a model's arithmetic broke down: a logit that is
+//! no number, or infinitely large, beats every other and is reported in place of the token. So is that all tokens are
+//! ruled out.
 
-use kiln_bundle::{Access, StepWord};
+use kiln_bundle::{Access, NOT_FINITE, RULED_OUT, StepWord};
 
 use super::Capability;
 use super::builder::{Builder, F32, KernelError, KernelSource, Pointer, U32};
@@ -21,6 +25,19 @@ pub fn sortable(bits: U32<'_>) -> U32<'_> {
     let sorts = negative.select(bits ^ u32::MAX, magnitude | 0x8000_0000);
     magnitude.gt(f32::INFINITY.to_bits()).select(0, sorts)
 }
+
+/// What [`meaningful`] gives for a number that means nothing: more than any other.
+const MEANINGLESS: u32 = u32::MAX;
+
+/// [`sortable`], but for NaN and infinity, which say that the arithmetic broke down. Minus infinity is a token ruled out.
+fn meaningful(bits: U32<'_>) -> U32<'_> {
+    let sorts = sortable(bits);
+    let broken = sorts.eq(0) | bits.eq(f32::INFINITY.to_bits());
+    broken.select(MEANINGLESS, sorts)
+}
+
+/// What [`sortable`] makes of minus infinity.
+const SORTABLE_MINUS_INFINITY: u32 = f32::NEG_INFINITY.to_bits() ^ u32::MAX;
 
 /// The bits of the f32 that [`sortable`] made this of.
 pub fn unsortable(sorts: U32<'_>) -> U32<'_> {
@@ -58,9 +75,9 @@ fn partial(b: &Builder, vocab: u32, groups: u32) {
         groups * THREADS,
         |id| {
             let bits = logits.load(id).named("bits");
-            let logit = sortable(bits).named("logit");
+            let logit = meaningful(bits).named("logit");
             b.if_else(
-                greedy,
+                greedy | logit.eq(MEANINGLESS),
                 || best.offer(logit, id),
                 || {
                     b.if_(logit.ge(least), || {
@@ -97,12 +114,15 @@ fn joined(b: &Builder, groups: u32, slots: u32) {
         let partial = partials.load(i).named("partial");
         best.offer(partial.x(), partial.y());
     });
-    let [_, id] = best.of_workgroup();
+    let [score, id] = best.of_workgroup();
     b.if_(b.thread().eq(0), || {
+        // Steps that run ahead look the token up, so it is one of the vocabulary whatever is reported.
         tokens.store(0, id);
         let word = |word: StepWord| step.at(word as u32);
         let sampled = word(StepWord::Output).load().named("sampled");
-        output.store(sampled % slots, id);
+        let ruled_out = score.le(SORTABLE_MINUS_INFINITY).select(RULED_OUT, id);
+        let report = score.eq(MEANINGLESS).select(NOT_FINITE, ruled_out).named("report");
+        output.store(sampled % slots, report);
         word(StepWord::Position).add(word(StepWord::Tokens).load());
         word(StepWord::Tokens).store(1);
         word(StepWord::Row).store(0);

@@ -1,9 +1,10 @@
-//! The least logit that sampling keeps: top-k, then top-p among those (as Hugging Face does it).
+//! The least logit that sampling keeps: top-k, then top-p among those, then min-p (as Hugging Face does it).
 //!
 //! Top-k keeps the tokens that are at least as likely as the k-th, ties included. Top-p keeps the smallest set of most
-//! likely tokens with that share of the mass, again with all ties of its last.
+//! likely tokens with that share of the mass, again with all ties of its last. Min-p keeps those that are at least
+//! that times as likely as the most likely one: a bound that follows from the largest logit alone.
 //!
-//! Both ask for the largest `t` so that the tokens of logit `t` or more measure at least a target: as a count, or as
+//! Top-k and top-p ask for the largest `t` so that the tokens of logit `t` or more measure at least a target: as a count, or as
 //! a mass `exp((logit - largest) / temperature)`. Two passes over the logits bring most of it about: the first finds
 //! the largest, and a bound below which nothing can be kept; in the second each thread keeps its own few
 //! candidates at or above the bound. Then `t` is found by bisection over the integers that sort as f32 does, seven
@@ -93,7 +94,9 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
         let top_p = self.step.word(StepWord::TopP).bitcast::<f32>().named("top_p");
         let by_count = (top_k.ne(0) & top_k.lt(self.vocab)).named("by_count");
         let by_mass = top_p.lt(1.0).named("by_mass");
-        b.if_(!(temperature.gt(0.0) & (by_count | by_mass)), || {
+        let min_p = self.step.word(StepWord::MinP).bitcast::<f32>().named("min_p");
+        let by_ratio = min_p.gt(0.0).named("by_ratio");
+        b.if_(!(temperature.gt(0.0) & (by_count | by_mass | by_ratio)), || {
             b.if_(b.thread().eq(0), || {
                 self.threshold.store(0, f32::NEG_INFINITY.to_bits())
             });
@@ -103,6 +106,14 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
         let mine = self.most_of_thread();
         let most = self.most_of_all(mine);
         let largest = unsortable(most).bitcast::<f32>().named("largest");
+        // Where min-p is 0 the bound is as low as any: the logarithm takes no zero.
+        let floor = largest + log(min_p.max(f32::MIN_POSITIVE)) * temperature;
+        let floor = by_ratio.select(floor.bitcast::<u32>(), f32::NEG_INFINITY.to_bits());
+        let floor = sortable(floor).named("floor");
+        b.if_(!(by_count | by_mass), || {
+            b.if_(b.thread().eq(0), || self.threshold.store(0, unsortable(floor)));
+            b.return_();
+        });
         let rate = (b.literal(std::f32::consts::LOG2_E) / temperature).named("rate");
         let mass = |bits: U32<'b>| ((bits.bitcast::<f32>() - largest) * rate).exp2();
         self.low.store(1);
@@ -147,7 +158,7 @@ impl<'b, T: Kind<Component = u32>> Search<'b, T> {
             });
         });
         b.if_(b.thread().eq(0), || {
-            self.threshold.store(0, unsortable(self.low.load()))
+            self.threshold.store(0, unsortable(self.low.load().max(floor)))
         });
     }
 

@@ -78,19 +78,23 @@ pub enum KernelSpec {
     GroupedDown(GroupedDownSpec),
     Combine(CombineSpec),
     DenseDown(DenseDownSpec),
+    TokenRules,
+    Penalties { groups: u32 },
+    RepeatBan { groups: u32 },
     SampleThreshold { vocab: u32 },
     SamplePartial { vocab: u32, groups: u32 },
     SampleFinal { groups: u32, slots: u32 },
 }
 
-/// Embedding rows of the step's tokens. Bindings: weight, tokens, step, out (rw). Grid: one workgroup a token.
+/// Embedding rows of the step's tokens. Bindings: the table, tokens, out (rw). Grid: one workgroup a token.
 ///
-/// A table over the binding limit is split by rows: one dispatch a part, each writing only the tokens
-/// whose id lies in `first_row .. first_row + rows`.
+/// A table over the binding limit is several weights, each of `per_binding` rows (the last may have fewer). One dispatch reads
+/// as many as it has bindings for: rows `first_row .. first_row + rows`, and writes only the tokens whose ids lie there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatherSpec {
     pub rows: u32,
     pub first_row: u32,
+    pub per_binding: u32,
     pub width: u32,
     pub format: WeightFormat,
     /// Multiplies the row (Gemma: sqrt(hidden)); 1 is nothing.
@@ -98,7 +102,7 @@ pub struct GatherSpec {
 }
 
 /// RMS norm of rows of `width`, `per_token` of them for each token.
-/// Bindings: x, weight (f32 `[width]`), step, out (rw). With `add`: out += norm(x) (the residual in place).
+/// Bindings: x, weight (f32 `[width]`), out (rw). With `add`: out += norm(x) (the residual in place).
 /// Grid: (per_token, tokens): one workgroup a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NormSpec {
@@ -143,8 +147,8 @@ pub enum Epilogue {
 
 /// `out[row] = epilogue(w[row] · prologue(x))` for one token.
 /// Bindings: x, [norm weight], weight, [epilogue operands ..], step (only if `row_from_step`), out (rw).
-/// Grid: (ceil(rows / rows_per_workgroup)), folded to (gx, gy) with gx = min(n, 65535) where it would exceed the
-/// limit (use `MatvecSpec::workgroups`); surplus rows are skipped.
+/// Grid: ceil(rows / rows_per_workgroup), folded to two dimensions where one would not hold them (see
+/// `MatvecSpec::workgroups`); surplus workgroups return at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatvecSpec {
     pub rows: u32,
@@ -182,7 +186,7 @@ pub struct GemmSpec {
 }
 
 /// An elementwise expression over `width` elements a token.
-/// Bindings: inputs .., step, out (rw). Grid: (ceil(width / 256), tokens).
+/// Bindings: inputs .., out (rw). Grid: (ceil(width / 256), tokens).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PointwiseSpec {
     pub width: u32,
@@ -286,7 +290,7 @@ pub struct AttentionPrefillSpec {
 
 /// Attention of one token, the visible positions divided among `splits` workgroups; each writes a partial result.
 /// Bindings: q, cache, step, partials (rw). Partials: f32 `[heads][splits][width + 2]`: unnormalised output, maximum
-/// (of scores in base 2), sum. Grid: (splits, heads / heads_together), see `AttentionSplitSpec::heads_together`.
+/// (of scores in base 2), sum. Grid: (splits, kv_heads · groups), see `AttentionSplitSpec::groups_of`.
 /// A split whose range is empty writes maximum = -f32::MAX and sum 0. Sinks are left to the join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionSplitSpec {
@@ -336,8 +340,8 @@ pub struct ConvolutionStateSpec {
 }
 
 /// The gated delta rule, see [`crate::graph::Op::GatedDelta`], over all tokens of the step, in order.
-/// Bindings: qkv (all three in one value), a, b, parameters (f32 `[2 · value_heads]`: a_log, then dt_bias), step,
-/// state (f32 `[value_heads][key_dim][value_dim]`, rw), out `[tokens, value_heads · value_dim]` (rw).
+/// Bindings: qkv (all three in one value), a, b, parameters (f32 `[2 · value_heads]`: a_log, then dt_bias),
+/// step (unless `single`), state (f32 `[value_heads][key_dim][value_dim]`, rw), out `[tokens, value_heads · value_dim]` (rw).
 /// Grid: `GatedDeltaSpec::groups`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatedDeltaSpec {
@@ -354,12 +358,21 @@ pub struct GatedDeltaSpec {
     pub single: bool,
 }
 
-// Sampling, three dispatches. All but greedy is: find the smallest logit that top-k and top-p keep (`SampleThreshold`,
-// one workgroup, bisection on the value; keeps all at once when neither is set or the temperature is 0), then
-// argmax of `logit / temperature + Gumbel noise` over what is kept (the Gumbel-max trick), noise from a counter-based
-// hash of (seed, position of the new token, token id). Greedy: argmax of the logit, the lowest id wins a tie.
+// What a generation asks of the logits, in transformers' order. The history is `array<vec2<u32>>`: for each position the
+// token and, at its first place, 1 plus how often it was sampled (elsewhere 0). The rules are laid out as
+// `kiln_bundle::RuleWord` says. The tokens before the one to be sampled are `position + tokens` of the step.
+// `TokenRules` adds the biases of single tokens and of sequences; first it appends the token sampled last. Bindings: step,
+// tokens, rules, history (rw), logits (rw). Grid (1).
+// `Penalties` treats each token of the history once. Bindings: step, history, rules, logits (rw). Grid (groups).
+// `RepeatBan` rules out what would repeat an n-gram. Bindings: step, history, rules, logits (rw). Grid (groups).
+
+// Sampling: find the smallest logit that top-k, top-p and min-p keep (`SampleThreshold`, one workgroup, bisection on the
+// value; keeps all at once when none is set), then argmax of `logit / temperature + Gumbel noise` over what is kept (the
+// Gumbel-max trick), noise from a counter-based hash of (seed, position of the new token, token id). Greedy, at
+// temperature 0: argmax of the logit alone, whatever the threshold; the lowest id wins a tie.
 // Tokens as likely as the last one kept are kept too.
 // `SampleThreshold` bindings: logits, step, threshold (f32 [1], rw). Grid (1).
 // `SamplePartial` bindings: logits, step, threshold, partials (u32 that sorts as the score does, u32 id:
 // `array<vec2<u32>>` [groups], rw). Grid (groups).
-// `SampleFinal` bindings: partials, step (rw), tokens (rw), output (u32 [slots], rw). Grid (1). Advances step, see `StepWord`.
+// `SampleFinal` bindings: partials, step (rw), tokens (rw), output (u32 [slots], rw). Grid (1). Advances step, see `StepWord`;
+// the output is the token's id, or `kiln_bundle::NOT_FINITE` or `RULED_OUT`.

@@ -3,6 +3,27 @@
 //! A workgroup walks the columns in slices. Each slice of weights is unpacked into workgroup memory once, and so is
 //! that of the input; then each thread multiplies some rows by some tokens in registers. Which rows and tokens these
 //! are, and where they lie, is the caller's.
+//!
+//! ```text
+//!                columns, 16 a slice                     tokens of the tile (16, 32 or 64)
+//!              ┌───────┬───────┬────                    ┌─────────────────────────────────┐
+//!   64 rows of │ slice │ slice │ ..                     │     t      t+8     t+16   ..    │
+//!   the weight │   0   │   1   │           64 slots     │ s   x       x       x           │ products of one
+//!              └───────┴───────┴────       (a row each) │ s+8 x       x       x           │ thread of LARGE:
+//!              ┌───────┬───────┬────                    │ ..                              │ s = thread % 8,
+//!   tokens of  │ slice │ slice │ ..                     │     8 slots by 8 tokens         │ t = thread / 8
+//!   the input  │   0   │   1   │                        └─────────────────────────────────┘
+//!              └───────┴───────┴────
+//!
+//!   a slice in workgroup memory, in quads (four columns in a vector); one quad after each line stays unused:
+//!
+//!   line 0 (slot or token)                line 1
+//!   [ 0-3 ][ 4-7 ][ 8-11 ][ 12-15 ][   ]  [ 0-3 ][ 4-7 ][ 8-11 ][ 12-15 ][   ]  ..
+//!   |<--------- SLICE_STRIDE --------->|
+//! ```
+//!
+//! Neighbouring threads read neighbouring lines, which the odd stride puts into different banks of workgroup memory. Where
+//! gate and up must meet in one thread, rows are dealt to slots so that both lie in slots of the same thread.
 
 use super::builder::{Array, Builder, F32, KernelError, Pointer, U32, Vec4};
 use super::names::lettered;
@@ -63,7 +84,7 @@ impl TileShape {
         (4 * elements / format.elements_per_vec4()).clamp(1, 4)
     }
 
-    /// As many tokens as rows: a thread loads the same part of both.
+    /// As many tokens as rows: a thread loads the same quads of a weight row and of a token, so one place serves both.
     fn square(self) -> bool {
         self.tokens == Self::ROWS
     }
@@ -128,7 +149,7 @@ impl<'b> Loader<'b> {
 }
 
 /// Dot products of neighbouring rows with one token: one row, or a gate and an up row.
-pub struct Products<'b> {
+pub struct RowProducts<'b> {
     /// The first row, in the tile.
     pub row: U32<'b>,
     pub products: Vec<F32<'b>>,
@@ -179,8 +200,8 @@ impl<'b> Tile<'b> {
         self.row_of_slot(self.rows.slot)
     }
 
-    /// Row in the tile whose weights lie in `slot`. Slots at a distance of the threads of a column belong to one
-    /// thread; rows that must stay together are spread over such.
+    /// Row in the tile whose weights lie in `slot`. A thread has slots `s`, `s + row_threads` ..; where it needs rows `2i`
+    /// (gate) and `2i + 1` (up) together, they are put into two such slots, and not side by side.
     fn row_of_slot(&self, slot: U32<'b>) -> U32<'b> {
         let (together, threads) = (self.together, self.shape.row_threads());
         if together == 1 {
@@ -281,7 +302,7 @@ impl<'b> Tile<'b> {
 
     /// Runs `body` for each of this thread's tokens, with the token's number in the tile and the products that the
     /// thread has for it.
-    pub fn each_token(&self, mut body: impl FnMut(U32<'b>, Vec<Products<'b>>)) {
+    pub fn each_token(&self, mut body: impl FnMut(U32<'b>, Vec<RowProducts<'b>>)) {
         let b = self.b;
         let (row_distance, token_distance) = (self.shape.row_threads(), self.shape.token_threads());
         let (slot, first_token) = self.origin();
@@ -300,7 +321,7 @@ impl<'b> Tile<'b> {
                 let token = first_token + (j + 4 * four) * token_distance;
                 let products = (0..)
                     .zip(totals.chunks(self.together as usize))
-                    .map(|(i, rows): (u32, _)| Products {
+                    .map(|(i, rows): (u32, _)| RowProducts {
                         row: self.row_of_slot(slot + i * self.together * row_distance),
                         products: rows.iter().map(|row| row[four as usize].component_at(j)).collect(),
                     })

@@ -2,7 +2,7 @@
 
 use kiln_bundle::Access;
 
-use super::builder::{Array, Builder, F32, Operand, Pointer, U32, UVec4, Value, Vec4};
+use super::builder::{Array, Builder, F32, Pointer, U32, UVec4, Value, Vec4};
 use super::names::lettered;
 use crate::weights::{WeightFormat, padded};
 
@@ -31,6 +31,26 @@ enum Words<'b> {
     Two(Array<'b, [u32; 2]>),
     Four(Array<'b, [u32; 4]>),
     Floats(Array<'b, [f32; 4]>),
+}
+
+impl<'b> Words<'b> {
+    fn bind(b: &'b Builder, name: &str, format: WeightFormat, words: u32) -> Self {
+        match (format, words_of_chunk(format, words)) {
+            (WeightFormat::F32, _) => Words::Floats(b.storage(name, Access::Read)),
+            (_, 1) => Words::One(b.storage(name, Access::Read)),
+            (_, 2) => Words::Two(b.storage(name, Access::Read)),
+            _ => Words::Four(b.storage(name, Access::Read)),
+        }
+    }
+}
+
+/// Words of a chunk where `words` (1, 2 or 4) are wanted: no fewer than hold 4 elements.
+fn words_of_chunk(format: WeightFormat, words: u32) -> u32 {
+    match format {
+        WeightFormat::F32 => 4,
+        WeightFormat::F16 | WeightFormat::Bf16 => words.max(2),
+        WeightFormat::Q8 { .. } | WeightFormat::Q4 { .. } | WeightFormat::Mxfp4 => words,
+    }
 }
 
 /// A chunk as loaded, not yet unpacked.
@@ -69,54 +89,72 @@ impl<'b> Weight<'b> {
     /// Binds the weight: one binding or, with scales, two. A chunk is `words` (1, 2 or 4) words, or more where that
     /// would be less than 4 elements.
     pub fn bind(b: &'b Builder, format: WeightFormat, cols: u32, words: u32) -> Self {
-        Self::bind_parts(b, format, cols, words, &[0])[0]
+        Self::bind_each(b, format, cols, words, 1)[0]
+    }
+
+    /// Binds `count` weights of the same columns, each as [`Self::bind`] does.
+    pub fn bind_each(b: &'b Builder, format: WeightFormat, cols: u32, words: u32, count: u32) -> Vec<Self> {
+        (0..count)
+            .map(|index| {
+                let name = |name: &str| match count {
+                    1 => name.to_string(),
+                    _ => lettered(name, index as usize),
+                };
+                let elements = Words::bind(b, &name("weight"), format, words);
+                let scales = format.block().map(|_| b.storage(&name("scales"), Access::Read));
+                Weight::new(b, format, cols, words, (elements, scales), 0)
+            })
+            .collect()
     }
 
     /// Binds a matrix whose elements lie in several bindings, each from the row named in `parts` on, the scales of all
     /// in one. Rows of each part are numbered from 0.
     pub fn bind_parts(b: &'b Builder, format: WeightFormat, cols: u32, words: u32, parts: &[u32]) -> Vec<Self> {
-        let words = match format {
-            WeightFormat::F32 => 4,
-            WeightFormat::F16 | WeightFormat::Bf16 => words.max(2),
-            WeightFormat::Q8 { .. } | WeightFormat::Q4 { .. } | WeightFormat::Mxfp4 => words,
+        let name = |part: usize| match parts.len() {
+            1 => "weight".to_string(),
+            _ => lettered("weight", part),
         };
-        let elements = |part: usize| {
-            let name = match parts.len() {
-                1 => "weight".to_string(),
-                _ => lettered("weight", part),
-            };
-            match (format, words) {
-                (WeightFormat::F32, _) => Words::Floats(b.storage(&name, Access::Read)),
-                (_, 1) => Words::One(b.storage(&name, Access::Read)),
-                (_, 2) => Words::Two(b.storage(&name, Access::Read)),
-                _ => Words::Four(b.storage(&name, Access::Read)),
-            }
-        };
-        let arrays: Vec<Words> = (0..parts.len()).map(elements).collect();
+        let elements: Vec<Words> = (0..parts.len())
+            .map(|part| Words::bind(b, &name(part), format, words))
+            .collect();
         let scales = format.block().map(|_| b.storage("scales", Access::Read));
-        let row = padded(u64::from(cols)) as u32;
-        let chunk = format.elements_per_vec4() * words / 4;
-        let row_chunks = b.constant("ROW_CHUNKS", row / chunk);
-        let row_blocks = match format.block() {
-            Some(block) => b.constant("ROW_BLOCKS", row / block),
-            None => b.literal(0),
-        };
-        let parts = arrays.into_iter().zip(parts);
+        let parts = elements.into_iter().zip(parts);
         parts
-            .map(|(words, &scale_row)| Weight {
-                b,
-                format,
-                words,
-                scales,
-                scale_row,
-                chunk,
-                row_chunks,
-                row_blocks,
-                rows_fill_words: format
-                    .block()
-                    .is_some_and(|block| (row / block * format.block_scale_bytes()).is_multiple_of(4)),
-            })
+            .map(|(elements, &scale_row)| Weight::new(b, format, cols, words, (elements, scales), scale_row))
             .collect()
+    }
+
+    /// Elements of a chunk of so many words, see [`Self::bind`].
+    pub fn chunk_elements(format: WeightFormat, words: u32) -> u32 {
+        format.elements_per_vec4() * words_of_chunk(format, words) / 4
+    }
+
+    fn new(
+        b: &'b Builder,
+        format: WeightFormat,
+        cols: u32,
+        words: u32,
+        (elements, scales): (Words<'b>, Option<Array<'b, u32>>),
+        scale_row: u32,
+    ) -> Self {
+        let row = padded(u64::from(cols)) as u32;
+        let chunk = Self::chunk_elements(format, words);
+        Weight {
+            b,
+            format,
+            words: elements,
+            scales,
+            scale_row,
+            chunk,
+            row_chunks: b.constant("ROW_CHUNKS", row / chunk),
+            row_blocks: match format.block() {
+                Some(block) => b.constant("ROW_BLOCKS", row / block),
+                None => b.literal(0),
+            },
+            rows_fill_words: format
+                .block()
+                .is_some_and(|block| (row / block * format.block_scale_bytes()).is_multiple_of(4)),
+        }
     }
 
     /// Chunks that hold the first `cols` elements of a row.
@@ -332,82 +370,5 @@ pub fn offset_sum<'b>(format: WeightFormat, x: &[Vec4<'b>]) -> Option<F32<'b>> {
         WeightFormat::Q4 { min: true } => Some(b.sum_of_components(x).named("sum_x")),
         WeightFormat::Q4 { min: false } => Some((b.sum_of_components(x) * Q4_ZERO).named("zero_sum")),
         _ => None,
-    }
-}
-
-/// An f32 activation matrix, read four columns at a time.
-#[derive(Clone, Copy)]
-pub struct Quads<'b> {
-    b: &'b Builder,
-    cols: u32,
-    array: QuadArray<'b>,
-}
-
-#[derive(Clone, Copy)]
-enum QuadArray<'b> {
-    Vectors(Array<'b, [f32; 4]>),
-    Singles(Array<'b, f32>),
-}
-
-impl<'b> Quads<'b> {
-    /// Binds a matrix with `cols` columns, as vectors where rows hold whole ones.
-    pub fn bind(b: &'b Builder, name: &str, cols: u32, access: Access) -> Self {
-        let array = match cols % 4 {
-            0 => QuadArray::Vectors(b.storage(name, access)),
-            _ => QuadArray::Singles(b.storage(name, access)),
-        };
-        Quads { b, cols, array }
-    }
-
-    /// Columns `4 quad .. 4 quad + 4` of `row`; zeros beyond the last column, which are only looked for if `guarded`.
-    pub fn load(&self, row: impl Operand<'b, u32>, quad: U32<'b>, guarded: bool) -> Vec4<'b> {
-        let row = row.value(self.b);
-        match self.array {
-            QuadArray::Vectors(array) => {
-                let quads = self.cols / 4;
-                let start = row * quads;
-                match guarded {
-                    false => array.load(start + quad),
-                    true => {
-                        let there = array.load(start + quad.min(quads - 1));
-                        quad.lt(quads).select(there, self.b.zero())
-                    }
-                }
-            }
-            QuadArray::Singles(array) => {
-                let start = row * self.cols;
-                let columns = (0..4).map(|i| quad * 4 + i);
-                let numbers: Vec<F32> = columns
-                    .map(|column| {
-                        let there = array.load(start + column.min(self.cols - 1));
-                        column.lt(self.cols).select(there, 0.0)
-                    })
-                    .collect();
-                self.b.vector(&numbers)
-            }
-        }
-    }
-
-    /// Sets columns `4 quad .. 4 quad + 4` of `row`, as far as there are such.
-    pub fn store(&self, row: U32<'b>, quad: U32<'b>, value: Vec4<'b>, guarded: bool) {
-        match self.array {
-            QuadArray::Vectors(array) => {
-                let quads = self.cols / 4;
-                let store = || array.store(row * quads + quad, value);
-                match guarded {
-                    true => self.b.if_(quad.lt(quads), store),
-                    false => store(),
-                }
-            }
-            QuadArray::Singles(array) => {
-                let value = value.named("value");
-                for i in 0..4 {
-                    let column = quad * 4 + i;
-                    self.b.if_(column.lt(self.cols), || {
-                        array.store(row * self.cols + column, value.component(i));
-                    });
-                }
-            }
-        }
     }
 }

@@ -39,6 +39,11 @@ pub enum Operand {
     NextToken,
     /// The ring of sampled ids.
     Output,
+    /// The tokens so far, read or continued.
+    History,
+    AppendHistory,
+    /// What a generation asks of the logits.
+    Rules,
 }
 
 /// A value of a section: an activation, or intermediate results of a fixed size.

@@ -1,7 +1,8 @@
 //! Residuals added where they lie.
 //!
 //! A call that adds a value which nothing needs afterwards may write its output over it: one buffer less, one
-//! binding less. A norm with a residual can *only* do that, so where the value is still needed it is copied first.
+//! binding less. The kernel of a norm with a residual has no other way (`out += norm(x)`), so where the value is still
+//! needed it is copied to the output first.
 
 use super::calls::{Call, Extent, Operand, SectionPlan, ValueId};
 use crate::kernels::{
@@ -104,7 +105,7 @@ fn copy(extent: Extent, from: ValueId, to: ValueId) -> Call {
     };
     Call {
         spec: KernelSpec::Pointwise(spec),
-        operands: vec![Operand::Read(from), Operand::Step, Operand::Write(to)],
+        operands: vec![Operand::Read(from), Operand::Write(to)],
         label: "copy".to_string(),
         single_row,
         residual: None,

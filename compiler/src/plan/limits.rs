@@ -23,14 +23,14 @@ pub fn limits(
         BufferKind::Recurrent { bytes }
         | BufferKind::Arena { bytes }
         | BufferKind::Hidden { bytes }
-        | BufferKind::Logits { bytes } => bytes,
+        | BufferKind::Logits { bytes }
+        | BufferKind::Rules { bytes } => bytes,
+        BufferKind::History { bytes_per_position } => bytes_per_position,
         BufferKind::Output { slots } => u64::from(slots) * 4,
         BufferKind::Tokens => u64::from(chunk) * 4,
         BufferKind::Step => 4 * kiln_bundle::StepWord::COUNT as u64,
     };
-    let dispatches = [&programs.prefill, &programs.decode, &programs.head, &programs.sample]
-        .into_iter()
-        .flatten();
+    let dispatches = programs.all().into_iter().flat_map(|(_, program)| program);
     let (mut binding, mut groups) = (0, 1);
     for dispatch in dispatches {
         for bound in &dispatch.bindings {

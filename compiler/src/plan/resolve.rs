@@ -4,8 +4,8 @@ use kiln_bundle::{Access, Binding, Buffer, BufferKind, Dispatch};
 
 use super::memory::{self, Touches};
 use super::ring_slots;
-use super::sampler::OUTPUT_SLOTS;
-use super::stamp::{Program, Resolved, Single, Stamp, Target};
+use super::sampler::{HISTORY_ENTRY_BYTES, OUTPUT_SLOTS, RULES_BYTES};
+use super::stamp::{Bound, Program, Resolved, Single, Stamp};
 use crate::graph::{StateDecl, StateKind};
 use crate::kernels::CacheType;
 
@@ -17,7 +17,7 @@ impl Stamp<'_> {
             .map(|call| {
                 let mut touches = Touches::default();
                 for (target, access) in &call.targets {
-                    if let Target::Value(value) = target {
+                    if let Bound::Value(value) = target {
                         match access {
                             Access::Read => touches.reads.push(*value),
                             Access::ReadWrite => touches.writes.push(*value),
@@ -44,21 +44,21 @@ impl Stamp<'_> {
     }
 
     pub(super) fn dispatch(&self, call: &Resolved, program: &Program, slots: &[Option<memory::Slot>]) -> Dispatch {
-        let first_arena = Single::Logits as u32 + 1;
+        let first_arena = Single::COUNT;
         let first_state = first_arena + self.arenas.len() as u32;
         let first_weight = first_state + self.states.len() as u32;
         let bindings = call.targets.iter().map(|(target, _)| match *target {
-            Target::Single(single) => Binding {
+            Bound::Single(single) => Binding {
                 buffer: single as u32,
                 offset: 0,
                 bytes: None,
             },
-            Target::State(state) => Binding {
+            Bound::State(state) => Binding {
                 buffer: first_state + state as u32,
                 offset: 0,
                 bytes: None,
             },
-            Target::Weight(tensor) => {
+            Bound::Weight(tensor) => {
                 let position = self.used_weights.iter().position(|used| *used == tensor);
                 let position = position.expect("every bound weight is listed") as u32;
                 Binding {
@@ -67,7 +67,7 @@ impl Stamp<'_> {
                     bytes: None,
                 }
             }
-            Target::Value(value) => match (program.pinned.get(&value), slots[value]) {
+            Bound::Value(value) => match (program.pinned.get(&value), slots[value]) {
                 (Some(single), _) => Binding {
                     buffer: *single as u32,
                     offset: 0,
@@ -112,6 +112,13 @@ impl Stamp<'_> {
                     bytes: u64::from(self.vocab()) * 4,
                 },
             ),
+            named(
+                "history",
+                BufferKind::History {
+                    bytes_per_position: HISTORY_ENTRY_BYTES,
+                },
+            ),
+            named("rules", BufferKind::Rules { bytes: RULES_BYTES }),
         ];
         for (index, bytes) in self.arenas.iter().enumerate() {
             buffers.push(named(&format!("arena.{index}"), BufferKind::Arena { bytes: *bytes }));

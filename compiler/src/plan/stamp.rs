@@ -6,7 +6,7 @@ use kiln_bundle::{Access, Dispatch, Grid, Programs};
 
 use super::calls::{Extent, Operand, SectionPlan, ValueId};
 use super::lower::lower_section;
-use super::sampler::sampler;
+use super::sampler::{BEFORE_GREEDY, adjuster, sampler};
 use super::weights::{Portion, WeightTable};
 use super::{PlanError, PlanOptions, RewrittenModel, VariantPlan};
 use crate::graph::{ModelGraph, StateId};
@@ -21,11 +21,18 @@ pub(super) enum Single {
     Output,
     Hidden,
     Logits,
+    History,
+    Rules,
+}
+
+impl Single {
+    /// How many there are.
+    pub(super) const COUNT: u32 = Single::Rules as u32 + 1;
 }
 
 /// Where a binding points before buffers have numbers.
 #[derive(Clone, Copy)]
-pub(super) enum Target {
+pub(super) enum Bound {
     Single(Single),
     Value(usize),
     State(usize),
@@ -34,7 +41,7 @@ pub(super) enum Target {
 
 pub(super) struct Resolved {
     pub(super) kernel: usize,
-    pub(super) targets: Vec<(Target, Access)>,
+    pub(super) targets: Vec<(Bound, Access)>,
     pub(super) grid: [Grid; 3],
     pub(super) label: String,
 }
@@ -88,10 +95,11 @@ impl<'a> Stamp<'a> {
             self.layers_program(Phase::Prefill)?,
             self.layers_program(Phase::Decode)?,
             self.head_program()?,
-            self.sample_program()?,
+            self.program_on_logits(&adjuster(self.vocab()))?,
+            self.program_on_logits(&sampler(self.vocab()))?,
         ];
         let placed: Vec<_> = programs.iter().map(|program| self.place(program)).collect();
-        let [prefill, decode, head, sample]: [Vec<Dispatch>; 4] = std::array::from_fn(|index| {
+        let [prefill, decode, head, adjust, sample]: [Vec<Dispatch>; 5] = std::array::from_fn(|index| {
             let (program, slots) = (&programs[index], &placed[index]);
             program
                 .calls
@@ -105,6 +113,8 @@ impl<'a> Stamp<'a> {
             prefill,
             decode,
             head,
+            adjust,
+            greedy: sample[BEFORE_GREEDY..].to_vec(),
             sample,
         };
         let weight_bytes = self
@@ -166,12 +176,11 @@ impl<'a> Stamp<'a> {
         Ok(program)
     }
 
-    fn sample_program(&mut self) -> Result<Program, PlanError> {
-        let plan = sampler(self.vocab());
+    fn program_on_logits(&mut self, plan: &SectionPlan) -> Result<Program, PlanError> {
         let mut program = Program::default();
         let pinned = program.value(0);
         program.pinned.insert(pinned, Single::Logits);
-        self.append(&mut program, &plan, Phase::Head, Some(pinned), None)?;
+        self.append(&mut program, plan, Phase::Head, Some(pinned), None)?;
         Ok(program)
     }
 
@@ -263,10 +272,10 @@ impl<'a> Stamp<'a> {
         Ok(self.kernels.len() - 1)
     }
 
-    fn targets(&mut self, operand: &Operand, layer: usize, values: &[usize], targets: &mut Vec<(Target, Access)>) {
+    fn targets(&mut self, operand: &Operand, layer: usize, values: &[usize], targets: &mut Vec<(Bound, Access)>) {
         let (target, access) = match operand {
-            Operand::Read(value) => (Target::Value(values[value.0]), Access::Read),
-            Operand::Write(value) => (Target::Value(values[value.0]), Access::ReadWrite),
+            Operand::Read(value) => (Bound::Value(values[value.0]), Access::Read),
+            Operand::Write(value) => (Bound::Value(values[value.0]), Access::ReadWrite),
             Operand::Matrix(matrix, rows) | Operand::Elements(matrix, rows) | Operand::Scales(matrix, rows) => {
                 let which = match operand {
                     Operand::Elements(..) => Portion::Elements,
@@ -288,26 +297,29 @@ impl<'a> Stamp<'a> {
             }
             Operand::ReadState(state) => (self.state(*state, layer), Access::Read),
             Operand::WriteState(state) => (self.state(*state, layer), Access::ReadWrite),
-            Operand::Step => (Target::Single(Single::Step), Access::Read),
-            Operand::AdvanceStep => (Target::Single(Single::Step), Access::ReadWrite),
-            Operand::Tokens => (Target::Single(Single::Tokens), Access::Read),
-            Operand::NextToken => (Target::Single(Single::Tokens), Access::ReadWrite),
-            Operand::Output => (Target::Single(Single::Output), Access::ReadWrite),
+            Operand::Step => (Bound::Single(Single::Step), Access::Read),
+            Operand::AdvanceStep => (Bound::Single(Single::Step), Access::ReadWrite),
+            Operand::Tokens => (Bound::Single(Single::Tokens), Access::Read),
+            Operand::NextToken => (Bound::Single(Single::Tokens), Access::ReadWrite),
+            Operand::Output => (Bound::Single(Single::Output), Access::ReadWrite),
+            Operand::History => (Bound::Single(Single::History), Access::Read),
+            Operand::AppendHistory => (Bound::Single(Single::History), Access::ReadWrite),
+            Operand::Rules => (Bound::Single(Single::Rules), Access::Read),
         };
         targets.push((target, access));
     }
 
-    fn weight(&mut self, tensor: u32) -> Target {
+    fn weight(&mut self, tensor: u32) -> Bound {
         if !self.used_weights.contains(&tensor) {
             self.used_weights.push(tensor);
         }
-        Target::Weight(tensor)
+        Bound::Weight(tensor)
     }
 
-    fn state(&mut self, state: StateId, layer: usize) -> Target {
+    fn state(&mut self, state: StateId, layer: usize) -> Bound {
         let key = (state, layer);
         let known = self.states.iter().position(|known| *known == key);
-        Target::State(known.unwrap_or_else(|| {
+        Bound::State(known.unwrap_or_else(|| {
             self.states.push(key);
             self.states.len() - 1
         }))

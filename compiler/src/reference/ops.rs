@@ -153,7 +153,7 @@ pub fn rope(x: &[f32], heads: usize, width: usize, first_position: usize, spec: 
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug)]
-pub struct AttentionShape {
+pub struct AttentionSizes {
     /// Query heads.
     pub heads: usize,
     /// Divides `heads`: each serves `heads / kv_heads` consecutive query heads.
@@ -174,10 +174,10 @@ pub fn attention(
     values: &[f32],
     sinks: Option<&[f32]>,
     first_position: usize,
-    shape: AttentionShape,
+    shape: AttentionSizes,
     spec: &AttentionSpec,
 ) -> Vec<f32> {
-    let AttentionShape { heads, kv_heads, width } = shape;
+    let AttentionSizes { heads, kv_heads, width } = shape;
     let mut output = vec![0.0; q.len()];
     for (row, (q, output)) in q.chunks(width).zip(output.chunks_mut(width)).enumerate() {
         let position = first_position + row / heads;

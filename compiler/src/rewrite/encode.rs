@@ -9,7 +9,7 @@ use petgraph::algo::toposort;
 use petgraph::graph::NodeIndex;
 
 use super::MoePlan;
-use super::horizontal::Stack;
+use super::horizontal::StackedLinears;
 use crate::graph::{Binary, ModelGraph, Op, Section, WeightId};
 use crate::term::{Arrangement, LeafDef, Leaves, MatrixLeaf, Term};
 use crate::weights::WeightFormat;
@@ -23,7 +23,7 @@ pub fn encode(
     graph: &ModelGraph,
     section: &Section,
     formats: &Formats,
-    stacks: &[Stack],
+    stacks: &[StackedLinears],
     plan: Option<MoePlan>,
 ) -> (RecExpr<Term>, Leaves) {
     let order = toposort(&section.nodes, None).expect("a verified section has no cycle");
@@ -66,7 +66,7 @@ struct Encoder<'a> {
     graph: &'a ModelGraph,
     section: &'a Section,
     formats: &'a Formats,
-    stacks: &'a [Stack],
+    stacks: &'a [StackedLinears],
     plan: Option<MoePlan>,
     expr: RecExpr<Term>,
     leaves: Leaves,

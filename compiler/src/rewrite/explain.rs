@@ -89,7 +89,7 @@ pub(super) fn explain(
     mut missed: Vec<String>,
     prices: &dyn Prices,
 ) -> Explanation {
-    let reader = Reader {
+    let reader = ProgramReader {
         graph,
         egraph,
         extraction,
@@ -233,13 +233,13 @@ fn name_of(term: &Term) -> &'static str {
     }
 }
 
-struct Reader<'a> {
+struct ProgramReader<'a> {
     graph: &'a ModelGraph,
     egraph: &'a TermGraph,
     extraction: &'a Extraction,
 }
 
-impl Reader<'_> {
+impl ProgramReader<'_> {
     /// Chosen classes, operands first.
     fn order(&self) -> Vec<Id> {
         fn visit(extraction: &Extraction, id: Id, seen: &mut BTreeSet<Id>, order: &mut Vec<Id>) {

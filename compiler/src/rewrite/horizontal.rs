@@ -15,7 +15,7 @@ use crate::weights::WeightFormat;
 
 /// Linear nodes that share their input and are computed as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stack {
+pub struct StackedLinears {
     /// In the order of their rows in the stack.
     pub members: Vec<NodeIndex>,
     pub arrangement: Arrangement,
@@ -27,7 +27,7 @@ pub struct Stack {
 pub fn find_stacks(
     section: &Section,
     format_of: impl Fn(NodeIndex) -> Option<WeightFormat>,
-) -> (Vec<Stack>, Vec<String>) {
+) -> (Vec<StackedLinears>, Vec<String>) {
     let mut by_input: BTreeMap<NodeIndex, Vec<NodeIndex>> = BTreeMap::new();
     for node in section.nodes.node_indices() {
         if section.nodes[node].op == Op::Linear && format_of(section.operands(node)[1]).is_some() {
@@ -51,7 +51,7 @@ pub fn find_stacks(
         }
         if linears.len() > 1 {
             if linears.iter().all(|&other| alike(linears[0], other)) {
-                stacks.push(Stack {
+                stacks.push(StackedLinears {
                     members: linears,
                     arrangement: Arrangement::Concat,
                     gated: None,
@@ -65,7 +65,7 @@ pub fn find_stacks(
 }
 
 /// `act(gate) * up` where nothing else uses gate, act(gate) or up.
-fn gated_pairs(section: &Section, linears: &[NodeIndex]) -> Vec<Stack> {
+fn gated_pairs(section: &Section, linears: &[NodeIndex]) -> Vec<StackedLinears> {
     // What leaves the section is used outside of it.
     let only_user = |node: NodeIndex| {
         if node == section.output {
@@ -91,7 +91,7 @@ fn gated_pairs(section: &Section, linears: &[NodeIndex]) -> Vec<Stack> {
             operands[0]
         };
         if up != gate && linears.contains(&up) && only_user(up) == Some(product) {
-            pairs.push(Stack {
+            pairs.push(StackedLinears {
                 members: vec![gate, up],
                 arrangement: Arrangement::Interleave,
                 gated: Some((product, activation)),

@@ -198,9 +198,16 @@ fn what_no_kernel_can_do_is_refused_with_the_reason() {
     }
 }
 
+/// The line of this file that an error points at.
+fn authors_line(error: &str) -> &'static str {
+    let (_, place) = error.split_once("limits/mod.rs:").expect("a place in this file");
+    let (line, _) = place.split_once(':').expect("a line and a column");
+    let line: usize = line.parse().expect("a number");
+    include_str!("mod.rs").lines().nth(line - 1).expect("a line").trim()
+}
+
 #[test]
 fn a_definition_without_a_head_is_refused_at_its_last_line() {
-    let line = line!() + 7;
     let architecture = Architecture::new(
         &["LimitsForCausalLM"],
         |c: &PlainConfig, w: Weights<'_>, tokens: Tokens<'_>| {
@@ -214,14 +221,13 @@ fn a_definition_without_a_head_is_refused_at_its_last_line() {
         },
     );
     let error = architecture.build(&config()).unwrap_err().to_string();
-    let place = format!("limits/mod.rs:{line}:");
     let what = "the definition returns [T, hidden_size = 24], but logits are [T, vocab_size = 33]";
-    assert!(error.contains(&place) && error.contains(what), "{error}");
+    assert!(error.contains(what), "{error}");
+    assert_eq!(authors_line(&error), "silu(stack.leave())", "{error}");
 }
 
 #[test]
 fn a_value_from_within_the_layers_is_refused_at_the_authors_line() {
-    let line = line!() + 7;
     let architecture = Architecture::new(
         &["LimitsForCausalLM"],
         |c: &PlainConfig, w: Weights<'_>, tokens: Tokens<'_>| {
@@ -236,7 +242,7 @@ fn a_value_from_within_the_layers_is_refused_at_the_authors_line() {
         },
     );
     let error = architecture.build(&config()).unwrap_err().to_string();
-    assert!(error.contains(&format!("limits/mod.rs:{line}:")), "{error}");
+    assert_eq!(authors_line(&error), "let early = linear(x, embedding);", "{error}");
     assert!(!error.contains("dsl/"), "{error}");
 }
 
@@ -251,8 +257,11 @@ fn absurd_sizes_are_errors() {
         .map(|entry| entry.unwrap().path())
         .collect();
     cases.sort();
-    for case in cases.iter().filter(|case| case.is_dir()) {
-        let text = fs::read_to_string(case.join("config.json")).unwrap();
+    for case in cases {
+        // Not every folder there is a reference case.
+        let Ok(text) = fs::read_to_string(case.join("config.json")) else {
+            continue;
+        };
         let config: Value = serde_json::from_str(&text).unwrap();
         let name = registry.for_config(&config).unwrap().names()[0];
         if tried.contains(&name) {
@@ -263,14 +272,13 @@ fn absurd_sizes_are_errors() {
             .filter(|(_, value)| value.is_number())
             .map(|(key, _)| key)
             .collect();
-        // All at once, by pairs with the width, and each alone.
+        // All at once, and each alone.
         let all = numbers
             .iter()
             .map(|key| key.as_str())
             .filter(|key| *key != "num_hidden_layers");
         let mut changes: Vec<Vec<&str>> = vec![all.collect()];
         changes.extend(numbers.iter().map(|key| vec![key.as_str()]));
-        changes.extend(numbers.iter().map(|key| vec![key.as_str(), "hidden_size"]));
         for change in changes {
             let mut config = config.clone();
             for key in &change {

@@ -181,6 +181,7 @@ fn a_tokenizer_that_is_not_read_is_told() {
         ("tokenizer.model", ""),
         ("tekken.json", "{}"),
         ("vocab.txt", "[UNK]\n"),
+        ("vocab.json", "{}"),
     ] {
         let warning = warnings(file, content);
         assert!(

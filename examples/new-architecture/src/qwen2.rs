@@ -1,6 +1,21 @@
 use kiln_compiler::dsl::*;
 
 #[derive(Config)]
+#[config(assume(
+    vocab_size = 151_936,
+    hidden_size = 4096,
+    intermediate_size = 22_016,
+    num_hidden_layers = 32,
+    num_attention_heads = 32,
+    num_key_value_heads = 32,
+    hidden_act = "silu",
+    max_position_embeddings = 32_768,
+    rms_norm_eps = 1e-6,
+    tie_word_embeddings = false,
+    use_sliding_window = false,
+    sliding_window = 4096,
+    max_window_layers = 28
+))]
 pub struct Qwen2Config {
     pub vocab_size: Dim,
     pub hidden_size: Dim,
@@ -15,19 +30,16 @@ pub struct Qwen2Config {
     pub rms_norm_eps: f32,
     #[config(rename = "rope_parameters")]
     pub rope: Rope,
-    #[config(default = false)]
     pub tie_word_embeddings: bool,
-    #[config(default = false)]
     pub use_sliding_window: bool,
     pub sliding_window: Option<usize>,
-    #[config(default = 28)]
     pub max_window_layers: usize,
     #[config(default = AttentionKind::sliding_from(max_window_layers, num_hidden_layers, use_sliding_window))]
     pub layer_types: Vec<AttentionKind>,
 }
 
 /// Qwen2 decoder: Llama's with biases on queries, keys and values, and perhaps windows.
-#[architecture("Qwen2ForCausalLM")]
+#[architecture("Qwen2ForCausalLM", model_types("qwen2"))]
 pub fn qwen2(c: &Qwen2Config, w: Weights, tokens: Tokens) -> Logits {
     let queries = c.num_attention_heads * c.head_dim;
     let keys = c.num_key_value_heads * c.head_dim;

@@ -17,6 +17,11 @@ export interface CompletionRequest {
   temperature?: number | null;
   top_p?: number | null;
   top_k?: number | null;
+  min_p?: number | null;
+  repetition_penalty?: number | null;
+  presence_penalty?: number | null;
+  frequency_penalty?: number | null;
+  logit_bias?: Record<string, number> | null;
   seed?: number | null;
   stop?: string | string[] | null;
   /** Functions that the model may call, for the chat template. */
@@ -96,6 +101,11 @@ export class Completions {
       temperature: request.temperature ?? undefined,
       topP: request.top_p ?? undefined,
       topK: request.top_k ?? undefined,
+      minP: request.min_p ?? undefined,
+      repetitionPenalty: request.repetition_penalty ?? undefined,
+      presencePenalty: request.presence_penalty ?? undefined,
+      frequencyPenalty: request.frequency_penalty ?? undefined,
+      logitBias: request.logit_bias ?? undefined,
       seed: request.seed ?? undefined,
       stop: request.stop ?? undefined,
       templateArguments: { ...(tools && { tools }), ...(reasoning_effort && { reasoning_effort }), ...chat_template_kwargs },

@@ -47,6 +47,8 @@ export interface ErrorDetails {
   'saved-session': { fault: SavedSessionFault };
   /** The device is gone: the next call loads the model again. */
   'device-lost': {};
+  /** The model's numbers are not finite: what it would say means nothing. The message may name a variant that does better. */
+  'not-finite': {};
   /** The bundle has no tokenizer, or no chat template. */
   'no-text': {};
   /** The chat template refused the messages. */

@@ -38,7 +38,7 @@ const dict: Callable = (positional, named) => {
 const GLOBALS: Record<string, Value> = {
   ...Object.fromEntries([['true', true] as const, ['false', false] as const, ['none', NONE] as const].flatMap(([name, value]) => [[name, value], [name[0]!.toUpperCase() + name.slice(1), value]])),
   dict,
-  [TUPLE]: (positional) => Tuple.of_(positional),
+  [TUPLE]: (positional) => Tuple.with(positional),
   namespace: (positional, named) => new Namespace(new Map((dict(positional, named) as Dict).entries.map(([key, value]) => [str(key), value]))),
   range: (positional) => range(...positional.map((bound) => (isNumber(bound) && typeof bound !== 'number' ? Number(bound) : NaN))),
   raise_exception: (positional, named) => {

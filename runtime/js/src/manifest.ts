@@ -15,12 +15,26 @@ export interface Manifest {
     quantization: string;
     eos_token_ids: number[];
     bos_token_id: number | null;
-    sampling: { temperature: number | null; top_k: number | null; top_p: number | null };
+    sampling: SamplingDefaults;
   };
   text: { tokenizer: TextFile; tokenizer_config: TextFile | null; chat_template: TextFile | null } | null;
   shards: Shard[];
   weights: { name: string; bytes: number }[];
   variants: Variant[];
+}
+
+/** What the checkpoint says of generating, under transformers' names. */
+export interface SamplingDefaults {
+  temperature: number | null;
+  top_k: number | null;
+  top_p: number | null;
+  min_p?: number;
+  repetition_penalty?: number;
+  no_repeat_ngram_size?: number;
+  min_new_tokens?: number;
+  min_length?: number;
+  /** Biases of tokens and of sequences; without `bias` the last of `ids` is ruled out, with `first` only so long. */
+  rules: { ids: number[]; bias?: number; first?: number }[];
 }
 
 /** A kernel, or a file of the tokenizer. */

@@ -150,17 +150,13 @@ export class Model {
     return text.encodeChat([{ role: 'user', content: prompt }], templateArguments);
   }
 
-  /** Options as the wasm module takes them. */
-  wasmOptions(options: GenerateOptions) {
-    const { sampling } = this.manifest.model;
+  /** Options as the wasm module takes them; it knows the model's own. */
+  wasmOptions({ stopIds, logitBias, ...options }: GenerateOptions) {
     return {
-      maxTokens: options.maxTokens,
-      temperature: options.temperature ?? sampling.temperature ?? 0,
-      topK: options.topK ?? sampling.top_k ?? 0,
-      topP: options.topP ?? sampling.top_p ?? 1,
+      ...options,
       seed: options.seed ?? Math.floor(Math.random() * 2 ** 32),
-      stopIds: options.stopIds && Uint32Array.from(options.stopIds),
-      stepsInFlight: options.stepsInFlight,
+      stopIds: stopIds && Uint32Array.from(stopIds),
+      logitBias: logitBias && Float64Array.from(Object.entries(logitBias).flat().map(Number)),
     };
   }
 }

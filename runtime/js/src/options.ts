@@ -32,6 +32,20 @@ export interface Sampling {
   topK?: number;
   /** Keep the smallest set of tokens with this probability; 1 keeps all. */
   topP?: number;
+  /** Keep the tokens that are at least this times as likely as the most likely one; 0 keeps all. */
+  minP?: number;
+  /** Divides the positive logits of tokens that stand in the conversation, multiplies their negative ones; 1 does nothing. */
+  repetitionPenalty?: number;
+  /** Taken from the logits of tokens that stand in the answer. */
+  presencePenalty?: number;
+  /** Taken from the logits of tokens that stand in the answer, as often as they do. */
+  frequencyPenalty?: number;
+  /** No sequence of so many tokens occurs twice; 0: any may. */
+  noRepeatNgram?: number;
+  /** The answer has at least so many tokens before one that ends it. */
+  minTokens?: number;
+  /** Added to the logits of these token ids, besides what the model says; `-Infinity` rules one out. */
+  logitBias?: Record<number, number>;
   /** A whole number; absent: another one each time. */
   seed?: number;
 }

@@ -84,9 +84,10 @@ function bufferBytes(manifest: Manifest, kind: BufferKind, context: number): num
     case 'weight':
       return manifest.weights[kind.weight!]?.bytes ?? 0;
     case 'state':
+    case 'history':
       return kind.bytes_per_position! * (kind.positions ?? context);
     case 'step':
-      return 32;
+      return 36;
     case 'tokens':
       return 4 * manifest.model.chunk;
     case 'output':

@@ -25,6 +25,26 @@ export function generationCases({ kiln, base, expected, cache, saved, toy, open,
         assert(allocated >= weights + activations + state && allocated < weights + activations + state + 65536, JSON.stringify(model.memory));
       }),
 
+    'biases, penalties and bans change what is said, and settings that mean nothing are refused': () =>
+      withShared(async (model) => {
+        const ids = async (options) => (await model.generate(expected.prompt, { ...GREEDY, maxTokens: 16, ...options }).result).ids;
+        const [first, second] = expected.ids;
+        assert((await ids({ logitBias: { [first]: -Infinity } }))[0] !== first, 'a token that was ruled out');
+        equal((await ids({ logitBias: { 40: 1000 } })).slice(0, 3), [40, 40, 40]);
+        const before = new Set(expected.prompt);
+        for (const options of [{ repetitionPenalty: 1e6 }, { noRepeatNgram: 1 }, { presencePenalty: 1e6 }, { frequencyPenalty: 1e6 }]) {
+          const said = await ids({ ...options, stopIds: [] });
+          equal(new Set(said).size, 16, JSON.stringify(options));
+          if (!options.presencePenalty && !options.frequencyPenalty) assert(!said.some((id) => before.has(id)), `${said} repeats the prompt`);
+        }
+        const end = { stopIds: [second] };
+        equal((await ids(end)).length, 2);
+        assert((await ids({ ...end, minTokens: 5 })).length > 5, 'it ended early');
+        equal(await ids({}), expected.ids.slice(0, 16));
+        for (const bad of [{ temperature: NaN }, { topP: 2 }, { minP: -1 }, { repetitionPenalty: 0 }, { logitBias: { 1e6: 1 } }]) await refused(ids(bad), 'usage');
+        await refused(ids({ logitBias: Object.fromEntries(Array.from({ length: model.manifest.model.vocab_size }, (_, id) => [id, -Infinity])) }), 'usage');
+      }),
+
     'an aborted generation throws, and the next one is right': () =>
       withShared(async (model) => {
         const abort = new AbortController();

@@ -92,6 +92,19 @@ pub enum Error {
     /// Logits or tokens were asked for before a token was fed.
     #[error("nothing was fed to the session yet; feed at least one token first")]
     NothingFed,
+    /// A number among the settings of [`crate::Sampling`] means nothing. Nothing was run.
+    #[error("{name} must be {expected}")]
+    Sampling { name: &'static str, expected: &'static str },
+    /// The rules of [`crate::Sampling`] take more memory than the bundle has for them. Nothing was run.
+    #[error("the rules about tokens take {bytes} bytes, the bundle has room for {most}; give fewer or shorter ones")]
+    TooManyRules { bytes: u64, most: u64 },
+    /// The model's numbers are not finite: what it says means nothing. `instead`: a variant that may do better, where this
+    /// one keeps numbers of 16 bits.
+    #[error("{}", not_finite(variant, instead.as_deref()))]
+    LogitsNotFinite { variant: String, instead: Option<String> },
+    /// The settings rule out every token of the vocabulary.
+    #[error("all tokens are ruled out, so there is none to go on with; loosen the rules about tokens")]
+    AllTokensRuledOut,
     /// A step of no tokens was asked for.
     #[error("there is no token to run; give at least one")]
     NoTokens,
@@ -126,6 +139,16 @@ fn no_adapter(wanted: Option<&str>, available: &[String]) -> String {
             format!("no device is named like {wanted:?}; found: {}", available.join(", "))
         }
         (None, available) => format!("no device is usable; found: {}", available.join(", ")),
+    }
+}
+
+fn not_finite(variant: &str, instead: Option<&str>) -> String {
+    let fault = format!("the model's logits are not finite in variant {variant}");
+    match instead {
+        Some(instead) => {
+            format!("{fault}, whose caches hold numbers of 16 bits, up to 65504; use variant {instead}, which has 32")
+        }
+        None => format!("{fault}; check the weights with `run-model verify`, and compile the checkpoint again"),
     }
 }
 
@@ -222,6 +245,16 @@ mod tests {
             Error::TokenOutOfRange { id: 0, vocab: 0 },
             Error::NothingFed,
             Error::NoTokens,
+            Error::Sampling {
+                name: "temperature",
+                expected: "0 or more",
+            },
+            Error::TooManyRules { bytes: 0, most: 0 },
+            Error::LogitsNotFinite {
+                variant: text(),
+                instead: None,
+            },
+            Error::AllTokensRuledOut,
             Error::Rewind {
                 position: 0,
                 current: 0,
@@ -254,6 +287,10 @@ mod tests {
                 | Error::TokenOutOfRange { .. }
                 | Error::NothingFed
                 | Error::NoTokens
+                | Error::Sampling { .. }
+                | Error::TooManyRules { .. }
+                | Error::LogitsNotFinite { .. }
+                | Error::AllTokensRuledOut
                 | Error::Rewind { .. }
                 | Error::SavedSession(_)
                 | Error::Canceled

@@ -3,6 +3,7 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An output. A plain file is written aside: it takes its name when it is complete, and is removed when it never is. A link
 /// stays a link, and what it leads to gets the content. Pipes, terminals and the like are written as they are.
@@ -74,10 +75,7 @@ impl OutputFile {
 
     /// `existing`: of the file that will be replaced.
     fn aside(target: PathBuf, existing: Option<&Metadata>, made: bool) -> io::Result<Self> {
-        let mut name = target.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".{}.partial", std::process::id()));
-        let path = target.with_file_name(name);
-        let file = File::create_new(&path)?;
+        let (file, path) = new_file_beside(&target)?;
         let aside = Aside {
             path,
             target,
@@ -130,6 +128,22 @@ impl Drop for Aside {
         let _ = fs::remove_file(&self.path);
         if self.made {
             let _ = fs::remove_file(&self.target);
+        }
+    }
+}
+
+/// Makes a file whose name nobody else has, in this process or another.
+fn new_file_beside(target: &Path) -> io::Result<(File, PathBuf)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let mut name = target.file_name().unwrap_or_default().to_os_string();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        name.push(format!(".{}-{number}.partial", std::process::id()));
+        let path = target.with_file_name(name);
+        match File::create_new(&path) {
+            // Left over from another process of the same id.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (file, path)),
         }
     }
 }
@@ -244,6 +258,22 @@ mod tests {
         assert!(!fs::metadata(folder.path().join("null")).unwrap().is_file());
         let refused = OutputFile::create(folder.path()).err().unwrap();
         assert!(refused.to_string().contains("folder"), "{refused}");
+    }
+
+    #[test]
+    fn many_at_once_do_not_collide() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // As a killed process of this id would leave it.
+        fs::write(folder.path().join(format!("file.{}-0.partial", std::process::id())), "").unwrap();
+        let texts: Vec<String> = (0..8).map(|number| number.to_string().repeat(10_000)).collect();
+        std::thread::scope(|scope| {
+            for text in &texts {
+                scope.spawn(|| write(&path, text));
+            }
+        });
+        assert!(texts.contains(&read(&path)));
+        assert_eq!(names(folder.path()).len(), 2);
     }
 
     #[test]

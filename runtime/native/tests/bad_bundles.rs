@@ -309,6 +309,8 @@ fn manifests_that_contradict_themselves() {
     assert_inconsistent(set_buffer(3, BufferKind::Arena { bytes: 0 }), "mixed");
     assert_inconsistent(set_buffer(8, BufferKind::Logits { bytes: 8 }), "logits");
     assert_inconsistent(set_buffer(6, BufferKind::Output { slots: 0 }), "output");
+    assert_inconsistent(set_buffer(9, BufferKind::History { bytes_per_position: 4 }), "history");
+    assert_inconsistent(set_buffer(10, BufferKind::Rules { bytes: 16 }), "rules");
     let state = BufferKind::State {
         bytes_per_position: u64::MAX,
         positions: Some(2),

@@ -15,10 +15,10 @@ const TEMPLATE: &str = "{% for message in messages %}{{ 'w1' if message.role == 
                         {{ message.content }} {% endfor %}{% if add_generation_prompt %}w2{% endif %}";
 
 fn toy() -> Toy {
-    toy_with(TEMPLATE)
+    with_template(TEMPLATE)
 }
 
-fn toy_with(template: &str) -> Toy {
+fn with_template(template: &str) -> Toy {
     let words: Vec<String> = (0..VOCAB).map(|id| format!(r#""w{id}": {id}"#)).collect();
     let tokenizer = format!(
         r#"{{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
@@ -139,7 +139,8 @@ fn run_model(toy: &Toy, command: &str, arguments: &[&str], input: impl AsRef<[u8
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
+    // A program that refuses its arguments or the bundle ends without reading.
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
     child.wait_with_output().unwrap()
 }
 
@@ -212,10 +213,32 @@ fn a_line_that_is_no_message_is_told_and_the_chat_goes_on() {
 }
 
 #[test]
+fn what_ends_a_chat_leaves_what_was_said() {
+    let template = format!(
+        "{TEMPLATE}{{% if messages[-1].content == 'w7' %}}{{{{ raise_exception('not w7') }}}}{{% endif %}}\
+         {{% if messages[-1].content == 'w8' %}}{{{{ nosuch() }}}}{{% endif %}}"
+    );
+    let toy = with_template(&template);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("session");
+    let arguments = ["--max-tokens", "2", "--json", "--session", file.to_str().unwrap()];
+    // The template refuses the second message, and breaks at the fourth.
+    let output = run_model(&toy, "chat", &arguments, "w5\nw7\nw6\nw8\nw9\n");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[1]["error"].as_str().unwrap().contains("not w7"), "{lines:?}");
+    let saved = kiln_runtime::SavedSession::read_file(&file).unwrap();
+    assert_eq!(saved.note()["messages"].as_array().unwrap().len(), 4);
+}
+
+#[test]
 fn a_template_that_cannot_be_used_is_an_error() {
-    let toy = toy_with("{% for message in messages %}w1{% endfo %}");
+    let toy = with_template("{% for message in messages %}w1{% endfo %}");
     for (command, arguments) in [("generate", &["--prompt", "w4"][..]), ("chat", &[])] {
-        let output = run_model(&toy, command, arguments, "w4\n");
+        // It ends before it reads anything.
+        let output = run_model(&toy, command, arguments, "");
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{errors}");
         assert!(
@@ -229,7 +252,7 @@ fn a_template_that_cannot_be_used_is_an_error() {
 
 #[test]
 fn templates_see_the_date_in_local_time() {
-    let toy = toy_with("w{{ strftime_now('%H') | int % 16 }}");
+    let toy = with_template("w{{ strftime_now('%H') | int % 16 }}");
     let hour = || {
         let since_1970 = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

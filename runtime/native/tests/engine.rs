@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{CHUNK, MAX_CONTEXT, Toy, reference};
-use kiln_runtime::{Error, GenerateOptions, Sampling, Session, StopReason, block_on};
+use kiln_bundle::{Feature, NOT_FINITE, RULED_OUT, Variant};
+use kiln_runtime::{Error, GenerateOptions, Sampling, Session, StopReason, TokenRule, block_on};
 
 fn options(max_tokens: u32) -> GenerateOptions {
     GenerateOptions {
@@ -279,12 +282,162 @@ fn sampling_words_reach_the_kernel() {
             temperature: 0.5,
             top_k: 3,
             top_p: 0.75,
+            min_p: 0.5,
             seed: 5,
+            ..Sampling::default()
         },
         ..options(4)
     };
-    // seed + 2 top_k + 4 top_p + the number of the token
-    assert_eq!(generate(&mut session, options).0, [14, 15, 16, 0]);
+    // seed + 2 top_k + 4 top_p + 8 min_p + the number of the token
+    assert_eq!(generate(&mut session, options).0, [1, 2, 3, 4]);
+}
+
+fn with_penalty(max_tokens: u32, presence_penalty: f32) -> GenerateOptions {
+    GenerateOptions {
+        sampling: Sampling {
+            presence_penalty,
+            ..Sampling::default()
+        },
+        ..options(max_tokens)
+    }
+}
+
+#[test]
+fn penalties_follow_the_history_wherever_it_came_from() {
+    let toy = Toy::new();
+    let mut session = toy.session(MAX_CONTEXT);
+    let expected = |ids: &[u32], count| reference::generate_with_penalty(ids, count, 3.0);
+    assert_ne!(expected(&prompt(5), 12), reference::generate(&prompt(5), 12));
+    for steps_in_flight in [1, 2, 4, 100] {
+        session.reset().unwrap();
+        feed(&mut session, &prompt(5));
+        let options = GenerateOptions {
+            steps_in_flight,
+            ..with_penalty(12, 3.0)
+        };
+        assert_eq!(
+            generate(&mut session, options).0,
+            expected(&prompt(5), 12),
+            "{steps_in_flight}"
+        );
+    }
+    // After what was generated, without penalties in between, in chunks.
+    let mut held = session.tokens().to_vec();
+    feed(&mut session, &[2, 7, 1, 8, 2, 8]);
+    held.extend([2, 7, 1, 8, 2, 8]);
+    let plain = generate(&mut session, options(3)).0;
+    assert_eq!(plain, reference::generate(&held, 3));
+    held.extend(&plain[..2]);
+    feed(&mut session, &[4]);
+    held.push(4);
+    assert_eq!(generate(&mut session, with_penalty(4, 3.0)).0, expected(&held, 4));
+    // Gone back, saved, restored in another session.
+    let position = session.rewind(25).unwrap() as usize;
+    assert_eq!(position, 25);
+    held = session.tokens()[..position].to_vec();
+    let saved = block_on(session.save()).unwrap();
+    let mut other = block_on(Session::new(session.model().clone(), Some(MAX_CONTEXT))).unwrap();
+    block_on(other.restore(&saved)).unwrap();
+    held.push(9);
+    for session in [&mut session, &mut other] {
+        feed(session, &[9]);
+        assert_eq!(generate(session, with_penalty(5, 3.0)).0, expected(&held, 5));
+    }
+    // A prefix is kept; what was sampled beyond it counts no more.
+    let conversation = [&held[..held.len() - 3], &[5, 5]].concat();
+    block_on(session.feed_only_new(&conversation)).unwrap();
+    assert_eq!(
+        generate(&mut session, with_penalty(6, 3.0)).0,
+        expected(&conversation, 6)
+    );
+}
+
+#[test]
+fn settings_that_mean_nothing_are_refused() {
+    let toy = Toy::new();
+    let mut session = toy.session(MAX_CONTEXT);
+    feed(&mut session, &prompt(3));
+    let nothing = Sampling::default;
+    let rule = |ids: &[u32], bias: f32| TokenRule {
+        ids: ids.to_vec(),
+        bias: Some(bias),
+        first: None,
+    };
+    #[rustfmt::skip]
+    let refused = [
+        ("temperature must be 0 or more", Sampling { temperature: f32::NAN, ..nothing() }),
+        ("temperature must be 0 or more", Sampling { temperature: -1.0, ..nothing() }),
+        ("temperature must be 0 or more", Sampling { temperature: f32::INFINITY, ..nothing() }),
+        ("top_p must be from 0 to 1", Sampling { top_p: -1.0, ..nothing() }),
+        ("top_p must be from 0 to 1", Sampling { top_p: 1.5, ..nothing() }),
+        ("min_p must be from 0 to 1", Sampling { min_p: 2.0, ..nothing() }),
+        ("min_p must be from 0 to 1", Sampling { min_p: f32::NAN, ..nothing() }),
+        ("repetition_penalty must be above 0", Sampling { repetition_penalty: 0.0, ..nothing() }),
+        ("repetition_penalty must be above 0", Sampling { repetition_penalty: f32::NAN, ..nothing() }),
+        ("presence_penalty must be a finite number", Sampling { presence_penalty: f32::INFINITY, ..nothing() }),
+        ("frequency_penalty must be a finite number", Sampling { frequency_penalty: f32::NAN, ..nothing() }),
+        ("bias must be a finite number", Sampling { rules: vec![rule(&[1], f32::NAN)], ..nothing() }),
+        ("token id 17 is outside the vocabulary of 17", Sampling { rules: vec![rule(&[3, 17], 1.0)], ..nothing() }),
+        (
+            "the rules about tokens take 260 bytes, the bundle has room for 256; give fewer or shorter ones",
+            Sampling { rules: vec![rule(&[1; 56], 1.0)], ..nothing() },
+        ),
+    ];
+    for (message, sampling) in refused {
+        let options = GenerateOptions { sampling, ..options(4) };
+        let error = session.generate(options).err().expect(message);
+        assert_eq!(error.to_string(), message);
+    }
+    assert_eq!(generate(&mut session, options(4)).0, reference::generate(&prompt(3), 4));
+}
+
+/// A sampler that has no token to give ends the generation with the reason; the session can be used further.
+#[test]
+fn no_token_is_an_error() {
+    let mut toy = Toy::new();
+    let text = std::fs::read_to_string(toy.path().join("kernels/pick.wgsl")).unwrap();
+    for (report, has_f16, expected) in [
+        (NOT_FINITE, false, "not finite in variant base; check the weights"),
+        (NOT_FINITE, true, "up to 65504; use variant full, which has 32"),
+        (RULED_OUT, false, "all tokens are ruled out"),
+    ] {
+        // From the third token on.
+        let report = format!("output[step[3] % 8u] = select(best, {report}u, step[3] > 1u);");
+        let text = text.replace("output[step[3] % 8u] = best;", &report);
+        toy.set_kernel("pick", &text);
+        if has_f16 {
+            let half = &mut toy.manifest.variants[0];
+            let full = Variant {
+                name: "full".to_string(),
+                ..half.clone()
+            };
+            half.features.push(Feature::ShaderF16);
+            toy.manifest.variants.push(full);
+        }
+        toy.save();
+        let model = match toy.load() {
+            Err(Error::Unsupported { .. }) if has_f16 => {
+                eprintln!("SKIPPED: the device has no shader-f16");
+                return;
+            }
+            model => Arc::new(model.unwrap()),
+        };
+        let mut session = block_on(Session::new(model, Some(MAX_CONTEXT))).unwrap();
+        feed(&mut session, &prompt(3));
+        block_on(async {
+            let mut generation = session.generate(options(9)).unwrap();
+            for id in reference::generate(&prompt(3), 2) {
+                assert_eq!(generation.next().await.unwrap(), Some(id));
+            }
+            let error = generation.next().await.unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(generation.next().await.unwrap(), None);
+        });
+        // The second token was not fed on in vain: it is what the report stands after.
+        assert_eq!(session.position(), 4);
+        toy.manifest.variants.truncate(1);
+        toy.manifest.variants[0].features.clear();
+    }
 }
 
 #[test]

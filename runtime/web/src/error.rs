@@ -66,7 +66,13 @@ fn code(error: &Error) -> &'static str {
         Error::OutOfMemory { .. } => "out-of-memory",
         Error::ContextLength { .. } | Error::StateTooLarge { .. } => "context-length",
         Error::ContextOverflow { .. } => "context-overflow",
-        Error::TokenOutOfRange { .. } | Error::NothingFed | Error::Rewind { .. } => "usage",
+        Error::TokenOutOfRange { .. }
+        | Error::NothingFed
+        | Error::Sampling { .. }
+        | Error::TooManyRules { .. }
+        | Error::AllTokensRuledOut
+        | Error::Rewind { .. } => "usage",
+        Error::LogitsNotFinite { .. } => "not-finite",
         Error::Canceled => "canceled",
         Error::DeviceLost { .. } => "device-lost",
         _ => "internal",

@@ -1,7 +1,9 @@
 //! A conversation's state, and generation through a callback.
 
 use js_sys::{Function, Promise};
-use kiln_runtime::{CancelToken, Error, GenerateOptions, GenerationReport, Sampling, Session, StopReason};
+use kiln_runtime::{
+    CancelToken, Error, GenerateOptions, GenerationReport, Sampling, Session, StopReason, TokenRule,
+};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -104,7 +106,8 @@ impl WebSession {
         on_token: Function,
     ) -> Result<JsValue, JsValue> {
         self.0.set_cancel_token(cancel.0.clone());
-        let mut generation = self.0.generate(read_options(&options)).map_err(to_js)?;
+        let model = Sampling::of(&self.0.model().manifest().model);
+        let mut generation = self.0.generate(read_options(&options, model)).map_err(to_js)?;
         let mut stopped = false;
         while !stopped {
             let id = match generation.next().await {
@@ -126,19 +129,41 @@ impl WebSession {
     }
 }
 
-fn read_options(options: &JsValue) -> GenerateOptions {
+/// Options of a generation; `sampling` says what they leave open.
+fn read_options(options: &JsValue, mut sampling: Sampling) -> GenerateOptions {
     let number = |name: &str| get(options, name).as_f64();
     let default = GenerateOptions::default();
     let integer = |name: &str, absent: u32| number(name).map_or(absent, |value| value as u32);
+    for (name, value) in [
+        ("temperature", &mut sampling.temperature),
+        ("topP", &mut sampling.top_p),
+        ("minP", &mut sampling.min_p),
+        ("repetitionPenalty", &mut sampling.repetition_penalty),
+        ("presencePenalty", &mut sampling.presence_penalty),
+        ("frequencyPenalty", &mut sampling.frequency_penalty),
+    ] {
+        *value = number(name).map_or(*value, |value| value as f32);
+    }
+    for (name, value) in [
+        ("topK", &mut sampling.top_k),
+        ("seed", &mut sampling.seed),
+        ("noRepeatNgram", &mut sampling.no_repeat_ngram),
+        ("minTokens", &mut sampling.min_tokens),
+    ] {
+        *value = integer(name, *value);
+    }
+    // Pairs of id and bias.
+    if let Ok(biases) = get(options, "logitBias").dyn_into::<js_sys::Float64Array>() {
+        sampling.rules.extend(biases.to_vec().chunks(2).map(|pair| TokenRule {
+            ids: vec![pair[0] as u32],
+            bias: (pair[1] != f64::NEG_INFINITY).then_some(pair[1] as f32),
+            first: None,
+        }));
+    }
     let stop_ids = get(options, "stopIds");
     GenerateOptions {
         max_tokens: integer("maxTokens", default.max_tokens),
-        sampling: Sampling {
-            temperature: number("temperature").map_or(default.sampling.temperature, |value| value as f32),
-            top_k: integer("topK", default.sampling.top_k),
-            top_p: number("topP").map_or(default.sampling.top_p, |value| value as f32),
-            seed: integer("seed", default.sampling.seed),
-        },
+        sampling,
         stop_ids: stop_ids
             .dyn_ref::<js_sys::Uint32Array>()
             .map(js_sys::Uint32Array::to_vec),

@@ -6,6 +6,7 @@ use super::metadata::Metadata;
 use super::parse::Header;
 use super::{Family, cursor, mixtures, rope};
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::store::MappedFile;
 
 /// Base of the rotary embedding where a file names none, as in llama.cpp.
 const DEFAULT_THETA: f64 = 10_000.0;
@@ -20,7 +21,7 @@ pub(super) fn translate(
     family: Family,
     metadata: &Metadata<'_>,
     header: &Header<'_>,
-    file: &[u8],
+    files: &[MappedFile],
 ) -> Result<Value, CheckpointError> {
     let architecture = metadata.require_text("general.architecture")?;
     let key = |name: &str| format!("{architecture}.{name}");
@@ -60,7 +61,7 @@ pub(super) fn translate(
         return Err(metadata.damaged(what));
     }
     let theta = metadata.number(&key("rope.freq_base"))?.unwrap_or(DEFAULT_THETA);
-    let scaled = rope::parameters(metadata, header, file, architecture, theta, head_dim)?;
+    let scaled = rope::parameters(metadata, header, files, architecture, theta, head_dim)?;
 
     let mut config = Map::new();
     let mut set = |name: &str, value: Value| drop(config.insert(name.to_string(), value));
@@ -76,7 +77,8 @@ pub(super) fn translate(
     set("head_dim", json!(head_dim));
     set("max_position_embeddings", json!(size("context_length")?));
     let epsilon = metadata.require_number(&key("attention.layer_norm_rms_epsilon"))?;
-    set("rms_norm_eps", json!(epsilon));
+    let of_norms = if family.is_lfm2() { "norm_eps" } else { "rms_norm_eps" };
+    set(of_norms, json!(epsilon));
     set("tie_word_embeddings", json!(shape("output.weight").is_none()));
     set("attention_bias", json!(shape("blk.0.attn_q.bias").is_some()));
     for name in ["bos", "eos", "padding"] {
@@ -104,7 +106,6 @@ pub(super) fn translate(
         }
         Family::Lfm2 | Family::Lfm2Moe => {
             set("rope_parameters", scaled);
-            set("norm_eps", json!(epsilon));
             let rest = mixtures::lfm2(family, metadata, architecture, layers)?;
             rest.into_iter().for_each(|(name, value)| set(name, value));
         }

@@ -27,6 +27,8 @@ pub(super) struct Tensor<'a> {
     /// Row-major, the reverse of the file's order.
     pub shape: Vec<usize>,
     pub source: SourceType,
+    /// Which of the model's files holds it.
+    pub file: usize,
     /// Within the file.
     pub bytes: Range<usize>,
 }
@@ -156,6 +158,7 @@ fn locate<'a>(
                 name: entry.name,
                 shape: entry.shape.clone(),
                 source,
+                file: 0,
                 bytes: start as usize..end as usize,
             }),
             _ => {

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use super::metadata::Metadata;
 use super::names::ROPE_FACTORS;
 use super::parse::Header;
+use crate::checkpoint::store::MappedFile;
 use crate::checkpoint::{CheckpointError, SourceType, decode};
 
 /// `rope_parameters` of a config for the given base.
 pub(super) fn parameters(
     metadata: &Metadata<'_>,
     header: &Header<'_>,
-    file: &[u8],
+    files: &[MappedFile],
     architecture: &str,
     theta: f64,
     head_dim: u64,
@@ -19,6 +20,7 @@ pub(super) fn parameters(
     if let Some(tensor) = header.tensors.iter().find(|tensor| tensor.name == ROPE_FACTORS) {
         let mut factors = Vec::new();
         if tensor.source == SourceType::F32 {
+            let file = files.get(tensor.file).map(MappedFile::bytes).unwrap_or_default();
             decode(tensor.source, &file[tensor.bytes.clone()], &mut factors);
         }
         return llama3(&factors, theta, head_dim).ok_or_else(|| {

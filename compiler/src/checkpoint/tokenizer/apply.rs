@@ -1,5 +1,7 @@
 //! Puts what other files declare into a `tokenizer.json` that [`super::check`] has passed.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::class::Class;
@@ -9,32 +11,80 @@ use super::file::{frame, isolate, underscores_to_spaces};
 /// Adds the declared tokens as transformers does: one that the vocabulary has keeps its id, others get the next. Where a token
 /// is declared twice, the flags of `added_tokens_decoder` count.
 pub(super) fn add_tokens(tokenizer: &mut Value, declared: &Declared) {
-    let mut added = match tokenizer["added_tokens"].take() {
-        Value::Array(added) => added,
+    let entries = match tokenizer["added_tokens"].take() {
+        Value::Array(entries) => entries,
         _ => Vec::new(),
     };
-    let vocabulary = Vocabulary(&tokenizer["model"]["vocab"]);
+    let mut added = Added::new(entries, &tokenizer["model"]["vocab"]);
     for (_, token) in &declared.added {
-        match added.iter_mut().find(|known| known["content"] == *token.content) {
-            Some(known) => *known = token.entry(known["id"].clone()),
-            None => added.push(token.entry(vocabulary.id(&token.content, &added).into())),
-        }
+        added.set(token);
     }
-    let special = declared.names.iter().map(|(_, token)| token).chain(&declared.extra);
-    for token in special {
-        if !added.iter().any(|known| known["content"] == *token.content) {
-            let id = vocabulary.id(&token.content, &added).into();
+    for token in declared.names.iter().map(|(_, token)| token).chain(&declared.extra) {
+        if !added.places.contains_key(&token.content) {
             let special = true;
-            added.push(
-                Token {
-                    special,
-                    ..token.clone()
-                }
-                .entry(id),
-            );
+            added.set(&Token {
+                special,
+                ..token.clone()
+            });
         }
     }
-    tokenizer["added_tokens"] = Value::Array(added);
+    tokenizer["added_tokens"] = Value::Array(added.entries);
+}
+
+/// The entries of `added_tokens`, and what new ones need.
+struct Added<'a> {
+    entries: Vec<Value>,
+    /// Where each token stands. Only looked up: its order does not matter.
+    places: HashMap<String, usize>,
+    /// A map of the model's own tokens to their ids, or the list of a Unigram model.
+    vocabulary: &'a Value,
+    /// The first id behind all tokens.
+    next: u64,
+}
+
+impl<'a> Added<'a> {
+    fn new(entries: Vec<Value>, vocabulary: &'a Value) -> Self {
+        let own = match vocabulary {
+            Value::Object(tokens) => tokens.len(),
+            Value::Array(pieces) => pieces.len(),
+            _ => 0,
+        };
+        let behind_added = entries.iter().filter_map(|token| Some(token["id"].as_u64()? + 1)).max();
+        let places = entries.iter().enumerate();
+        let places = places.filter_map(|(place, token)| Some((token["content"].as_str()?.to_string(), place)));
+        Added {
+            places: places.collect(),
+            vocabulary,
+            next: behind_added.unwrap_or(0).max(own as u64),
+            entries,
+        }
+    }
+
+    /// Adds the token, or gives the one that is there these flags.
+    fn set(&mut self, token: &Token) {
+        if let Some(&place) = self.places.get(&token.content) {
+            let known = &mut self.entries[place];
+            *known = token.entry(known["id"].clone());
+            return;
+        }
+        let id = self.id_in_vocabulary(&token.content).unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        });
+        self.places.insert(token.content.clone(), self.entries.len());
+        self.entries.push(token.entry(id.into()));
+    }
+
+    fn id_in_vocabulary(&self, content: &str) -> Option<u64> {
+        match self.vocabulary {
+            Value::Object(tokens) => tokens.get(content)?.as_u64(),
+            Value::Array(pieces) => {
+                let id = pieces.iter().position(|piece| piece[0] == *content)?;
+                Some(id as u64)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Token {
@@ -49,38 +99,6 @@ impl Token {
             "normalized": self.normalized,
             "special": self.special,
         })
-    }
-}
-
-/// A model's own tokens: a map to their ids, or the list of a Unigram model.
-struct Vocabulary<'a>(&'a Value);
-
-impl Vocabulary<'_> {
-    fn get(&self, content: &str) -> Option<u64> {
-        match self.0 {
-            Value::Object(tokens) => tokens.get(content)?.as_u64(),
-            Value::Array(pieces) => {
-                let id = pieces.iter().position(|piece| piece[0] == *content)?;
-                Some(id as u64)
-            }
-            _ => None,
-        }
-    }
-
-    /// The token's id here, or the first behind all tokens.
-    fn id(&self, content: &str, added: &[Value]) -> u64 {
-        let behind_added = added
-            .iter()
-            .filter_map(|token| token["id"].as_u64())
-            .max()
-            .map(|id| id + 1);
-        let own = match self.0 {
-            Value::Object(tokens) => tokens.len(),
-            Value::Array(pieces) => pieces.len(),
-            _ => 0,
-        };
-        self.get(content)
-            .unwrap_or_else(|| behind_added.unwrap_or(0).max(own as u64))
     }
 }
 

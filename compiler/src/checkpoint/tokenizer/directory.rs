@@ -17,9 +17,11 @@ const MODEL: &str = "tokenizer.model";
 const UNREAD: &[&str] = &[
     "tekken.json",
     "tiktoken.model",
+    "qwen.tiktoken",
     "spiece.model",
     "sentencepiece.bpe.model",
     "vocab.txt",
+    "vocab.json",
 ];
 
 /// The text files of a checkpoint, whose `config` is that of `config.json`; `None` without a tokenizer. What a user should

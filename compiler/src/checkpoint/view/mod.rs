@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::naming::Named;
 use super::validate::tensor_problems;
 use super::{CheckpointError, ExpectedTensor, TensorInfo, TensorProblem, TensorSource};
 use crate::graph::DeclaredWeight;
@@ -25,7 +26,7 @@ use place::Place;
 /// where one tensor for each expert is declared (`experts.{expert}.up_proj`), one for all of them
 /// (`experts.up_proj`).
 pub struct View<'a> {
-    source: &'a dyn TensorSource,
+    source: Named<'a>,
     weights: BTreeMap<String, Seen>,
 }
 
@@ -41,6 +42,11 @@ impl<'a> View<'a> {
     /// [`CheckpointError::Tensors`] with every tensor that is missing, misshapen, surplus or of a type that cannot be
     /// read, in terms of the checkpoint's own tensors.
     pub fn new(source: &'a dyn TensorSource, declared: &[DeclaredWeight]) -> Result<Self, CheckpointError> {
+        View::of(Named::plainly(source), declared)
+    }
+
+    pub(super) fn of(named: Named<'a>, declared: &[DeclaredWeight]) -> Result<Self, CheckpointError> {
+        let source: &dyn TensorSource = &named;
         let count = source.names().len();
         let find = |weight| Place::find(source, count, weight);
         let places: Vec<Place> = declared.iter().map(find).collect();
@@ -65,7 +71,7 @@ impl<'a> View<'a> {
             weights.insert(weight.name.clone(), Seen { info, place });
         }
         if problems.is_empty() {
-            Ok(View { source, weights })
+            Ok(View { source: named, weights })
         } else {
             Err(CheckpointError::Tensors(problems))
         }
@@ -124,7 +130,7 @@ impl TensorSource for View<'_> {
         }
         match &weight.place {
             Place::Own(tensor) => self.source.read_rows(&tensor.name, rows),
-            Place::Within(within) => read::rows(self.source, within, rows),
+            Place::Within(within) => read::rows(&self.source, within, rows),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::graph::{Dim, ModelGraph, Node, Op, Section, Shape, StateDecl, StateKi
 
 /// What kind of thing an operator makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     Ids,
     Floats,
     Weight,
@@ -19,13 +19,13 @@ pub enum Kind {
     Routing,
 }
 
-pub fn value_kind(op: &Op) -> Kind {
+pub fn value_kind(op: &Op) -> ValueKind {
     match op {
-        Op::Tokens => Kind::Ids,
-        Op::Weight(_) => Kind::Weight,
-        Op::CacheWrite(_) => Kind::Cache,
-        Op::Route(_) => Kind::Routing,
-        _ => Kind::Floats,
+        Op::Tokens => ValueKind::Ids,
+        Op::Weight(_) => ValueKind::Weight,
+        Op::CacheWrite(_) => ValueKind::Cache,
+        Op::Route(_) => ValueKind::Routing,
+        _ => ValueKind::Floats,
     }
 }
 
@@ -79,12 +79,12 @@ impl<'a> Checker<'a> {
                 Ok(Shape::fixed(self.weight(id.0)?.shape.iter().copied()))
             }
             Op::Gather => {
-                self.takes(&[Kind::Weight, Kind::Ids])?;
+                self.takes(&[ValueKind::Weight, ValueKind::Ids])?;
                 Ok(Shape::per_token([self.matrix(0)?[1]]))
             }
             Op::Linear => self.linear(),
             Op::RmsNorm { eps, .. } => {
-                self.takes(&[Kind::Floats, Kind::Weight])?;
+                self.takes(&[ValueKind::Floats, ValueKind::Weight])?;
                 require(*eps >= 0.0 && eps.is_finite(), || format!("epsilon is {eps}"))?;
                 let x = self.per_token(0)?;
                 let weight = self.vector(1)?;
@@ -103,7 +103,7 @@ impl<'a> Checker<'a> {
                 self.same()
             }
             Op::ScaleRows => {
-                self.takes(&[Kind::Floats, Kind::Floats])?;
+                self.takes(&[ValueKind::Floats, ValueKind::Floats])?;
                 let (x, factors) = (self.row(0)?, self.row(1)?);
                 require(factors.value() == 1, || format!("{factors:?} factors for a row"))?;
                 Ok(Shape::per_token([x]))
@@ -113,13 +113,13 @@ impl<'a> Checker<'a> {
                 self.same()
             }
             Op::Binary(_) => {
-                self.takes(&[Kind::Floats, Kind::Floats])?;
+                self.takes(&[ValueKind::Floats, ValueKind::Floats])?;
                 let (left, right) = (self.per_token(0)?, self.per_token(1)?);
                 require(left == right, || format!("{left} and {right}"))?;
                 Ok(left.clone())
             }
             Op::SplitHeads { heads, width } => {
-                self.takes(&[Kind::Floats])?;
+                self.takes(&[ValueKind::Floats])?;
                 let x = self.per_token(0)?;
                 require(x.dims == [*heads * *width], || {
                     format!("{x} into {heads:?} times {width:?}")
@@ -127,12 +127,12 @@ impl<'a> Checker<'a> {
                 Ok(Shape::per_token([*heads, *width]))
             }
             Op::MergeHeads => {
-                self.takes(&[Kind::Floats])?;
+                self.takes(&[ValueKind::Floats])?;
                 let [heads, width] = self.heads(0)?;
                 Ok(Shape::per_token([heads * width]))
             }
             Op::Rope(id) => {
-                self.takes(&[Kind::Floats])?;
+                self.takes(&[ValueKind::Floats])?;
                 let [heads, width] = self.heads(0)?;
                 let rope = self.graph.ropes.get(id.0).ok_or("its rope is not declared")?;
                 let fits = rope.rotary() <= width.value();
@@ -140,7 +140,7 @@ impl<'a> Checker<'a> {
                 Ok(Shape::per_token([heads, width]))
             }
             Op::CacheWrite(id) => {
-                self.takes(&[Kind::Floats, Kind::Floats])?;
+                self.takes(&[ValueKind::Floats, ValueKind::Floats])?;
                 let state = self.state(id.0)?;
                 for plane in [self.heads(0)?, self.heads(1)?] {
                     require(state.shape == plane, || format!("its state does not hold {plane:?}"))?;
@@ -152,7 +152,7 @@ impl<'a> Checker<'a> {
             }
             Op::Attention(_) => self.attention(),
             Op::Slice { start, len } => {
-                self.takes(&[Kind::Floats])?;
+                self.takes(&[ValueKind::Floats])?;
                 let columns = self.row(0)?;
                 let end = start.value().saturating_add(len.value());
                 require(end <= columns.value(), || format!("columns up to {end} of {columns:?}"))?;
@@ -166,7 +166,7 @@ impl<'a> Checker<'a> {
     }
 
     fn linear(&self) -> Check<Shape> {
-        let biased = self.takes_also(&[Kind::Floats, Kind::Weight], &[Kind::Weight])?;
+        let biased = self.takes_also(&[ValueKind::Floats, ValueKind::Weight], &[ValueKind::Weight])?;
         let (x, [out, columns]) = (self.per_token(0)?, self.matrix(1)?);
         require(x.dims == [columns], || format!("{x} times [{out:?}, {columns:?}]"))?;
         if biased {
@@ -177,7 +177,7 @@ impl<'a> Checker<'a> {
     }
 
     fn attention(&self) -> Check<Shape> {
-        let with_sinks = self.takes_also(&[Kind::Floats, Kind::Cache], &[Kind::Weight])?;
+        let with_sinks = self.takes_also(&[ValueKind::Floats, ValueKind::Cache], &[ValueKind::Weight])?;
         let Op::Attention(spec) = &self.node.op else {
             return Err("is no attention".to_string());
         };
@@ -216,17 +216,17 @@ impl<'a> Checker<'a> {
     }
 
     fn same(&self) -> Check<Shape> {
-        self.takes(&[Kind::Floats])?;
+        self.takes(&[ValueKind::Floats])?;
         self.per_token(0).cloned()
     }
 
-    fn takes(&self, kinds: &[Kind]) -> Check {
-        let found: Vec<Kind> = self.operands.iter().map(|operand| value_kind(&operand.op)).collect();
+    fn takes(&self, kinds: &[ValueKind]) -> Check {
+        let found: Vec<ValueKind> = self.operands.iter().map(|operand| value_kind(&operand.op)).collect();
         require(found == kinds, || format!("takes {kinds:?}, gets {found:?}"))
     }
 
     /// Takes `kinds`, or `kinds` and then `more`, and says whether it is the latter.
-    fn takes_also(&self, kinds: &[Kind], more: &[Kind]) -> Check<bool> {
+    fn takes_also(&self, kinds: &[ValueKind], more: &[ValueKind]) -> Check<bool> {
         let all = [kinds, more].concat();
         let longer = self.operands.len() == all.len();
         self.takes(if longer { &all } else { kinds })?;

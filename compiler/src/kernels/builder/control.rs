@@ -1,7 +1,7 @@
 use naga::{Barrier, BinaryOperator, Block, Expression, Statement};
 
 use super::Builder;
-use super::value::{Bool, Operand, U32};
+use super::value::{Bool, IntoValue, U32};
 
 impl Builder {
     /// Runs `body` where `condition` holds.
@@ -29,9 +29,9 @@ impl Builder {
     pub fn range<'b>(
         &'b self,
         name: &str,
-        start: impl Operand<'b, u32>,
-        end: impl Operand<'b, u32>,
-        step: impl Operand<'b, u32>,
+        start: impl IntoValue<'b, u32>,
+        end: impl IntoValue<'b, u32>,
+        step: impl IntoValue<'b, u32>,
         body: impl FnOnce(U32<'b>),
     ) {
         let (start, end, step) = (start.value(self), end.value(self), step.value(self));
@@ -85,7 +85,7 @@ impl Builder {
     pub fn subgroup_shuffle_xor<'b, T: super::Number>(
         &'b self,
         value: super::Value<'b, T>,
-        mask: impl Operand<'b, u32>,
+        mask: impl IntoValue<'b, u32>,
     ) -> super::Value<'b, T> {
         let mode = naga::GatherMode::ShuffleXor(mask.value(self).handle);
         self.subgroup_result::<T>(|result| Statement::SubgroupGather {

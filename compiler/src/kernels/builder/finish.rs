@@ -125,7 +125,12 @@ fn write(module: &mut naga::Module, capability: Capability) -> Result<String, St
     if capability >= Capability::Subgroups {
         validator.subgroup_stages(ShaderStages::COMPUTE);
     }
-    validator.validate(module).map_err(|error| error.emit_to_string(""))?;
+    let info = validator.validate(module).map_err(|error| error.emit_to_string(""))?;
+    let entry_point = info.get_entry_point(0);
+    if let Some((_, unused)) = (module.global_variables.iter()).find(|(handle, _)| entry_point[*handle].is_empty()) {
+        let name = unused.name.as_deref().unwrap_or("a variable");
+        return Err(format!("{name} is bound or declared, but never used"));
+    }
     compact(module, KeepUnused::Yes);
     let info = validator.validate(module).map_err(|error| error.emit_to_string(""))?;
     let flags = naga::back::wgsl::WriterFlags::empty();

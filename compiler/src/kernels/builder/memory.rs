@@ -3,7 +3,7 @@ use std::marker::PhantomData;
 use kiln_bundle::Access;
 use naga::{AddressSpace, ArraySize, AtomicFunction, Expression, Handle, Span, Statement, StorageAccess, TypeInner};
 
-use super::value::{Kind, Operand, U32, Value};
+use super::value::{IntoValue, Kind, U32, Value};
 use super::{Builder, State};
 
 /// An array of `T`: a storage binding, or in workgroup or private memory.
@@ -42,7 +42,7 @@ impl<T> Copy for Pointer<'_, T> {}
 
 impl<'b, T: Kind> Array<'b, T> {
     /// Element `index`.
-    pub fn at(self, index: impl Operand<'b, u32>) -> Pointer<'b, T> {
+    pub fn at(self, index: impl IntoValue<'b, u32>) -> Pointer<'b, T> {
         let pointer = self.builder.access(self.base, index.value(self.builder));
         Pointer {
             builder: self.builder,
@@ -52,12 +52,12 @@ impl<'b, T: Kind> Array<'b, T> {
     }
 
     /// Value of element `index`, as it is now.
-    pub fn load(self, index: impl Operand<'b, u32>) -> Value<'b, T> {
+    pub fn load(self, index: impl IntoValue<'b, u32>) -> Value<'b, T> {
         self.at(index).load()
     }
 
     /// Sets element `index`.
-    pub fn store(self, index: impl Operand<'b, u32>, value: impl Operand<'b, T>) {
+    pub fn store(self, index: impl IntoValue<'b, u32>, value: impl IntoValue<'b, T>) {
         self.at(index).store(value);
     }
 }
@@ -68,7 +68,7 @@ impl<'b, T: Kind> Pointer<'b, T> {
         self.builder.expression(Expression::Load { pointer: self.pointer })
     }
 
-    pub fn store(self, value: impl Operand<'b, T>) {
+    pub fn store(self, value: impl IntoValue<'b, T>) {
         let value = value.value(self.builder).handle;
         self.builder.statement(Statement::Store {
             pointer: self.pointer,
@@ -92,7 +92,7 @@ impl<'b, T: Kind> Pointer<'b, T> {
 
 impl<'b, T: super::Number> Pointer<'b, T> {
     /// Adds `value` to what is held there.
-    pub fn add(self, value: impl Operand<'b, T>) {
+    pub fn add(self, value: impl IntoValue<'b, T>) {
         let value = value.value(self.builder);
         self.store(self.load() + value);
     }
@@ -100,34 +100,34 @@ impl<'b, T: super::Number> Pointer<'b, T> {
 
 impl<'b> AtomicArray<'b> {
     /// `atomicLoad` of element `index`.
-    pub fn load(self, index: impl Operand<'b, u32>) -> U32<'b> {
+    pub fn load(self, index: impl IntoValue<'b, u32>) -> U32<'b> {
         let pointer = self.builder.access(self.base, index.value(self.builder));
         self.builder.expression(Expression::Load { pointer })
     }
 
     /// `atomicStore` to element `index`.
-    pub fn store(self, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) {
+    pub fn store(self, index: impl IntoValue<'b, u32>, value: impl IntoValue<'b, u32>) {
         let pointer = self.builder.access(self.base, index.value(self.builder));
         let value = value.value(self.builder).handle;
         self.builder.statement(Statement::Store { pointer, value });
     }
 
     /// `atomicAdd`; gives the value before.
-    pub fn add(self, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
+    pub fn add(self, index: impl IntoValue<'b, u32>, value: impl IntoValue<'b, u32>) -> U32<'b> {
         self.update(AtomicFunction::Add, index, value)
     }
 
     /// `atomicOr`; gives the value before.
-    pub fn or(self, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
+    pub fn or(self, index: impl IntoValue<'b, u32>, value: impl IntoValue<'b, u32>) -> U32<'b> {
         self.update(AtomicFunction::InclusiveOr, index, value)
     }
 
     /// `atomicMax`; gives the value before.
-    pub fn max(self, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
+    pub fn max(self, index: impl IntoValue<'b, u32>, value: impl IntoValue<'b, u32>) -> U32<'b> {
         self.update(AtomicFunction::Max, index, value)
     }
 
-    fn update(self, fun: AtomicFunction, index: impl Operand<'b, u32>, value: impl Operand<'b, u32>) -> U32<'b> {
+    fn update(self, fun: AtomicFunction, index: impl IntoValue<'b, u32>, value: impl IntoValue<'b, u32>) -> U32<'b> {
         let pointer = self.builder.access(self.base, index.value(self.builder));
         let value = value.value(self.builder).handle;
         let mut state = self.builder.state.borrow_mut();
@@ -154,6 +154,16 @@ impl Builder {
             base,
             kind: PhantomData,
         }
+    }
+
+    /// The next binding of group 0: `array<atomic<u32>>`, read-write.
+    pub fn storage_atomic(&self, name: &str) -> AtomicArray<'_> {
+        let element = self
+            .state
+            .borrow_mut()
+            .intern_inner(TypeInner::Atomic(naga::Scalar::U32));
+        let base = self.bind(name, element, 4, Access::ReadWrite);
+        AtomicArray { builder: self, base }
     }
 
     /// `length` elements of workgroup memory, zero at the start.
@@ -191,7 +201,7 @@ impl Builder {
     }
 
     /// A variable of this thread, set to `init` here.
-    pub fn variable<'b, T: Kind>(&'b self, name: &str, init: impl Operand<'b, T>) -> Pointer<'b, T> {
+    pub fn variable<'b, T: Kind>(&'b self, name: &str, init: impl IntoValue<'b, T>) -> Pointer<'b, T> {
         let init = init.value(self);
         let mut state = self.state.borrow_mut();
         let constant = matches!(

@@ -33,7 +33,7 @@ use naga::{Block, Expression, Handle, Literal, Module, Span, Statement, TypeInne
 pub use finish::{KernelError, KernelSource, MAX_WORKGROUP_BYTES};
 pub use memory::{Array, AtomicArray, Pointer};
 pub use reduce::{Reduction, Totals};
-pub use value::{Bool, F32, Float, Kind, Number, Operand, U32, UVec4, Value, Vec4};
+pub use value::{Bool, F32, Float, IntoValue, Kind, Number, U32, UVec4, Value, Vec4};
 
 use super::Capability;
 
@@ -138,7 +138,7 @@ impl Builder {
     }
 
     /// A named module constant: `const COLS: u32 = 576u;`. The same name gives the same constant.
-    pub fn constant<'b, T: Kind>(&'b self, name: &'static str, value: impl Operand<'b, T>) -> Value<'b, T> {
+    pub fn constant<'b, T: Kind>(&'b self, name: &'static str, value: impl IntoValue<'b, T>) -> Value<'b, T> {
         if let Some(&handle) = self.state.borrow().roots.get(name) {
             return self.value(handle);
         }

@@ -1,6 +1,6 @@
 use naga::{BinaryOperator as Op, Expression, MathFunction as Math};
 
-use super::value::{Bool, F32, Float, Integer, Kind, Number, Operand, U32, Value, Vec4};
+use super::value::{Bool, F32, Float, Integer, IntoValue, Kind, Number, U32, Value, Vec4};
 use super::{Builder, State};
 
 impl<'b, T: Kind> Value<'b, T> {
@@ -88,32 +88,32 @@ where
 }
 
 impl<'b, T: Number> Value<'b, T> {
-    pub fn min(self, other: impl Operand<'b, T>) -> Self {
+    pub fn min(self, other: impl IntoValue<'b, T>) -> Self {
         self.math(Math::Min, &[other.value(self.builder)])
     }
-    pub fn max(self, other: impl Operand<'b, T>) -> Self {
+    pub fn max(self, other: impl IntoValue<'b, T>) -> Self {
         self.math(Math::Max, &[other.value(self.builder)])
     }
     pub fn abs(self) -> Self {
         self.math(Math::Abs, &[])
     }
     /// `self < other`; scalars only, as all comparisons here.
-    pub fn lt(self, other: impl Operand<'b, T>) -> Bool<'b> {
+    pub fn lt(self, other: impl IntoValue<'b, T>) -> Bool<'b> {
         self.binary(Op::Less, other.value(self.builder))
     }
-    pub fn le(self, other: impl Operand<'b, T>) -> Bool<'b> {
+    pub fn le(self, other: impl IntoValue<'b, T>) -> Bool<'b> {
         self.binary(Op::LessEqual, other.value(self.builder))
     }
-    pub fn gt(self, other: impl Operand<'b, T>) -> Bool<'b> {
+    pub fn gt(self, other: impl IntoValue<'b, T>) -> Bool<'b> {
         self.binary(Op::Greater, other.value(self.builder))
     }
-    pub fn ge(self, other: impl Operand<'b, T>) -> Bool<'b> {
+    pub fn ge(self, other: impl IntoValue<'b, T>) -> Bool<'b> {
         self.binary(Op::GreaterEqual, other.value(self.builder))
     }
-    pub fn eq(self, other: impl Operand<'b, T>) -> Bool<'b> {
+    pub fn eq(self, other: impl IntoValue<'b, T>) -> Bool<'b> {
         self.binary(Op::Equal, other.value(self.builder))
     }
-    pub fn ne(self, other: impl Operand<'b, T>) -> Bool<'b> {
+    pub fn ne(self, other: impl IntoValue<'b, T>) -> Bool<'b> {
         self.binary(Op::NotEqual, other.value(self.builder))
     }
     /// Sum of products of the components; a plain product for scalars.
@@ -171,7 +171,7 @@ impl<'b> U32<'b> {
 
 impl<'b> Bool<'b> {
     /// `accept` where true, else `reject`. Both are evaluated.
-    pub fn select<T: Kind>(self, accept: impl Operand<'b, T>, reject: impl Operand<'b, T>) -> Value<'b, T> {
+    pub fn select<T: Kind>(self, accept: impl IntoValue<'b, T>, reject: impl IntoValue<'b, T>) -> Value<'b, T> {
         let (accept, reject) = (accept.value(self.builder), reject.value(self.builder));
         self.builder.expression(Expression::Select {
             condition: self.handle,
@@ -183,7 +183,7 @@ impl<'b> Bool<'b> {
 
 impl Builder {
     /// A literal, or the value itself.
-    pub fn literal<'b, T: Kind>(&'b self, value: impl Operand<'b, T>) -> Value<'b, T> {
+    pub fn literal<'b, T: Kind>(&'b self, value: impl IntoValue<'b, T>) -> Value<'b, T> {
         value.value(self)
     }
 
@@ -197,7 +197,7 @@ impl Builder {
     }
 
     /// All components `value`.
-    pub fn splat<'b, T: Kind>(&'b self, value: impl Operand<'b, T::Component>) -> Value<'b, T> {
+    pub fn splat<'b, T: Kind>(&'b self, value: impl IntoValue<'b, T::Component>) -> Value<'b, T> {
         let value = value.value(self);
         match T::SIZE {
             None => self.value(value.handle),

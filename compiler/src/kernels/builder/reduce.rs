@@ -1,5 +1,5 @@
 use super::memory::Array;
-use super::value::{F32, Operand};
+use super::value::{F32, IntoValue};
 use super::{Builder, U32};
 use crate::kernels::Capability;
 
@@ -62,7 +62,7 @@ impl Builder {
 
 impl<'b> Totals<'b> {
     /// Total number `index`, in every thread that asks.
-    pub fn total(self, index: impl Operand<'b, u32>) -> F32<'b> {
+    pub fn total(self, index: impl IntoValue<'b, u32>) -> F32<'b> {
         let b = self.builder;
         let first = (index.value(b) * self.parts_per_value).named("first_part");
         if b.capability() < Capability::Subgroups {

@@ -81,11 +81,11 @@ impl<T> Clone for Value<'_, T> {
 impl<T> Copy for Value<'_, T> {}
 
 /// What can be given where a value of type `T` is wanted: a [`Value`], or a Rust literal.
-pub trait Operand<'b, T> {
+pub trait IntoValue<'b, T> {
     fn value(self, builder: &'b Builder) -> Value<'b, T>;
 }
 
-impl<'b, T> Operand<'b, T> for Value<'b, T> {
+impl<'b, T> IntoValue<'b, T> for Value<'b, T> {
     fn value(self, _: &'b Builder) -> Value<'b, T> {
         self
     }
@@ -93,7 +93,7 @@ impl<'b, T> Operand<'b, T> for Value<'b, T> {
 
 macro_rules! literals {
     ($($scalar:ty => $literal:path),*) => {$(
-        impl<'b> Operand<'b, $scalar> for $scalar {
+        impl<'b> IntoValue<'b, $scalar> for $scalar {
             fn value(self, builder: &'b Builder) -> Value<'b, $scalar> {
                 let handle = builder.state.borrow_mut().literal($literal(self));
                 builder.value(handle)
@@ -103,7 +103,7 @@ macro_rules! literals {
 }
 literals!(u32 => Literal::U32, i32 => Literal::I32, bool => Literal::Bool);
 
-impl<'b> Operand<'b, f16> for f16 {
+impl<'b> IntoValue<'b, f16> for f16 {
     fn value(self, builder: &'b Builder) -> Value<'b, f16> {
         let mut state = builder.state.borrow_mut();
         state.half = true;
@@ -113,7 +113,7 @@ impl<'b> Operand<'b, f16> for f16 {
     }
 }
 
-impl<'b> Operand<'b, f32> for f32 {
+impl<'b> IntoValue<'b, f32> for f32 {
     /// Numbers whose decimal is unwieldy or refused (`f32::MAX`, infinities) are written as their bits.
     fn value(self, builder: &'b Builder) -> Value<'b, f32> {
         let plain = self == 0.0 || (1e-12..1e12).contains(&self.abs());

@@ -22,7 +22,7 @@ mod state;
 use super::builder::{Builder, KernelError, KernelSource};
 use super::names::{flag, strided};
 use super::{Capability, GatedDeltaSpec};
-use state::Kernel;
+use state::DeltaRule;
 
 const COLUMNS: u32 = GatedDeltaSpec::COLUMNS;
 /// Rows of a quad: keys, queries and rows of the state are taken by fours.
@@ -73,7 +73,7 @@ impl GatedDeltaSpec {
 
 /// How the work is divided.
 #[derive(Clone, Copy)]
-struct Division {
+struct DeltaDivision {
     /// Threads of a column; each has every `parts`th quad of its rows.
     parts: u32,
     /// Quads of a thread.
@@ -87,12 +87,12 @@ struct Division {
     neighbours: bool,
 }
 
-impl Division {
+impl DeltaDivision {
     fn new(spec: &GatedDeltaSpec, capability: Capability) -> Self {
         let all = spec.key_dim.div_ceil(QUAD);
         if spec.single {
             let parts = 8;
-            return Division {
+            return DeltaDivision {
                 parts,
                 quads: all.div_ceil(parts),
                 block: 1,
@@ -102,7 +102,7 @@ impl Division {
         }
         // As many as the smallest subgroup has.
         let parts = 4;
-        Division {
+        DeltaDivision {
             parts,
             quads: all.div_ceil(parts),
             block: 4,
@@ -125,8 +125,8 @@ impl Division {
 pub fn build(spec: &GatedDeltaSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let name = spec.name();
     spec.check(&name)?;
-    let division = Division::new(spec, capability);
+    let division = DeltaDivision::new(spec, capability);
     let b = Builder::new(name, division.threads(), capability);
-    Kernel::new(&b, spec, division).body();
+    DeltaRule::new(&b, spec, division).body();
     b.finish()
 }

@@ -1,7 +1,7 @@
 //! What the gated delta rule needs of a few tokens, in workgroup memory: keys, queries, values, and all factors that do
 //! not depend on the state.
 
-use super::{COLUMNS, Division, QUAD};
+use super::{COLUMNS, DeltaDivision, QUAD};
 use crate::kernels::activation::{sigmoid, softplus};
 use crate::kernels::builder::{Array, Builder, F32, Pointer, U32, Vec4};
 use crate::kernels::names::lettered;
@@ -76,7 +76,7 @@ impl<'b> Inputs<'b> {
 /// A thread's share of a stage, on its way to workgroup memory.
 pub struct Fetched<'b> {
     b: &'b Builder,
-    division: Division,
+    division: DeltaDivision,
     keys: Vec<Pointer<'b, [f32; 4]>>,
     queries: Vec<Pointer<'b, [f32; 4]>>,
     values: Vec<Pointer<'b, f32>>,
@@ -85,7 +85,7 @@ pub struct Fetched<'b> {
 }
 
 impl<'b> Fetched<'b> {
-    pub fn new(b: &'b Builder, division: Division) -> Self {
+    pub fn new(b: &'b Builder, division: DeltaDivision) -> Self {
         let places = |name: &str, elements: u32| {
             (0..elements.div_ceil(b.workgroup()))
                 .map(|i| lettered(name, i as usize))
@@ -154,7 +154,7 @@ impl<'b> Fetched<'b> {
 /// Some tokens in workgroup memory. "Block" is the token's in the stage.
 pub struct Stage<'b> {
     b: &'b Builder,
-    division: Division,
+    division: DeltaDivision,
     /// `[token][pitch]`, zeros past the end of the head.
     pub keys: Array<'b, [f32; 4]>,
     pub queries: Array<'b, [f32; 4]>,
@@ -173,8 +173,8 @@ pub struct Stage<'b> {
 }
 
 impl<'b> Stage<'b> {
-    pub fn new(b: &'b Builder, division: Division) -> Self {
-        let Division { staged, block, .. } = division;
+    pub fn new(b: &'b Builder, division: DeltaDivision) -> Self {
+        let DeltaDivision { staged, block, .. } = division;
         Stage {
             b,
             division,
@@ -224,7 +224,7 @@ impl<'b> Stage<'b> {
     /// Computes the factors of the tokens there are. Ends with a barrier.
     pub fn prepare(&self, inputs: &Inputs<'b>) {
         let b = self.b;
-        let Division { staged, block, .. } = self.division;
+        let DeltaDivision { staged, block, .. } = self.division;
         let lanes = lanes(self.division);
         b.if_(b.thread().lt(staged * block * lanes), || {
             let lane = (b.thread() % lanes).named("lane");
@@ -320,6 +320,6 @@ impl<'b> Stage<'b> {
 }
 
 /// Threads that share the products of a pair.
-fn lanes(division: Division) -> u32 {
+fn lanes(division: DeltaDivision) -> u32 {
     (division.threads() / (division.staged * division.block)).min(MOST_LANES)
 }

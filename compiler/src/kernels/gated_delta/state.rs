@@ -3,16 +3,16 @@
 use kiln_bundle::{Access, StepWord};
 
 use super::stage::{Fetched, Inputs, Stage};
-use super::{COLUMNS, Division, QUAD};
+use super::{COLUMNS, DeltaDivision, QUAD};
 use crate::kernels::GatedDeltaSpec;
 use crate::kernels::builder::{Array, Builder, F32, Pointer, U32, Value, Vec4};
 use crate::kernels::names::lettered;
 use crate::kernels::step::Step;
 
-pub struct Kernel<'b> {
+pub struct DeltaRule<'b> {
     b: &'b Builder,
     spec: &'b GatedDeltaSpec,
-    division: Division,
+    division: DeltaDivision,
     inputs: Inputs<'b>,
     stage: Stage<'b>,
     state: Array<'b, f32>,
@@ -29,9 +29,9 @@ pub struct Kernel<'b> {
     head_column: U32<'b>,
 }
 
-impl<'b> Kernel<'b> {
-    pub fn new(b: &'b Builder, spec: &'b GatedDeltaSpec, division: Division) -> Self {
-        let Division {
+impl<'b> DeltaRule<'b> {
+    pub fn new(b: &'b Builder, spec: &'b GatedDeltaSpec, division: DeltaDivision) -> Self {
+        let DeltaDivision {
             parts,
             block,
             neighbours,
@@ -43,12 +43,13 @@ impl<'b> Kernel<'b> {
         let a = b.storage::<f32>("a", Access::Read);
         let beta = b.storage::<f32>("b", Access::Read);
         let parameters = b.storage::<f32>("parameters", Access::Read);
-        let step = Step::bind(b);
+        // A single token needs no count.
+        let step = (!spec.single).then(|| Step::bind(b));
         let state = b.storage::<f32>("state", Access::ReadWrite);
         let out = b.storage::<f32>("out", Access::ReadWrite);
-        let tokens = match spec.single {
-            true => b.literal(1),
-            false => step.word(StepWord::Tokens).named("tokens"),
+        let tokens = match step {
+            None => b.literal(1),
+            Some(step) => step.word(StepWord::Tokens).named("tokens"),
         };
         // Devices number the threads of a subgroup in the order of those of the workgroup. Threads next to each other
         // that share a column can add by shuffles; ones that share rows read the state in whole lines.
@@ -57,7 +58,7 @@ impl<'b> Kernel<'b> {
             false => (b.thread() / COLUMNS, b.thread() % COLUMNS),
         };
         let column = column.named("column");
-        Kernel {
+        DeltaRule {
             b,
             spec,
             division,
@@ -86,7 +87,7 @@ impl<'b> Kernel<'b> {
 
     pub fn body(self) {
         let b = self.b;
-        let Division {
+        let DeltaDivision {
             block,
             staged,
             neighbours,

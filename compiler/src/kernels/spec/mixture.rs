@@ -6,7 +6,7 @@ use crate::graph::{Gate, RouteSpec};
 use crate::weights::WeightFormat;
 
 /// Scores to routing, see [`crate::graph::Op::Route`].
-/// Bindings: scores (strided), [selection bias (f32 `[experts]`)], step, routing (rw). Grid: (tokens).
+/// Bindings: scores (strided), [selection bias (f32 `[experts]`)], routing (rw). Grid: (tokens).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteKernelSpec {
     pub experts: u32,
@@ -131,7 +131,7 @@ pub struct GroupedDownSpec {
 }
 
 /// `out[t] = Σ_slot weight · y[t, slot]`, plus the residual.
-/// Bindings: y `[tokens, k, width]`, routing, step, [residual], out `[tokens, width]` (rw). Grid: (ceil(width / 256), tokens).
+/// Bindings: y `[tokens, k, width]`, routing, [residual], out `[tokens, width]` (rw). Grid: (ceil(width / 256), tokens).
 #[derive(Clone, Debug, PartialEq)]
 pub struct CombineSpec {
     pub width: u32,

@@ -2,13 +2,10 @@
 
 use egg::Id;
 
-use super::Lowering;
+use super::{Lowering, MAX_BINDINGS};
 use crate::kernels::BankSpec;
 use crate::plan::calls::Operand;
 use crate::term::{BankLeaf, LeafDef};
-
-/// What every WebGPU device binds at once.
-const BINDINGS: usize = 8;
 
 /// The experts of one dispatch and their bindings.
 pub(super) struct BankPart {
@@ -28,7 +25,7 @@ impl Lowering<'_> {
     /// takes several bindings of elements; the scales of all experts are one.
     pub(super) fn bank_parts(&self, bank: &BankLeaf, others: usize) -> Vec<BankPart> {
         let scaled = bank.matrix.format.block().is_some();
-        let free = BINDINGS.saturating_sub(others + usize::from(scaled)).max(1);
+        let free = MAX_BINDINGS.saturating_sub(others + usize::from(scaled)).max(1);
         self.bank_parts_of(bank, free as u32)
     }
 

@@ -37,7 +37,7 @@ impl Lowering<'_> {
         let out = self.plan.value(self.like(from.value, width));
         let mut operands = vec![Operand::Read(from.value)];
         operands.extend(bias);
-        operands.extend([Operand::Step, Operand::Write(out)]);
+        operands.push(Operand::Write(out));
         self.call(KernelSpec::Route(spec), operands, "routing", None);
         self.all_columns(out, width)
     }
@@ -311,7 +311,7 @@ impl Lowering<'_> {
                 None => Residual::None,
             },
         };
-        let mut operands = vec![Operand::Read(from.value), Operand::Read(routing), Operand::Step];
+        let mut operands = vec![Operand::Read(from.value), Operand::Read(routing)];
         operands.extend(residual.map(Operand::Read));
         operands.push(Operand::Write(out));
         self.call(KernelSpec::Combine(spec), operands, "sum over experts", residual);

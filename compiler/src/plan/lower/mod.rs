@@ -18,6 +18,9 @@ use crate::kernels::{CacheType, GatherSpec, KernelSpec, NormSpec, SelectRowSpec,
 use crate::rewrite::Rewritten;
 use crate::term::{Arrangement, LeafDef, Phase, Term};
 
+/// Storage buffers that every WebGPU device binds at once.
+const MAX_BINDINGS: usize = 8;
+
 /// Where the value of a class lies: columns of a value, all of them or a slice.
 #[derive(Clone, Copy, Debug)]
 struct Columns {
@@ -217,20 +220,25 @@ impl Lowering<'_> {
             unreachable!("an embedding table is a matrix")
         };
         let out = self.plan.value(Extent::PerToken(matrix.cols));
-        for rows in super::weights::split_rows(matrix.rows, matrix.cols, matrix.format, self.options.binding_limit) {
+        let parts = super::weights::split_rows(matrix.rows, matrix.cols, matrix.format, self.options.binding_limit);
+        // Beside the table: tokens and output.
+        let bindings_of_a_part = 1 + usize::from(matrix.format.block().is_some());
+        for together in parts.chunks((MAX_BINDINGS - 2) / bindings_of_a_part) {
+            let ([first, ..], [.., last]) = (together, together) else {
+                continue;
+            };
             let spec = GatherSpec {
-                rows: rows.end - rows.start,
-                first_row: rows.start,
+                rows: last.end - first.start,
+                first_row: first.start,
+                per_binding: first.end - first.start,
                 width: matrix.cols,
                 format: matrix.format,
                 scale,
             };
-            let operands = vec![
-                Operand::Matrix(matrix.clone(), rows),
-                Operand::Tokens,
-                Operand::Step,
-                Operand::Write(out),
-            ];
+            let table = together
+                .iter()
+                .map(|rows| Operand::Matrix(matrix.clone(), rows.clone()));
+            let operands = table.chain([Operand::Tokens, Operand::Write(out)]).collect();
             self.call(KernelSpec::Gather(spec), operands, "embedding", None);
         }
         self.all_columns(out, matrix.cols)
@@ -255,8 +263,7 @@ impl Lowering<'_> {
         };
         let operands = vec![
             Operand::Read(from.value),
-            Operand::Vector(parts, crate::term::Arrangement::Concat),
-            Operand::Step,
+            Operand::Vector(parts, Arrangement::Concat),
             Operand::Write(out),
         ];
         self.call(KernelSpec::Norm(spec), operands, label, residual);

@@ -2,15 +2,15 @@
 
 use egg::Id;
 
-use super::{Columns, Lowering};
+use super::{Columns, Lowering, MAX_BINDINGS};
 use crate::graph::Binary;
 use crate::kernels::{KernelSpec, PointwiseExpr, PointwiseSpec};
 use crate::plan::calls::{Operand, ValueId};
 use crate::rewrite::OptLevel;
 use crate::term::Term;
 
-/// Storage bindings that a chain may read: the base limit of 8 less step and output.
-const MAX_INPUTS: usize = 6;
+/// Storage bindings that a chain may read: all but the output.
+const MAX_INPUTS: usize = MAX_BINDINGS - 1;
 
 impl Lowering<'_> {
     pub(super) fn pointwise(&mut self, id: Id) -> Columns {
@@ -34,7 +34,7 @@ impl Lowering<'_> {
             in_place: false,
         };
         let mut operands: Vec<Operand> = inputs.iter().map(|input| Operand::Read(input.value)).collect();
-        operands.extend([Operand::Step, Operand::Write(out)]);
+        operands.push(Operand::Write(out));
         self.call(KernelSpec::Pointwise(spec), operands, label, None);
         self.all_columns(out, width)
     }

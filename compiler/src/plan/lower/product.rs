@@ -12,7 +12,7 @@ use crate::term::{Arrangement, LeafDef, MatrixLeaf, Phase, Term};
 
 /// A product's epilogue: what is done, the operands it reads, and the residual among them.
 #[derive(Default)]
-struct Tail {
+struct LoweredEpilogue {
     steps: Vec<Epilogue>,
     operands: Vec<Operand>,
     residual: Option<ValueId>,
@@ -21,7 +21,7 @@ struct Tail {
 impl Lowering<'_> {
     /// A linear map that no rule has touched.
     pub(super) fn linear(&mut self, w: Id, x: Id, bias: Option<Id>) -> Columns {
-        let mut tail = Tail::default();
+        let mut tail = LoweredEpilogue::default();
         if let Some(bias) = bias {
             self.bias(bias, Arrangement::Concat, &mut tail);
         }
@@ -31,7 +31,7 @@ impl Lowering<'_> {
 
     pub(super) fn matmul(&mut self, w: Id, prologue: Id, epilogue: Id) -> Columns {
         let arrangement = self.matrix(w).arrangement;
-        let mut tail = Tail::default();
+        let mut tail = LoweredEpilogue::default();
         self.tail(epilogue, arrangement, &mut tail);
         let (input, prologue, norm) = self.prologue(prologue);
         self.product(w, input, prologue, norm, tail)
@@ -59,7 +59,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn tail(&mut self, epilogue: Id, arrangement: Arrangement, tail: &mut Tail) {
+    fn tail(&mut self, epilogue: Id, arrangement: Arrangement, tail: &mut LoweredEpilogue) {
         match self.rewritten.term(epilogue).clone() {
             Term::Store => {}
             Term::PlusBias([e, b]) => {
@@ -94,7 +94,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn bias(&mut self, bias: Id, arrangement: Arrangement, tail: &mut Tail) {
+    fn bias(&mut self, bias: Id, arrangement: Arrangement, tail: &mut LoweredEpilogue) {
         let LeafDef::Vector { parts, .. } = self.rewritten.leaf(bias).clone() else {
             unreachable!("a bias is a vector")
         };
@@ -102,7 +102,14 @@ impl Lowering<'_> {
         tail.operands.push(Operand::Vector(parts, arrangement));
     }
 
-    fn product(&mut self, w: Id, input: ValueId, prologue: Prologue, norm: Option<Operand>, tail: Tail) -> Columns {
+    fn product(
+        &mut self,
+        w: Id,
+        input: ValueId,
+        prologue: Prologue,
+        norm: Option<Operand>,
+        tail: LoweredEpilogue,
+    ) -> Columns {
         let matrix = self.matrix(w);
         let mut reads = vec![Operand::Read(input)];
         reads.extend(norm);

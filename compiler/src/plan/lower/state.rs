@@ -95,11 +95,13 @@ impl Lowering<'_> {
             b: b.layout,
             single: self.phase == Phase::Decode,
         };
+        let step = (!spec.single).then_some(Operand::Step);
         let width = heads * value_dim;
         let out = self.plan.value(self.like(q.value, width));
         let mut operands = vec![Operand::Read(q.value), Operand::Read(a.value), Operand::Read(b.value)];
         operands.extend(self.vector(parameters, Arrangement::Concat));
-        operands.extend([Operand::Step, Operand::WriteState(id), Operand::Write(out)]);
+        operands.extend(step);
+        operands.extend([Operand::WriteState(id), Operand::Write(out)]);
         self.call(KernelSpec::GatedDelta(spec), operands, "gated delta rule", None);
         self.all_columns(out, width)
     }
@@ -129,7 +131,7 @@ impl Lowering<'_> {
                 expression: PointwiseExpr::Input(0),
                 in_place: true,
             };
-            let operands = vec![Operand::Read(part.value), Operand::Step, Operand::Write(whole)];
+            let operands = vec![Operand::Read(part.value), Operand::Write(whole)];
             self.call(KernelSpec::Pointwise(spec), operands, "copy", None);
             Columns {
                 value: whole,

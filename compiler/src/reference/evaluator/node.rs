@@ -3,7 +3,7 @@
 use super::operands::{Operands, Value, heads};
 use super::{EvalError, Evaluator, SectionInput};
 use crate::graph::Op;
-use crate::reference::ops::{self, AttentionShape, DeltaInputs, DeltaShape, ExpertWeights};
+use crate::reference::ops::{self, AttentionSizes, DeltaInputs, DeltaShape, ExpertWeights};
 
 impl Evaluator<'_> {
     pub(super) fn node(&mut self, operands: &Operands, input: &SectionInput) -> Result<Value, EvalError> {
@@ -65,7 +65,7 @@ impl Evaluator<'_> {
             Op::Attention(spec) => {
                 let state = operands.cache(1)?;
                 let (heads, width) = heads(node)?;
-                let shape = AttentionShape {
+                let shape = AttentionSizes {
                     heads,
                     kv_heads: self.graph.states[state.0].shape[0].value(),
                     width,

@@ -167,7 +167,7 @@ fn attend_with(sinks: Option<&[f32]>, window: Option<usize>, softcap: Option<f32
     ];
     let keys = [1.0, 2.0, 0.0, 1.0, -1.0, 1.0, 2.0, 0.0, 0.5, 0.5, 1.0, -1.0];
     let values = [1.0, -2.0, 2.0, 5.0, 3.0, 0.0, 4.0, -1.0, 5.0, 7.0, 6.0, 1.0];
-    let shape = AttentionShape {
+    let shape = AttentionSizes {
         heads: 4,
         kv_heads: 2,
         width: 2,

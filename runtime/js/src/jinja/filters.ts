@@ -55,6 +55,9 @@ function extreme(what: 'min' | 'max'): Filter {
   });
 }
 
+/** These filters look into nothing that is false, None among it. */
+const itemsIfAny = (value: Value) => (truth(value) ? items(value) : []);
+
 /** `select` and its like: with a test, or by what is true. */
 function select(what: string, byAttribute: boolean, wanted: boolean): Filter {
   return (value, positional, named) => {
@@ -62,7 +65,7 @@ function select(what: string, byAttribute: boolean, wanted: boolean): Filter {
     const [attribute, rest] = byAttribute ? [positional[0]!, positional.slice(1)] : [undefined, positional];
     const [test, ...others] = rest;
     if (test !== undefined && !isText(test)) throw new Error(`${what} wants the name of a test`);
-    return items(value).filter((item) => {
+    return itemsIfAny(value).filter((item) => {
       const tested = attribute === undefined ? item : path(item, attribute);
       return (test === undefined ? truth(tested) : holds(str(test), tested, others)) === wanted;
     });
@@ -128,7 +131,7 @@ function groups(value: Value, given: Arguments): Value {
     if (last && equal(last.key, key(item))) last.items.push(item);
     else all.push({ key: key(item), of: raw(item), items: [item] });
   }
-  return all.map((group) => Object.assign(Tuple.of_([group.of, group.items]), { grouper: group.of, list: group.items }));
+  return all.map((group) => Object.assign(Tuple.with([group.of, group.items]), { grouper: group.of, list: group.items }));
 }
 
 const FILTERS: Record<string, Filter> = {
@@ -150,7 +153,7 @@ const FILTERS: Record<string, Filter> = {
     plain('items', (value) => {
       if (value instanceof Undefined) return [];
       if (!(value instanceof Dict)) throw new Error('items are of a dict');
-      return value.entries.map((entry) => Tuple.of_(entry));
+      return value.entries.map((entry) => Tuple.with(entry));
     }),
   ]),
   ...Object.fromEntries(['length', 'count'].map((name) => plain(name, (value) => {
@@ -169,7 +172,7 @@ const FILTERS: Record<string, Filter> = {
   replace: of('replace', ['old', 'new', 'count'], (value, given) => replace(str(value), str(given.needed('old')), str(given.needed('new')), given.integer('count', -1))),
   format: (value, positional, named) => {
     if (positional.length > 0 && named.size > 0) throw new Error('format takes values by position or by name, not both');
-    return percent(str(value), named.size > 0 ? new Dict(named) : Tuple.of_(positional));
+    return percent(str(value), named.size > 0 ? new Dict(named) : Tuple.with(positional));
   },
   join: of('join', ['d', 'attribute'], (value, given) => {
     const texts = items(value).map((item) => str(given.lacks('attribute') ? item : path(item, given.get('attribute')!)));
@@ -193,7 +196,7 @@ const FILTERS: Record<string, Filter> = {
     const at = ['key', 'value'].indexOf(given.text('by', 'key'));
     if (at < 0) throw new Error('dictsort sorts by key or by value');
     const fold = (value: Value) => (isText(value) && !given.flag('case_sensitive') ? str(value).toLowerCase() : value);
-    return sorted(value.entries.map((entry) => Tuple.of_(entry)), (entry) => fold((entry as Tuple)[at]!), given.flag('reverse'));
+    return sorted(value.entries.map((entry) => Tuple.with(entry)), (entry) => fold((entry as Tuple)[at]!), given.flag('reverse'));
   }),
   min: extreme('min'),
   max: extreme('max'),
@@ -215,11 +218,11 @@ const FILTERS: Record<string, Filter> = {
   map: (value, positional, named) => {
     if (positional.length === 0) {
       const given = new Arguments('map', ['attribute', 'default'], [], named);
-      return items(value).map((item) => path(item, given.get('attribute') ?? NONE, given.get('default')));
+      return itemsIfAny(value).map((item) => path(item, given.get('attribute') ?? NONE, given.get('default')));
     }
     const [name, ...rest] = positional;
     if (!isText(name!)) throw new Error('map wants the name of a filter');
-    return items(value).map((item) => filter(str(name), item, rest, named));
+    return itemsIfAny(value).map((item) => filter(str(name), item, rest, named));
   },
   select: select('select', false, true),
   reject: select('reject', false, false),

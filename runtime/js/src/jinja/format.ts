@@ -41,13 +41,12 @@ export function percent(template: string, values: Value): string {
       return pad([...(kind === 'r' || kind === 'a' ? repr(value) : str(value))].slice(0, fieldPrecision).join(''), { kind, align, width: fieldWidth });
     }
     if (!isNumber(value)) throw new Error(`%${kind} wants a number, not ${typeName(value)}`);
-    const zeros = flags.includes('0') && align === '>' && fieldPrecision === undefined ? '=' : align;
+    const zeros = flags.includes('0') && align === '>';
     const sign = flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : undefined;
     const whole = 'diu'.includes(kind);
     const number = whole && typeof value === 'number' ? BigInt(Math.trunc(value)) : value;
-    if (/[cox]/i.test(kind) && fieldPrecision !== undefined) throw new Error(`the format has a precision for %${kind}`);
-    const spec = { fill: zeros === '=' || (flags.includes('0') && align === '>') ? '0' : ' ', align: flags.includes('0') && align === '>' ? '=' : align, sign, alternate: flags.includes('#'), width: fieldWidth };
-    if (whole && fieldPrecision !== undefined) throw new Error('the format has a precision for a whole number');
+    const spec = { fill: zeros ? '0' : ' ', align: zeros ? '=' : align, sign, alternate: flags.includes('#'), width: fieldWidth };
+    if ((whole || /[cox]/i.test(kind)) && fieldPrecision !== undefined) throw new Error(`the format has a precision for %${kind}`);
     return formatNumber(number, { ...spec, precision: fieldPrecision, kind: whole ? 'd' : kind });
   });
   const isOptional = byName || values instanceof Dict || (Array.isArray(values) && !(values instanceof Tuple));

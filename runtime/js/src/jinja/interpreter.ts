@@ -5,8 +5,7 @@ import { IS, IS_NOT } from './source.js';
 import { holds } from './tests.js';
 import { type Callable, Dict, equal, isArray, isNumber, isText, items, Namespace, NONE, str, truth, Tuple, typeName, Undefined, type Value } from './values.js';
 
-/** A node of the tree that @huggingface/jinja parses. */
-// biome-ignore lint/suspicious/noExplicitAny: its fields depend on its type
+/** A node of the tree that @huggingface/jinja parses; its fields depend on its type. */
 export type Node = { type: string; [field: string]: any };
 
 /** Variables of a block, which sees those around it. */
@@ -194,7 +193,7 @@ function macro(name: string, parameters: readonly Node[], body: readonly Node[],
       inner.set(key, given ?? (parameter.type === 'Identifier' ? new Undefined(key) : evaluate(parameter.value, inner)));
     });
     if ((more.length > 0 && !takesMore) || (rest.size > 0 && !takesNamed)) throw new Error(`the macro ${name} takes fewer arguments`);
-    if (takesMore) inner.set('varargs', Tuple.of_(more));
+    if (takesMore) inner.set('varargs', Tuple.with(more));
     if (takesNamed) inner.set('kwargs', new Dict(rest));
     if (++depth > DEEPEST) throw new Error('macros call each other without end');
     try {
@@ -214,7 +213,7 @@ function evaluate(node: Node, scope: Scope): Value {
     case 'FloatLiteral':
     case 'StringLiteral': return node.value;
     case 'ArrayLiteral': return node.value.map((item: Node) => evaluate(item, scope));
-    case 'TupleLiteral': return Tuple.of_(node.value.map((item: Node) => evaluate(item, scope)));
+    case 'TupleLiteral': return Tuple.with(node.value.map((item: Node) => evaluate(item, scope)));
     case 'ObjectLiteral': return new Dict([...(node.value as Map<Node, Node>)].map(([key, value]) => [evaluate(key, scope), evaluate(value, scope)]));
     case 'Identifier': return scope.get(node.value);
     case 'Ternary': return evaluate(truth(evaluate(node.condition, scope)) ? node.trueExpr : node.falseExpr, scope);
@@ -235,7 +234,8 @@ function evaluate(node: Node, scope: Scope): Value {
 
 function unary(operator: string, value: Value): Value {
   if (operator === 'not') return !truth(value);
-  return binary(operator, 0n, value) === 0n && typeof value === 'number' ? -value : operator === '-' && typeof value === 'number' ? -value : binary(operator, 0n, value);
+  // 0 - 0.0 would lose the sign.
+  return operator === '-' && typeof value === 'number' ? -value : binary(operator, 0n, value);
 }
 
 function member({ object, property, computed }: Node, scope: Scope): Value {

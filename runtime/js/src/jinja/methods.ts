@@ -217,8 +217,8 @@ const TEXT: Record<string, Method<string>> = {
 
 function partition(text: string, separator: string, at: number, fromRight: boolean): Value {
   if (separator === '') throw new Error('partition: the separator is empty');
-  if (at < 0) return Tuple.of_(fromRight ? ['', '', text] : [text, '', '']);
-  return Tuple.of_([text.slice(0, at), separator, text.slice(at + separator.length)]);
+  if (at < 0) return Tuple.with(fromRight ? ['', '', text] : [text, '', '']);
+  return Tuple.with([text.slice(0, at), separator, text.slice(at + separator.length)]);
 }
 
 export function replace(text: string, old: string, by: string, count: number): string {
@@ -234,7 +234,7 @@ const DICT: Record<string, Method<Dict>> = {
   get: of('get', ['key', 'default'], (dict, given) => dict.get(given.get('key') ?? NONE) ?? given.get('default') ?? NONE),
   keys: view('keys', (dict) => dict.keys),
   values: view('values', (dict) => dict.entries.map(([, value]) => value)),
-  items: view('items', (dict) => dict.entries.map((entry) => Tuple.of_(entry))),
+  items: view('items', (dict) => dict.entries.map((entry) => Tuple.with(entry))),
   copy: of('copy', [], (dict) => dict),
 };
 

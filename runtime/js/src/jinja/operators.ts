@@ -88,7 +88,7 @@ function remainder(a: number, b: number): number {
 
 /** Items as a list, or as a tuple where the model is one. */
 export function like(model: readonly Value[], items: Value[]): Value {
-  return model instanceof Tuple ? Tuple.of_(items) : items;
+  return model instanceof Tuple ? Tuple.with(items) : items;
 }
 
 /** `value[start:stop:step]` */

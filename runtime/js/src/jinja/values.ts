@@ -19,7 +19,7 @@ export class Undefined {
 }
 
 export class Tuple extends Array<Value> {
-  static of_(items: Iterable<Value>): Tuple {
+  static with(items: Iterable<Value>): Tuple {
     const tuple = new Tuple();
     for (const item of items) tuple.push(item);
     return tuple;

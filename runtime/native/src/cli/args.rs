@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
-use kiln_bundle::Digest;
+use kiln_bundle::{Digest, TokenRule};
 
 /// Runs a model that compile-model made, on any GPU with Vulkan, Metal or DirectX 12 (or in software).
 #[derive(Parser)]
@@ -91,6 +91,31 @@ pub(super) struct SamplingArgs {
     /// Sample among the most likely tokens with this total probability [default: the model's]
     #[arg(long, value_name = "P", value_parser = probability)]
     pub(super) top_p: Option<f32>,
+    /// Sample among the tokens that are at least P times as likely as the most likely one [default: the model's]
+    #[arg(long, value_name = "P", value_parser = ratio)]
+    pub(super) min_p: Option<f32>,
+    /// Makes tokens that occurred less likely: divides their logits (multiplies negative ones); 1: does not [default: the
+    /// model's]
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub(super) repetition_penalty: Option<f32>,
+    /// Taken from the logits of tokens that stand in the answer
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) presence_penalty: Option<f32>,
+    /// Taken from the logits of tokens that stand in the answer, as often as they do
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) frequency_penalty: Option<f32>,
+    /// No sequence of N tokens occurs twice; 0: any may [default: the model's]
+    #[arg(long, value_name = "N")]
+    pub(super) no_repeat_ngram: Option<u32>,
+    /// The answer has at least N tokens before its end token [default: the model's]
+    #[arg(long, value_name = "N")]
+    pub(super) min_tokens: Option<u32>,
+    /// Never sample these token ids, besides those that the model rules out, e.g. 1,2,3
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub(super) suppress: Vec<u32>,
+    /// Add to the logit of a token id, e.g. 17=-2.5 (may be repeated)
+    #[arg(long, value_name = "ID=X", value_parser = logit_bias)]
+    pub(super) logit_bias: Vec<TokenRule>,
     /// Seed of the sampler
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) seed: u32,
@@ -246,6 +271,31 @@ fn probability(text: &str) -> Result<f32, String> {
     let good = value > 0.0 && value <= 1.0;
     good.then_some(value)
         .ok_or_else(|| "must be above 0 and at most 1".to_string())
+}
+
+fn ratio(text: &str) -> Result<f32, String> {
+    let value = non_negative(text)?;
+    (value <= 1.0)
+        .then_some(value)
+        .ok_or_else(|| "must be from 0 to 1".to_string())
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    let value = non_negative(text)?;
+    (value > 0.0)
+        .then_some(value)
+        .ok_or_else(|| "must be above 0".to_string())
+}
+
+fn logit_bias(text: &str) -> Result<TokenRule, String> {
+    let (id, bias) = text.split_once('=').ok_or("must be ID=NUMBER")?;
+    let id = id.parse().map_err(|_| format!("{id:?} is no token id"))?;
+    let bias: f32 = bias.parse().map_err(|_| format!("{bias:?} is no number"))?;
+    Ok(TokenRule {
+        ids: vec![id],
+        bias: Some(bias),
+        first: None,
+    })
 }
 
 fn template_argument(text: &str) -> Result<(String, serde_json::Value), String> {

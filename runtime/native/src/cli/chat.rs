@@ -9,13 +9,14 @@ use serde_json::json;
 use super::answer::{Answer, Display, answer};
 use super::args::ChatArgs;
 use super::{open, session_file, tell};
-use crate::text::{ChannelKind, ChannelStream, Message, TextModel};
+use crate::text::{ChannelKind, ChannelStream, Message, TextError, TextModel};
 use crate::{CancelToken, Error, SavedSession, Session, StopReason};
 
 pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<ExitCode> {
     let bundle = open::bundle(&args.model.bundle).await?;
     let text = open::text(&bundle, &args.text).await?;
     let text = text.context("the bundle has no tokenizer; use run-model generate with --ids")?;
+    text.check_chat_template()?;
     let saved = session_file::read(args.session.as_deref())?;
     let model = open::model(&bundle, &args.model, open::Purpose::Run, cancel).await?;
     let mut input = Input::new()?;
@@ -29,29 +30,11 @@ pub(super) async fn run(args: ChatArgs, cancel: &CancelToken) -> anyhow::Result<
     if let Some(saved) = saved {
         chat.resume(&mut session, &saved).await?;
     }
-    while let Some(line) = input.line()? {
-        cancel.clear();
-        let ended = match Line::of(&line) {
-            Line::Empty => Ok(()),
-            Line::Exit => break,
-            Line::Help => {
-                tell(format_args!("{COMMANDS}"));
-                Ok(())
-            }
-            Line::Reset => {
-                chat = Chat::new(&args, &text);
-                session.reset()?;
-                Ok(())
-            }
-            Line::Message(message) => chat.turn(&mut session, message).await,
-            Line::Unusable(reason) => Err(TurnFault(reason).into()),
-        };
-        if let Err(error) = ended {
-            report(error, args.json)?;
-        }
-    }
+    let talked = chat.talk(&mut session, &mut input, cancel).await;
+    // What was said is kept, whatever ended it.
     let note = json!({ "messages": chat.messages });
-    session_file::write(args.session.as_deref(), &session, note).await?;
+    let saved = session_file::write(args.session.as_deref(), &session, note).await;
+    talked.and(saved)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,15 +80,16 @@ struct TurnFault(String);
 
 /// Errors that end a turn are told, also to the program that reads the answers; others end this program.
 fn report(error: anyhow::Error, json: bool) -> anyhow::Result<()> {
-    let message = match error.downcast_ref() {
-        Some(Error::ContextOverflow { .. }) => {
-            "the conversation fills the context; /reset starts a new one, --context makes it longer".to_string()
-        }
-        Some(Error::Canceled) => return Ok(()),
-        _ => match error.downcast_ref() {
-            Some(TurnFault(reason)) => reason.clone(),
-            None => return Err(error),
-        },
+    let message = if let Some(Error::Canceled) = error.downcast_ref() {
+        return Ok(());
+    } else if let Some(Error::ContextOverflow { .. }) = error.downcast_ref() {
+        "the conversation fills the context; /reset starts a new one, --context makes it longer".to_string()
+    } else if let Some(TurnFault(reason)) = error.downcast_ref() {
+        reason.clone()
+    } else if let Some(refused @ TextError::ChatRefused { .. }) = error.downcast_ref() {
+        refused.to_string()
+    } else {
+        return Err(error);
     };
     tell(format_args!("{message}"));
     if json {
@@ -147,6 +131,32 @@ impl<'a> Chat<'a> {
             messages.len()
         ));
         self.messages = messages;
+        Ok(())
+    }
+
+    /// Answers lines until there are no more.
+    async fn talk(&mut self, session: &mut Session, input: &mut Input, cancel: &CancelToken) -> anyhow::Result<()> {
+        while let Some(line) = input.line()? {
+            cancel.clear();
+            let answered = match Line::of(&line) {
+                Line::Empty => Ok(()),
+                Line::Exit => break,
+                Line::Help => {
+                    tell(format_args!("{COMMANDS}"));
+                    Ok(())
+                }
+                Line::Reset => {
+                    *self = Chat::new(self.args, self.text);
+                    session.reset()?;
+                    Ok(())
+                }
+                Line::Message(message) => self.turn(session, message).await,
+                Line::Unusable(reason) => Err(TurnFault(reason).into()),
+            };
+            if let Err(error) = answered {
+                report(error, self.args.json)?;
+            }
+        }
         Ok(())
     }
 

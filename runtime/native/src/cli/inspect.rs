@@ -86,16 +86,13 @@ fn variant(out: &mut impl Write, manifest: &Manifest, variant: &Variant, kernel_
     )?;
     let programs = &variant.programs;
     let layers = f64::from(manifest.model.layers.max(1));
-    for (name, program) in [("prefill", &programs.prefill), ("decode", &programs.decode)] {
+    for (name, program) in programs.all() {
         let count = program.len();
-        writeln!(
-            out,
-            "  {name}: {count} dispatches, {:.1} a layer",
-            count as f64 / layers
-        )?;
-    }
-    for (name, program) in [("head", &programs.head), ("sample", &programs.sample)] {
-        writeln!(out, "  {name}: {} dispatches", program.len())?;
+        write!(out, "  {name}: {count} dispatches")?;
+        if matches!(name, "prefill" | "decode") {
+            write!(out, ", {:.1} a layer", count as f64 / layers)?;
+        }
+        writeln!(out)?;
     }
     memory(out, manifest, variant)
 }
@@ -143,13 +140,7 @@ fn memory(out: &mut impl Write, manifest: &Manifest, variant: &Variant) -> std::
 }
 
 fn dispatches(out: &mut impl Write, variant: &Variant) -> std::io::Result<()> {
-    let programs = &variant.programs;
-    for (name, program) in [
-        ("prefill", &programs.prefill),
-        ("decode", &programs.decode),
-        ("head", &programs.head),
-        ("sample", &programs.sample),
-    ] {
+    for (name, program) in variant.programs.all() {
         writeln!(out, "  {name}:")?;
         for dispatch in program {
             let kernel = &variant.kernels[dispatch.kernel as usize].name;

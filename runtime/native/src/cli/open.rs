@@ -13,7 +13,7 @@ use super::no_bundle::what_is;
 use crate::text::{Message, TextError, TextModel};
 use crate::{
     Bundle, CancelToken, Device, DeviceOptions, DirectorySource, Error, GenerateOptions, LoadOptions, Model, Sampling,
-    Session, Trust,
+    Session, TokenRule, Trust,
 };
 
 pub(super) type FolderBundle = Bundle<DirectorySource>;
@@ -157,16 +157,30 @@ async fn optional_text(bundle: &FolderBundle, file: Option<&TextFile>) -> Result
     }
 }
 
-/// Options of a generation; `temperature` where the arguments give none.
+/// Options of a generation: the model's, but for what the arguments say; `temperature` where they give none.
 pub(super) fn generate_options(model: &Model, args: &SamplingArgs, temperature: f32) -> GenerateOptions {
-    let defaults = model.manifest().model.sampling;
+    let model = Sampling::of(&model.manifest().model);
+    let ruled_out = args.suppress.iter().map(|id| TokenRule {
+        ids: vec![*id],
+        bias: None,
+        first: None,
+    });
+    let rules = model.rules.into_iter().chain(ruled_out).chain(args.logit_bias.clone());
     GenerateOptions {
         max_tokens: args.max_tokens.unwrap_or(u32::MAX),
         sampling: Sampling {
             temperature: args.temperature.unwrap_or(temperature),
-            top_k: args.top_k.or(defaults.top_k).unwrap_or(0),
-            top_p: args.top_p.or(defaults.top_p).unwrap_or(1.0),
+            top_k: args.top_k.unwrap_or(model.top_k),
+            top_p: args.top_p.unwrap_or(model.top_p),
+            min_p: args.min_p.unwrap_or(model.min_p),
             seed: args.seed,
+            repetition_penalty: args.repetition_penalty.unwrap_or(model.repetition_penalty),
+            presence_penalty: args.presence_penalty.unwrap_or(model.presence_penalty),
+            frequency_penalty: args.frequency_penalty.unwrap_or(model.frequency_penalty),
+            no_repeat_ngram: args.no_repeat_ngram.unwrap_or(model.no_repeat_ngram),
+            min_tokens: args.min_tokens.unwrap_or(model.min_tokens),
+            min_length: model.min_length,
+            rules: rules.collect(),
         },
         stop_ids: None,
         steps_in_flight: args.steps_in_flight,

@@ -100,7 +100,8 @@ async fn check(
 }
 
 /// The largest difference, of the self-test's logits and of the norm, relative to the root mean square of all
-/// logits; NaN where there is one among them or an id has no logit.
+/// logits; NaN where there is one among them or an id has no logit. Where all logits should be zero, anything else is
+/// infinitely wrong.
 fn largest_error(test: &SelfTest, logits: &[f32]) -> f32 {
     let size = (logits.len() as f32).sqrt();
     let scale = test.norm / size;
@@ -112,7 +113,7 @@ fn largest_error(test: &SelfTest, logits: &[f32]) -> f32 {
     });
     // `f32::max` would drop a NaN.
     let largest = differences.fold(norm_error, |a, b| if a >= b || a.is_nan() { a } else { b });
-    largest / scale
+    if largest == 0.0 { 0.0 } else { largest / scale }
 }
 
 #[cfg(test)]
@@ -132,6 +133,20 @@ mod tests {
         assert_eq!(largest_error(&test(), &[3.0, 0.0, 4.0, 0.0]), 0.0);
         let error = largest_error(&test(), &[3.0, 0.0, 4.5, 0.0]);
         assert!((error - 0.5 / 2.5).abs() < 1e-6, "{error}");
+    }
+
+    #[test]
+    fn zeros_are_right_where_zeros_are_expected() {
+        let test = SelfTest {
+            ids: vec![1],
+            top_logits: vec![(0, 0.0), (1, 0.0)],
+            norm: 0.0,
+        };
+        assert_eq!(largest_error(&test, &[0.0; 4]), 0.0);
+        for wrong in [[1e-20, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]] {
+            assert_eq!(largest_error(&test, &wrong), f32::INFINITY, "{wrong:?}");
+        }
+        assert!(largest_error(&test, &[0.0, f32::NAN, 0.0, 0.0]).is_nan());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What must hold of a manifest before it is replayed, beyond what `Manifest::from_json` checks. Trusted kernels run
 //! without bounds checks and rely on it; of foreign ones it bounds what they may ask of the host.
 
-use kiln_bundle::{Access, BufferKind, Dispatch, Grid, Manifest, Variant};
+use kiln_bundle::{Access, BufferKind, Dispatch, Grid, Manifest, RuleWord, Variant};
 
 use super::buffer_bytes;
 use crate::Error;
 use crate::error::inconsistent;
 
+/// Bytes of a position's token and count.
+const HISTORY_ENTRY: u64 = 8;
 /// Most tokens of a step: sixteen times what the compiler makes.
 const MAX_CHUNK: u32 = 1 << 16;
 /// Most dispatches of a program and most kernels, buffers or weights of a bundle: far more than any model needs, few enough
@@ -80,6 +82,8 @@ pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgp
             // The chunk is small: this does not overflow.
             BufferKind::Hidden { .. } => 4 * u64::from(model.chunk) * u64::from(model.hidden_size),
             BufferKind::Logits { .. } => 4 * u64::from(model.vocab_size),
+            BufferKind::History { .. } => HISTORY_ENTRY,
+            BufferKind::Rules { .. } => 4 * RuleWord::COUNT as u64,
             _ => 4,
         };
         // Parts of a state are cleared and copied entry by entry.
@@ -96,12 +100,11 @@ pub(super) fn check_variant(manifest: &Manifest, variant: &Variant, limits: &wgp
     }
     let programs = &variant.programs;
     let chunk = model.chunk;
-    for (program, tokens) in [
-        (&programs.prefill, chunk),
-        (&programs.decode, 1),
-        (&programs.head, chunk),
-        (&programs.sample, 1),
-    ] {
+    for (name, program) in programs.all() {
+        let tokens = match name {
+            "prefill" | "head" => chunk,
+            _ => 1,
+        };
         for dispatch in program {
             check_aliases(variant, dispatch)?;
             check_grid(variant, dispatch, tokens, limits.max_compute_workgroups_per_dimension)?;

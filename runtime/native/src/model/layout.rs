@@ -12,7 +12,9 @@ pub(crate) fn buffer_bytes(manifest: &Manifest, kind: &BufferKind, context: u32)
         BufferKind::Recurrent { bytes }
         | BufferKind::Arena { bytes }
         | BufferKind::Hidden { bytes }
-        | BufferKind::Logits { bytes } => Some(bytes),
+        | BufferKind::Logits { bytes }
+        | BufferKind::Rules { bytes } => Some(bytes),
+        BufferKind::History { bytes_per_position } => bytes_per_position.checked_mul(context.into()),
         BufferKind::Step => Some(StepWord::COUNT as u64 * 4),
         BufferKind::Tokens => Some(u64::from(manifest.model.chunk) * 4),
         BufferKind::Output { slots } => Some(u64::from(slots) * 4),

@@ -4,36 +4,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use kiln_bundle::StepWord;
+use kiln_bundle::{Feature, NOT_FINITE, RULED_OUT, StepWord};
 
+use super::sampling::{Sampling, history_entries};
 use super::{Session, record};
 use crate::Error;
 use crate::clock::Stopwatch;
 use crate::device::{Readback, Reading};
 use crate::helper::pause;
-
-/// How the next token is picked.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0: always the most likely token.
-    pub temperature: f32,
-    /// Keep the k most likely tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keep the smallest set of tokens with this probability; 1 keeps all.
-    pub top_p: f32,
-    pub seed: u32,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            seed: 0,
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
@@ -106,6 +84,9 @@ pub struct Generation<'s> {
     limit: u32,
     limit_reason: StopReason,
     ahead: usize,
+    /// Whether the logits are adjusted before a token is picked.
+    adjusts: bool,
+    greedy: bool,
     /// Tokens on their way, the next one first.
     flights: VecDeque<Reading>,
     submitted: u32,
@@ -121,11 +102,14 @@ impl Session {
     /// Continues after the tokens fed.
     ///
     /// # Errors
-    /// Nothing was fed since the last reset, rewind or generation.
+    /// Nothing was fed since the last reset, rewind or generation; sampling that means nothing (see [`Sampling`]).
     pub fn generate(&mut self, options: GenerateOptions) -> Result<Generation<'_>, Error> {
         let rows = self.rows()?;
         let facts = &self.model.manifest().model;
         let sampling = options.sampling;
+        sampling.check(facts.vocab_size)?;
+        let stop_ids = options.stop_ids.unwrap_or_else(|| facts.eos_token_ids.clone());
+        let adjusts = self.write_adjustments(&sampling, &stop_ids)?;
         // All words, in their order: an earlier generation may have advanced the first ones.
         let words: [u32; StepWord::COUNT] = [
             self.position() - rows.end,
@@ -136,6 +120,7 @@ impl Session {
             sampling.temperature.to_bits(),
             sampling.top_k,
             sampling.top_p.to_bits(),
+            sampling.min_p.to_bits(),
         ];
         self.write_words(StepWord::Position, &words);
         // The last token sampled needs no position.
@@ -152,10 +137,12 @@ impl Session {
             .min(self.replay.output_slots)
             .max(1);
         Ok(Generation {
-            stop_ids: options.stop_ids.unwrap_or_else(|| facts.eos_token_ids.clone()),
+            stop_ids,
             limit,
             limit_reason,
             ahead: ahead as usize,
+            adjusts,
+            greedy: sampling.is_greedy(),
             flights: VecDeque::new(),
             submitted: 0,
             last: None,
@@ -173,6 +160,24 @@ impl Session {
             session: self,
         })
     }
+
+    /// Writes what the device needs to adjust logits, and says whether it has to: the settings, and the tokens so far, which
+    /// it continues by itself.
+    fn write_adjustments(&self, sampling: &Sampling, stop_ids: &[u32]) -> Result<bool, Error> {
+        let vocab = self.model.manifest().model.vocab_size;
+        let Some(words) = sampling.adjustments(stop_ids, self.position(), vocab) else {
+            return Ok(false);
+        };
+        let (bytes, most) = (words.len() as u64 * 4, self.replay.rules.size());
+        if bytes > most {
+            return Err(Error::TooManyRules { bytes, most });
+        }
+        let entries = history_entries(&self.history, vocab)?;
+        let queue = &self.model.device.queue;
+        queue.write_buffer(&self.replay.rules, 0, bytemuck::cast_slice(&words));
+        queue.write_buffer(&self.replay.history, 0, bytemuck::cast_slice(&entries));
+        Ok(true)
+    }
 }
 
 impl Generation<'_> {
@@ -180,8 +185,8 @@ impl Generation<'_> {
     /// before each token. The future may be dropped halfway: the next one gives the same token.
     ///
     /// # Errors
-    /// Cancelation, a lost device, an operation that it refused; the generation has ended then. All tokens given before
-    /// stay.
+    /// Logits that are no numbers, or no token that is not ruled out; cancelation, a lost device, an operation that it
+    /// refused; the generation has ended then. All tokens given before stay.
     pub async fn next(&mut self) -> Result<Option<u32>, Error> {
         if self.landed.is_none() && !self.stopped {
             let landed = self.land().await;
@@ -217,6 +222,9 @@ impl Generation<'_> {
         };
         let (id, readback) = flight.take(bytemuck::pod_read_unaligned::<u32>)?;
         self.session.spare.push(readback);
+        if let NOT_FINITE | RULED_OUT = id {
+            return Err(self.no_token(id));
+        }
         if let Some(before) = self.last.replace(id) {
             self.session.history.push(before);
         }
@@ -279,7 +287,11 @@ impl Generation<'_> {
                 record(model, &mut pass, &replay.decode, 1);
             }
             record(model, &mut pass, &replay.head, tokens);
-            record(model, &mut pass, &replay.sample, 1);
+            if self.adjusts {
+                record(model, &mut pass, &replay.adjust, 1);
+            }
+            let sample = if self.greedy { &replay.greedy } else { &replay.sample };
+            record(model, &mut pass, sample, 1);
         }
         let slot = u64::from(self.submitted % replay.output_slots) * 4;
         encoder.copy_buffer_to_buffer(&replay.output, slot, readback.buffer(), 0, 4);
@@ -296,6 +308,20 @@ impl Generation<'_> {
         self.report.steps = self.submitted;
         self.report.encoding += watch.elapsed();
         Ok(())
+    }
+
+    /// Why the sampler gave this in place of a token.
+    fn no_token(&self, report: u32) -> Error {
+        if report == RULED_OUT {
+            return Error::AllTokensRuledOut;
+        }
+        let model = &self.session.model;
+        let is_half = |variant: &kiln_bundle::Variant| variant.features.contains(&Feature::ShaderF16);
+        let full = model.manifest().variants.iter().find(|variant| !is_half(variant));
+        Error::LogitsNotFinite {
+            variant: model.variant().name.clone(),
+            instead: full.filter(|_| is_half(model.variant())).map(|full| full.name.clone()),
+        }
     }
 }
 

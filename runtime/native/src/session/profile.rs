@@ -21,7 +21,7 @@ pub struct KernelTime {
 const DISPATCHES_IN_A_SET: usize = 2048;
 
 impl Session {
-    /// Runs one step of at most a chunk of tokens, with head and sampling, each dispatch timed on its own, which
+    /// Runs one step of at most a chunk of tokens, with head and greedy sampling, each dispatch timed on its own, which
     /// keeps dispatches from overlapping; the longest kernel first. Afterwards the session is where it was, as far as
     /// it can go back there (see [`Session::rewind`]).
     ///
@@ -65,7 +65,7 @@ impl Excursion<'_> {
         let parts = [
             (session.layers(tokens), tokens),
             (&session.replay.head, tokens),
-            (&session.replay.sample, 1),
+            (&session.replay.greedy, 1),
         ];
         let calls: Vec<(&Call, u32)> = parts
             .into_iter()

@@ -23,12 +23,16 @@ pub(super) struct Replay {
     pub(super) prefill: Vec<Call>,
     pub(super) decode: Vec<Call>,
     pub(super) head: Vec<Call>,
+    pub(super) adjust: Vec<Call>,
+    pub(super) greedy: Vec<Call>,
     pub(super) sample: Vec<Call>,
     pub(super) step: wgpu::Buffer,
     pub(super) tokens: wgpu::Buffer,
     pub(super) output: wgpu::Buffer,
     pub(super) output_slots: u32,
     pub(super) logits: wgpu::Buffer,
+    pub(super) history: wgpu::Buffer,
+    pub(super) rules: wgpu::Buffer,
     pub(super) states: States,
     /// Keeps all buffers alive and counted.
     _buffers: Vec<Arc<OwnedBuffer>>,
@@ -42,15 +46,13 @@ impl Replay {
             program.iter().map(|dispatch| call(model, &buffers, dispatch)).collect()
         };
         let validation = model.device.gpu.push_error_scope(wgpu::ErrorFilter::Validation);
-        let programs = &variant.programs;
-        let programs =
-            [&programs.prefill, &programs.decode, &programs.head, &programs.sample].map(|program| calls(program));
+        let programs = variant.programs.all().map(|(_, program)| calls(program));
         if let Some(error) = validation.pop().await {
             return Err(Error::Device {
                 message: error.to_string(),
             });
         }
-        let [prefill, decode, head, sample] = programs;
+        let [prefill, decode, head, adjust, greedy, sample] = programs;
         let find = |is: fn(&BufferKind) -> bool| -> Result<wgpu::Buffer, Error> {
             let index = variant.buffers.iter().position(|buffer| is(&buffer.kind));
             let index = index.ok_or_else(|| inconsistent("a buffer of the session is missing"))?;
@@ -64,12 +66,16 @@ impl Replay {
             prefill: prefill?,
             decode: decode?,
             head: head?,
+            adjust: adjust?,
+            greedy: greedy?,
             sample: sample?,
             step: find(|kind| matches!(kind, BufferKind::Step))?,
             tokens: find(|kind| matches!(kind, BufferKind::Tokens))?,
             output: find(|kind| matches!(kind, BufferKind::Output { .. }))?,
             output_slots: output_slots.unwrap_or(1),
             logits: find(|kind| matches!(kind, BufferKind::Logits { .. }))?,
+            history: find(|kind| matches!(kind, BufferKind::History { .. }))?,
+            rules: find(|kind| matches!(kind, BufferKind::Rules { .. }))?,
             states: States::new(variant, &buffers, context),
             _buffers: buffers,
         })

@@ -145,6 +145,24 @@ impl TextModel {
         !matches!(self.chat, Err(TemplateFault::Missing))
     }
 
+    /// Whether chats can be rendered at all, before there is one.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`], or [`TextError::ChatTemplate`] for a template that cannot be read.
+    pub fn check_chat_template(&self) -> Result<(), TextError> {
+        self.chat_template().map(drop)
+    }
+
+    fn chat_template(&self) -> Result<&ChatTemplate, TextError> {
+        match &self.chat {
+            Ok(template) => Ok(template),
+            Err(TemplateFault::Missing) => Err(TextError::NoChatTemplate),
+            Err(TemplateFault::Unusable(message)) => Err(TextError::ChatTemplate {
+                message: message.clone(),
+            }),
+        }
+    }
+
     /// The conversation as the prompt text that the model was trained on, as transformers'
     /// `apply_chat_template` renders it. `add_generation_prompt` opens the assistant's next turn.
     ///
@@ -152,13 +170,8 @@ impl TextModel {
     /// [`TextError::NoChatTemplate`], [`TextError::ChatTemplate`] for a template that fails,
     /// [`TextError::ChatRefused`] where the template itself objects, e.g. to the order of roles.
     pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
-        match &self.chat {
-            Ok(template) => template.render(messages, add_generation_prompt, self.now, &self.template_arguments),
-            Err(TemplateFault::Missing) => Err(TextError::NoChatTemplate),
-            Err(TemplateFault::Unusable(message)) => Err(TextError::ChatTemplate {
-                message: message.clone(),
-            }),
-        }
+        let template = self.chat_template()?;
+        template.render(messages, add_generation_prompt, self.now, &self.template_arguments)
     }
 
     /// Token ids of a conversation: [`render_chat`](Self::render_chat), encoded.

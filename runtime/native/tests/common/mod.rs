@@ -64,6 +64,22 @@ pub mod reference {
         continuation(hidden, ids, count)
     }
 
+    /// The greedy continuation where the logits of all tokens that occurred are lower by `penalty`.
+    pub fn generate_with_penalty(ids: &[u32], count: usize, penalty: f32) -> Vec<u32> {
+        let mut all = ids.to_vec();
+        for _ in 0..count {
+            let mut logits = logits(&all);
+            for id in 0..VOCAB {
+                if all.contains(&id) {
+                    logits[id as usize] -= penalty;
+                }
+            }
+            let best = logits.iter().copied().fold(f32::MIN, f32::max);
+            all.push(logits.iter().position(|logit| *logit == best).unwrap() as u32);
+        }
+        all[ids.len()..].to_vec()
+    }
+
     /// The model of [`super::Toy::recurrent`].
     pub mod recurrent {
         use super::VOCAB;
@@ -284,6 +300,8 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
                 bytes: u64::from(VOCAB) * 4,
             },
         ),
+        ("history", BufferKind::History { bytes_per_position: 8 }),
+        ("rules", BufferKind::Rules { bytes: 256 }),
     ];
     let dispatch = |kernel: u32, names: &[&str], x: Grid| Dispatch {
         kernel,
@@ -306,6 +324,7 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
             dispatch(2, &["mixed", "hidden"], x),
         ]
     };
+    let pick = || vec![dispatch(4, &["logits", "step", "tokens", "output"], Grid::Fixed(1))];
     Variant {
         name: name.to_string(),
         features,
@@ -324,12 +343,19 @@ pub fn variant(name: &str, features: Vec<Feature>) -> Variant {
             kernel("emit", &[Read, ReadWrite]),
             kernel("head", &[Read, Read, Read, ReadWrite]),
             kernel("pick", &[Read, ReadWrite, ReadWrite, ReadWrite]),
+            kernel("adjust", &[Read, Read, Read, ReadWrite, ReadWrite]),
         ],
         programs: Programs {
             prefill: layers(Grid::Tokens { per: 1, times: 1 }),
             decode: layers(Grid::Fixed(1)),
             head: vec![dispatch(3, &["hidden", "table", "step", "logits"], Grid::Fixed(1))],
-            sample: vec![dispatch(4, &["logits", "step", "tokens", "output"], Grid::Fixed(1))],
+            adjust: vec![dispatch(
+                5,
+                &["step", "tokens", "rules", "history", "logits"],
+                Grid::Fixed(1),
+            )],
+            greedy: pick(),
+            sample: pick(),
         },
         buffers: buffers
             .into_iter()

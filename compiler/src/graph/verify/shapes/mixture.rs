@@ -1,12 +1,12 @@
 //! Mixtures of experts.
 
-use super::{Check, Checker, Kind, positive};
+use super::{Check, Checker, ValueKind, positive};
 use crate::graph::verify::require;
 use crate::graph::{Dim, Gate, RouteSpec, Shape, WeightRole};
 
 impl Checker<'_> {
     pub(super) fn route(&self, spec: &RouteSpec) -> Check<Shape> {
-        let with_bias = self.takes_also(&[Kind::Floats], &[Kind::Weight])?;
+        let with_bias = self.takes_also(&[ValueKind::Floats], &[ValueKind::Weight])?;
         let experts = self.row(0)?;
         let k = spec.experts_per_token as usize;
         require((1..=experts.value()).contains(&k), || {
@@ -31,8 +31,14 @@ impl Checker<'_> {
     }
 
     pub(super) fn experts(&self, gate: &Gate) -> Check<Shape> {
-        let banks = [Kind::Floats, Kind::Routing, Kind::Weight, Kind::Weight, Kind::Weight];
-        let biased = self.takes_also(&banks, &[Kind::Weight; 3])?;
+        let banks = [
+            ValueKind::Floats,
+            ValueKind::Routing,
+            ValueKind::Weight,
+            ValueKind::Weight,
+            ValueKind::Weight,
+        ];
+        let biased = self.takes_also(&banks, &[ValueKind::Weight; 3])?;
         if let Gate::Clamped { alpha, limit } = gate {
             require(alpha.is_finite(), || format!("its alpha is {alpha}"))?;
             require(positive(*limit), || format!("its limit is {limit}"))?;

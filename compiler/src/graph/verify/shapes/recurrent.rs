@@ -1,12 +1,12 @@
 //! Operators with a state that sums up the tokens before.
 
-use super::{Check, Checker, Kind};
+use super::{Check, Checker, ValueKind};
 use crate::graph::verify::require;
 use crate::graph::{Shape, StateKind};
 
 impl Checker<'_> {
     pub(super) fn convolution(&self, state: usize) -> Check<Shape> {
-        let biased = self.takes_also(&[Kind::Floats, Kind::Weight], &[Kind::Weight])?;
+        let biased = self.takes_also(&[ValueKind::Floats, ValueKind::Weight], &[ValueKind::Weight])?;
         let x = self.row(0)?;
         let [channels, one, taps] = self.numbers(1)?;
         require(channels == x && one.value() == 1, || {
@@ -28,8 +28,8 @@ impl Checker<'_> {
     }
 
     pub(super) fn gated_delta(&self, state: usize) -> Check<Shape> {
-        let activations = [Kind::Floats; 5];
-        self.takes(&[activations.as_slice(), &[Kind::Weight; 2]].concat())?;
+        let activations = [ValueKind::Floats; 5];
+        self.takes(&[activations.as_slice(), &[ValueKind::Weight; 2]].concat())?;
         let [queries, keys, values] = [self.heads(0)?, self.heads(1)?, self.heads(2)?];
         require(queries == keys, || format!("queries {queries:?}, keys {keys:?}"))?;
         let ([key_heads, key_width], [heads, width]) = (keys, values);

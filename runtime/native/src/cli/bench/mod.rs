@@ -76,7 +76,7 @@ impl Bench<'_> {
         let facts = &self.model.manifest().model;
         let load = self.model.load_report();
         let programs = &self.model.variant().programs;
-        let tail = programs.head.len() + programs.sample.len();
+        let tail = programs.head.len() + programs.greedy.len();
         let device = self.model.device();
         let planned = self.model.memory_plan(self.session.context());
         Ok(Report {

@@ -32,12 +32,12 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
     let words = |words: Vec<String>| Value::from_iter(words);
     Ok(Some(match method {
         "strip" | "lstrip" | "rstrip" => {
-            let mut arguments = arguments(&["chars"])?;
+            let arguments = arguments(&["chars"])?;
             let chars = arguments.text("chars")?;
             Value::from(strip(text, chars.as_deref(), method != "rstrip", method != "lstrip"))
         }
         "split" | "rsplit" => {
-            let mut arguments = arguments(&["sep", "maxsplit"])?;
+            let arguments = arguments(&["sep", "maxsplit"])?;
             let (separator, limit) = (arguments.text("sep")?, arguments.integer("maxsplit")?);
             let limit = usize::try_from(limit.unwrap_or(-1)).unwrap_or(usize::MAX);
             match (separator.as_deref(), method) {
@@ -75,13 +75,13 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
             Value::from(Tuple::from(parts.map(Value::from).to_vec()))
         }
         "splitlines" => {
-            let mut arguments = arguments(&["keepends"])?;
-            words(split_lines(text, arguments.take("keepends").is_true()))
+            let arguments = arguments(&["keepends"])?;
+            words(split_lines(text, arguments.get("keepends").is_true()))
         }
         "startswith" | "endswith" => {
-            let mut arguments = arguments(&["prefix", "start", "end"])?;
+            let arguments = arguments(&["prefix", "start", "end"])?;
             let part = arguments.part_of(text)?;
-            let wanted = arguments.take("prefix");
+            let wanted = arguments.get("prefix");
             let is_there = |wanted: &str| match (&part, method) {
                 (None, _) => false,
                 (Some((_, part)), "startswith") => part.starts_with(wanted),
@@ -97,7 +97,7 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
             }
         }
         "find" | "rfind" | "index" | "rindex" => {
-            let mut arguments = arguments(&["sub", "start", "end"])?;
+            let arguments = arguments(&["sub", "start", "end"])?;
             let part = arguments.part_of(text)?;
             let wanted = arguments.required_text("sub")?;
             let found = part.and_then(|(start, part)| {
@@ -115,13 +115,13 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
             }
         }
         "count" => {
-            let mut arguments = arguments(&["sub", "start", "end"])?;
+            let arguments = arguments(&["sub", "start", "end"])?;
             let part = arguments.part_of(text)?;
             let wanted = arguments.required_text("sub")?;
             Value::from(part.map_or(0, |(_, part)| part.matches(&wanted).count()))
         }
         "replace" => {
-            let mut arguments = arguments(&["old", "new", "count"])?;
+            let arguments = arguments(&["old", "new", "count"])?;
             let (old, new) = (arguments.required_text("old")?, arguments.required_text("new")?);
             let count = usize::try_from(arguments.integer("count")?.unwrap_or(-1)).unwrap_or(usize::MAX);
             Value::from(text.replacen(&old, &new, count))
@@ -135,7 +135,7 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
             Value::from(text.strip_suffix(&suffix).unwrap_or(text))
         }
         "ljust" | "rjust" | "center" => {
-            let mut arguments = arguments(&["width", "fillchar"])?;
+            let arguments = arguments(&["width", "fillchar"])?;
             let width = arguments
                 .integer("width")?
                 .ok_or_else(|| fault(&format!("{method} wants a width")))?;
@@ -156,7 +156,7 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
             Value::from(expand_tabs(text, usize::try_from(size).unwrap_or(0).min(1000)))
         }
         "join" => {
-            let items = arguments(&["iterable"])?.take("iterable").try_iter()?;
+            let items = arguments(&["iterable"])?.get("iterable").try_iter()?;
             let mut texts = Vec::new();
             for item in items {
                 let text = item.as_str().map(str::to_string);
@@ -194,7 +194,7 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
 fn list_method(list: &Value, method: &str, values: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
         "index" => {
-            let wanted = Arguments::new(method, values, &["value"])?.take("value");
+            let wanted = Arguments::new(method, values, &["value"])?.get("value");
             let at = list.try_iter()?.position(|item| item == wanted);
             Value::from(at.ok_or_else(|| fault("index: the value is not in the list"))?)
         }
@@ -206,8 +206,8 @@ fn list_method(list: &Value, method: &str, values: &[Value]) -> Result<Option<Va
 fn dict_method(dict: &Value, method: &str, values: &[Value]) -> Result<Option<Value>, Error> {
     match method {
         "get" => {
-            let mut arguments = Arguments::new(method, values, &["key", "default"])?;
-            let (key, default) = (arguments.take("key"), arguments.take("default"));
+            let arguments = Arguments::new(method, values, &["key", "default"])?;
+            let (key, default) = (arguments.get("key"), arguments.get("default"));
             let found = dict.as_object().and_then(|object| object.get_value(&key));
             let default = if default.is_undefined() && values.len() < 2 {
                 Value::from(())
@@ -291,13 +291,13 @@ impl Arguments {
     }
 
     /// An argument, undefined if it is not given.
-    fn take(&mut self, name: &str) -> Value {
+    fn get(&self, name: &str) -> Value {
         let given = self.values.iter().find(|(known, _)| *known == name);
         given.map(|(_, value)| value.clone()).unwrap_or_default()
     }
 
-    fn text(&mut self, name: &str) -> Result<Option<String>, Error> {
-        let value = self.take(name);
+    fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        let value = self.get(name);
         if value.is_none() || value.is_undefined() {
             return Ok(None);
         }
@@ -306,13 +306,13 @@ impl Arguments {
             .ok_or_else(|| fault(&format!("{} wants a text, not {}", self.method, value.kind())))
     }
 
-    fn required_text(&mut self, name: &str) -> Result<String, Error> {
+    fn required_text(&self, name: &str) -> Result<String, Error> {
         self.text(name)?
             .ok_or_else(|| fault(&format!("{} wants a text", self.method)))
     }
 
-    fn integer(&mut self, name: &str) -> Result<Option<i64>, Error> {
-        let value = self.take(name);
+    fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
+        let value = self.get(name);
         if value.is_none() || value.is_undefined() {
             return Ok(None);
         }
@@ -320,7 +320,7 @@ impl Arguments {
     }
 
     /// The part of a text from `start` to `end` in characters, and where it begins; `None` where there is no such part.
-    fn part_of<'a>(&mut self, text: &'a str) -> Result<Option<(usize, &'a str)>, Error> {
+    fn part_of<'a>(&self, text: &'a str) -> Result<Option<(usize, &'a str)>, Error> {
         let length = text.chars().count() as i64;
         let bound = |bound: i64| if bound < 0 { (bound + length).max(0) } else { bound };
         let start = bound(self.integer("start")?.unwrap_or(0));

@@ -13,7 +13,8 @@ fn pick() {
         }
     }
     if bitcast<f32>(step[5]) > 0.0 {
-        best = (step[4] + step[6] * 2u + u32(bitcast<f32>(step[7]) * 4.0) + step[3]) % 17u;
+        best = (step[4] + step[6] * 2u + u32(bitcast<f32>(step[7]) * 4.0) + u32(bitcast<f32>(step[8]) * 8.0)
+            + step[3]) % 17u;
     }
     output[step[3] % 8u] = best;
     tokens[0] = best;
