@@ -1,9 +1,7 @@
 //! A conversation's state, and generation through a callback.
 
 use js_sys::{Function, Promise};
-use kiln_runtime::{
-    CancelToken, Error, GenerateOptions, GenerationReport, Sampling, Session, StopReason, TokenRule,
-};
+use kiln_runtime::{CancelToken, Error, GenerateOptions, GenerationReport, Sampling, Session, StopReason, TokenRule};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
