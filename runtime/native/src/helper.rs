@@ -4,8 +4,6 @@
 //! such work to a helper thread, which wakes it afterwards. Browsers have no threads and nothing that blocks; there a
 //! helper does its work at once.
 
-use crate::signal::Signal;
-
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use threaded::{Helper, Outcome, apart};
 
@@ -31,7 +29,7 @@ mod threaded {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
-    use super::Signal;
+    use crate::signal::Signal;
 
     type Job = Box<dyn FnOnce() + Send>;
 

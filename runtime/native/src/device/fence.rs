@@ -128,14 +128,25 @@ impl Device {
                 expect(unused_variables, reason = "browsers call back themselves")
             )]
             let submission = queue.submit(commands);
+            // Submitting polls as well, so either thread may be the one that calls back: who waits for a mapping waits for
+            // its callback, or for a wait that fails.
             #[cfg(not(target_arch = "wasm32"))]
             {
-                // Asked for before the waiter waits: the wait that finds the submission done calls back.
-                if let Some(Mapping { buffer, bytes, mapped }) = mapping {
-                    buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| mapped.set(result));
-                }
+                let lost = reached.0.clone();
+                let reached = match mapping {
+                    Some(Mapping { buffer, bytes, mapped }) => {
+                        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+                            mapped.set(result);
+                            drop(reached);
+                        });
+                        None
+                    }
+                    None => Some(reached),
+                };
                 waiter.run(move || {
-                    wait_for(&gpu, submission, &faults);
+                    if !wait_for(&gpu, submission, &faults) {
+                        lost.set(());
+                    }
                     drop(reached);
                 });
             }
@@ -163,17 +174,20 @@ impl Drop for Reached {
     }
 }
 
+/// Waits, and says whether the device is still there.
 #[cfg(not(target_arch = "wasm32"))]
-fn wait_for(gpu: &wgpu::Device, submission: wgpu::SubmissionIndex, faults: &super::faults::Faults) {
+fn wait_for(gpu: &wgpu::Device, submission: wgpu::SubmissionIndex, faults: &super::faults::Faults) -> bool {
     let wait = wgpu::PollType::Wait {
         submission_index: Some(submission),
         timeout: None,
     };
     // wgpu panics here when the device is lost while it waits; `check` reports the loss.
     let poll = std::panic::AssertUnwindSafe(|| gpu.poll(wait));
-    match std::panic::catch_unwind(poll) {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => faults.lose(error.to_string()),
-        Err(_) => faults.lose("waiting for it failed".to_string()),
-    }
+    let failed = match std::panic::catch_unwind(poll) {
+        Ok(Ok(_)) => return true,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "waiting for it failed".to_string(),
+    };
+    faults.lose(failed);
+    false
 }

@@ -1,8 +1,6 @@
 //! Loading: kernels are compiled and weights uploaded side by side; the first error ends both.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use kiln_bundle::{BufferKind, Manifest};
@@ -134,6 +132,9 @@ async fn run_both(
     compiling: &Compiling,
     uploading: impl Future<Output = Result<Duration, Error>>,
 ) -> Result<(Compiled, Duration), Error> {
+    use std::pin::pin;
+    use std::task::Poll;
+
     let (mut compiling, mut uploading) = (pin!(compiling.wait()), pin!(uploading));
     let (mut compiled, mut uploaded) = (None, None);
     std::future::poll_fn(move |context| {

@@ -173,9 +173,10 @@ impl Session {
             return Err(Error::TooManyRules { bytes, most });
         }
         let entries = history_entries(&self.history, vocab)?;
-        let queue = &self.model.device.queue;
-        queue.write_buffer(&self.replay.rules, 0, bytemuck::cast_slice(&words));
-        queue.write_buffer(&self.replay.history, 0, bytemuck::cast_slice(&entries));
+        // In the order of what is submitted, not at once.
+        let device = &self.model.device;
+        device.write(&self.replay.rules, 0, bytemuck::cast_slice(&words).to_vec());
+        device.write(&self.replay.history, 0, bytemuck::cast_slice(&entries).to_vec());
         Ok(true)
     }
 }
