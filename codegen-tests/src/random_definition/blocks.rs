@@ -173,7 +173,7 @@ fn attention(maker: &mut Maker) {
         let one = turn(maker, width);
         let other = if ropes == 1 { turn(maker, width) } else { one };
         // Split into other heads than those that attend, now and then.
-        let halves = heads % 2 == 0 && width >= 4 && maker.random.below(5) == 0;
+        let halves = heads.is_multiple_of(2) && width >= 4 && maker.random.below(5) == 0;
         let (heads, one) = match halves {
             true => (heads / 2, Turn { share: 1.0, ..one }),
             false => (heads, one),
