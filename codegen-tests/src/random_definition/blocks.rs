@@ -139,8 +139,9 @@ fn rope(maker: &mut Maker) {
 fn attention(maker: &mut Maker) {
     let kv_heads = 1 + maker.random.below(2);
     let heads = kv_heads * *maker.random.choice(&[1, 2, 3, 5]);
-    let width = match maker.random.below(12) {
-        // Too many elements for a kernel that has a thread for each.
+    let width = match maker.random.below(60) {
+        // Too many elements for a kernel that has a thread for each. Seldom: a software device takes many seconds to
+        // compile the prefill kernel of such heads.
         0 => 130,
         _ => *maker.random.choice(&[4, 5, 8, 8, 16, 24]),
     };

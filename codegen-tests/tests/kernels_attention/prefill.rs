@@ -75,6 +75,8 @@ fn prefill_of_all_head_shapes() {
         (4, 2, 128),
         (2, 1, 256),
         (2, 2, 30),
+        // No whole fours, and values in two slices.
+        (1, 1, 66),
     ] {
         case(shape(heads, kv_heads, width), 70, 0);
     }

@@ -19,7 +19,7 @@
 //!
 //!   tile, for scores:   element 0: [ 32 queries ] -   element 1: [ 32 queries ] - ..   PITCH = 33: one place
 //!                       element 0: [ 32 keys    ] -   element 1: [ 32 keys    ] - ..   of each line is unused
-//!   tile, for values:   key 0: [ 16 elements ]  key 1: [ 16 elements ] ..
+//!   tile, for values:   key 0: [ 64 numbers ]  key 1: [ 64 numbers ] ..
 //! ```
 
 use half::f16;
@@ -42,9 +42,11 @@ const QUERIES_PER_THREAD: u32 = QUERIES / QUERY_LANES;
 const KEYS_PER_THREAD: u32 = KEYS / KEY_LANES;
 /// Distance of rows in workgroup memory: odd, so that lanes that write one column meet different banks.
 const PITCH: u32 = 33;
-/// Most elements of queries and keys in a slice, and of values.
+/// Most elements of queries and keys in a slice.
 const MOST_IN_SLICE: u32 = 8;
-const MOST_COLUMNS: u32 = 16;
+/// Numbers of values: heads that are no whole fours have as many in a slice, so that a long one is not many slices, whose
+/// text and barriers are all written out.
+const MOST_NUMBERS: u32 = 64;
 
 pub fn build(spec: &AttentionPrefillSpec, capability: Capability) -> Result<KernelSource, KernelError> {
     let shape = &spec.attention;
@@ -71,8 +73,10 @@ struct TiledAttention<'b, T, C> {
     cache: Array<'b, C>,
     sinks: Option<Sinks<'b>>,
     out: Array<'b, T>,
-    /// Queries then keys, `[element][PITCH]`; or values, `[key][MOST_COLUMNS]`.
+    /// Queries then keys, `[element][PITCH]`; or values, `[key][most_columns]`.
     tile: Array<'b, T>,
+    /// Most elements of values in a slice.
+    most_columns: u32,
     /// Weights of four keys (`key_lane`, `+ 8`, ..): `[key_lane][PITCH queries]`.
     weights: Array<'b, [f32; 4]>,
     /// One number of each thread: `[key_lane][query]`.
@@ -98,7 +102,8 @@ impl<'b, T: Float<Component = f32>, C: Float> TiledAttention<'b, T, C> {
         let out = b.storage::<T>("out", Access::ReadWrite);
         let elements = shape.cache.width / lanes;
         let slice = slice_of(elements);
-        let tile = b.shared::<T>("tile", (2 * slice * PITCH).max(KEYS * MOST_COLUMNS));
+        let most_columns = MOST_NUMBERS / lanes;
+        let tile = b.shared::<T>("tile", (2 * slice * PITCH).max(KEYS * most_columns));
         let weights = b.shared::<[f32; 4]>("weights", KEY_LANES * PITCH);
         let exchange = b.shared::<f32>("exchange", KEY_LANES * QUERIES);
 
@@ -118,6 +123,7 @@ impl<'b, T: Float<Component = f32>, C: Float> TiledAttention<'b, T, C> {
             sinks,
             out,
             tile,
+            most_columns,
             weights,
             exchange,
             tokens,
@@ -295,13 +301,15 @@ impl<'b, T: Float<Component = f32>, C: Float> TiledAttention<'b, T, C> {
         let columns = self.columns_from(first_column);
         for (index, &value) in (0..).zip(values) {
             let [row, column] = self.row_and_column(index, columns);
-            self.within(index, columns, || self.tile.store(row * MOST_COLUMNS + column, value));
+            self.within(index, columns, || {
+                self.tile.store(row * self.most_columns + column, value)
+            });
         }
     }
 
     /// Columns of values in the slice that starts at `first_column`.
     fn columns_from(&self, first_column: u32) -> u32 {
-        (self.elements - first_column).min(MOST_COLUMNS)
+        (self.elements - first_column).min(self.most_columns)
     }
 
     /// Row and column of the thread's element number `index` of a tile that is `columns` wide.
@@ -321,10 +329,10 @@ impl<'b, T: Float<Component = f32>, C: Float> TiledAttention<'b, T, C> {
     /// Adds the weighted values of a tile of positions to the totals; `values` are those of the first columns.
     fn add_values(&self, first_key: U32<'b>, mut values: Vec<Value<'b, T>>, totals: &[Vec<Pointer<'b, T>>]) {
         let b = self.b;
-        for first_column in (0..self.elements).step_by(MOST_COLUMNS as usize) {
+        for first_column in (0..self.elements).step_by(self.most_columns as usize) {
             self.put_values(first_column, &values);
             b.barrier();
-            let next_column = first_column + MOST_COLUMNS;
+            let next_column = first_column + self.most_columns;
             if next_column < self.elements {
                 values = self.fetch_values(first_key, next_column);
             }
@@ -339,7 +347,7 @@ impl<'b, T: Float<Component = f32>, C: Float> TiledAttention<'b, T, C> {
                     })
                     .collect();
                 for key in 0..KEYS_PER_THREAD {
-                    let row = ((lane + key * KEY_LANES) * MOST_COLUMNS + self.key_lane).named("row");
+                    let row = ((lane + key * KEY_LANES) * self.most_columns + self.key_lane).named("row");
                     for column in 0..totals_per_thread {
                         let value = self.tile.load(row + column as u32 * KEY_LANES);
                         for (weights, totals) in weights.iter().zip(totals) {
