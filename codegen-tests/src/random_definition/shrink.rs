@@ -1,7 +1,6 @@
 //! Makes a trial smaller while it fails.
 
 use kiln_compiler::graph::{Scoring, Unary};
-use kiln_compiler::rewrite::OptLevel;
 
 use super::definition::{Definition, Operator, Section};
 use super::trial::{Failure, Trial};
@@ -15,9 +14,9 @@ pub fn shrink(mut trial: Trial, failure: &Failure) -> (Trial, Failure) {
     let mut last = failure.clone();
     let (level, variant) = failure.place();
     trial.levels.retain(|other| level.is_none_or(|level| *other == level));
-    trial
-        .variants
-        .retain(|other| variant.is_none_or(|variant| *other == variant));
+    trial.runs.retain(|(of, other)| {
+        level.is_none_or(|level| *of == level) && variant.is_none_or(|variant| *other == variant)
+    });
     let smallest = shrink_by(trial, PATIENCE, &mut |smaller| match smaller.run() {
         Err(found) if found.like(failure) => {
             last = found;
@@ -312,10 +311,6 @@ fn plainer_settings(trial: &Trial) -> Vec<Trial> {
     ];
     all.extend([1, 4, trial.tokens / 2].map(|tokens| Trial {
         tokens: tokens.max(1),
-        ..plain.clone()
-    }));
-    all.extend([OptLevel::None, OptLevel::Full].map(|level| Trial {
-        levels: vec![level],
         ..plain.clone()
     }));
     all

@@ -15,7 +15,7 @@ fn trial(seed: u64) -> Trial {
         plan: None,
         binding_limit: Some(4096),
         levels: vec![OptLevel::None, OptLevel::Full],
-        variants: vec!["base"],
+        runs: vec![(OptLevel::Full, "base")],
     }
 }
 
@@ -40,8 +40,8 @@ fn what_the_failure_needs_is_left_and_nothing_else() {
     let small = shrink_by(first(fails), 100_000, &mut |trial| fails(trial));
     assert!(fails(&small), "{small}");
     small.definition.check().unwrap();
-    // A convolution; scores, a choice and experts; a head.
-    assert_eq!(small.definition.size(), 5, "{small}");
+    // A convolution; a choice and experts. What is one number wide is its own score and its own logit.
+    assert_eq!(small.definition.size(), 3, "{small}");
     assert_eq!(small.definition.layers, [0], "{small}");
     assert_eq!((small.definition.hidden, small.definition.vocab), (1, 1), "{small}");
     assert_eq!(
