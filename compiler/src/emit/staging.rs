@@ -39,7 +39,7 @@ impl Staging {
     /// `target` exists, is not empty and is no bundle (it is never overwritten), is no folder, or cannot be made.
     pub fn begin(target: &Path) -> Result<Self, EmitError> {
         let given = target;
-        let error = |source| EmitError::io(given, source);
+        let error = |cause| EmitError::io(given, cause);
         let exists = given.exists();
         if exists && !given.is_dir() {
             return Err(EmitError::NoFolder {
@@ -54,7 +54,7 @@ impl Staging {
             });
         }
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(|source| EmitError::io(parent, source))?;
+            fs::create_dir_all(parent).map_err(|cause| EmitError::io(parent, cause))?;
         }
         let beside = target.file_name().map(|name| {
             let mut name = name.to_os_string();
@@ -87,9 +87,9 @@ impl Staging {
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), EmitError> {
         let path = self.folder.join(name);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|source| EmitError::io(parent, source))?;
+            fs::create_dir_all(parent).map_err(|cause| EmitError::io(parent, cause))?;
         }
-        fs::write(&path, content).map_err(|source| EmitError::io(&path, source))
+        fs::write(&path, content).map_err(|cause| EmitError::io(&path, cause))
     }
 
     /// Puts the folder in its place, instead of an older bundle if there is one. Of several that do so at once, the last
@@ -99,7 +99,7 @@ impl Staging {
             Place::Beside => self.publish_beside(),
             Place::Inside => self.publish_inside(&self.folder),
         };
-        done.map_err(|source| EmitError::io(&self.target, source))
+        done.map_err(|cause| EmitError::io(&self.target, cause))
     }
 
     fn publish_beside(&self) -> io::Result<()> {
