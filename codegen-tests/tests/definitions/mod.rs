@@ -7,23 +7,27 @@ use std::ops::Range;
 
 use kiln_codegen_tests::random_definition::{Failure, Trial, shrink};
 
-/// Seeds that every run of the tests goes through, unless `KILN_DEFINITIONS` names others: `200..1200`.
+/// Seeds that the generator is held to: together they have all there is to a definition.
 const SEEDS: Range<u64> = 0..200;
+/// Of each twenty so many are compiled and run unless `KILN_DEFINITIONS` names a range, as in `200..1200`. A software device
+/// takes seconds for each, most of it for compiling kernels that no other seed has.
+const RUN_OF_TWENTY: u64 = 5;
 /// Tests that share them.
-const SHARES: u64 = 20;
+const SHARES: u64 = 5;
 
-fn seeds() -> Range<u64> {
+fn seeds() -> Vec<u64> {
     let Ok(text) = std::env::var("KILN_DEFINITIONS") else {
-        return SEEDS;
+        return SEEDS.filter(|seed| seed % 20 < RUN_OF_TWENTY).collect();
     };
     let range = (text.split_once("..")).and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    range.unwrap_or_else(|| panic!("KILN_DEFINITIONS={text}: expected seeds as in 200..1200"))
+    let range: Range<u64> = range.unwrap_or_else(|| panic!("KILN_DEFINITIONS={text}: expected seeds as in 200..1200"));
+    range.collect()
 }
 
 /// Runs each `SHARES`-th seed from `share` on. The first of each kind of failure is made small.
 fn run(share: u64) {
     let mut failed: Vec<(Trial, Failure)> = Vec::new();
-    for seed in seeds().filter(|seed| seed % SHARES == share) {
+    for seed in seeds().into_iter().filter(|seed| seed % SHARES == share) {
         let trial = Trial::of_seed(seed);
         if let Err(failure) = trial.run() {
             eprintln!("seed {seed}: {failure}");
@@ -58,7 +62,5 @@ macro_rules! shares {
 }
 
 shares! {
-    seeds_00: 0, seeds_01: 1, seeds_02: 2, seeds_03: 3, seeds_04: 4, seeds_05: 5, seeds_06: 6, seeds_07: 7, seeds_08: 8,
-    seeds_09: 9, seeds_10: 10, seeds_11: 11, seeds_12: 12, seeds_13: 13, seeds_14: 14, seeds_15: 15, seeds_16: 16,
-    seeds_17: 17, seeds_18: 18, seeds_19: 19,
+    seeds_0: 0, seeds_1: 1, seeds_2: 2, seeds_3: 3, seeds_4: 4,
 }
