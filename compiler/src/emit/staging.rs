@@ -108,13 +108,17 @@ impl Staging {
                 Err(error) if self.target.exists() => drop(error),
                 done => return done,
             }
+            if entries(&self.target)?.iter().any(|name| name.starts_with(PARTIAL)) {
+                // Another program writes inside: moved away, it would lose what it has.
+                return self.publish_copied();
+            }
             let mut old = self.folder.clone().into_os_string();
             old.push("-old");
             match fs::rename(&self.target, &old) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 // A mount point cannot be renamed.
-                Err(_) => return self.publish_into_mount(),
+                Err(_) => return self.publish_copied(),
             }
             let renamed = fs::rename(&self.folder, &self.target);
             if renamed.is_err() && !self.target.exists() {
@@ -130,8 +134,9 @@ impl Staging {
         Err(io::Error::other("other programs keep writing to the same folder"))
     }
 
-    /// The target lies on another file system than its parent: the files are copied there first.
-    fn publish_into_mount(&self) -> io::Result<()> {
+    /// The target must stay the folder that it is, and may lie on another file system than its parent: the files are copied
+    /// into it first.
+    fn publish_copied(&self) -> io::Result<()> {
         let inside = new_folder(&self.target.join(PARTIAL))?;
         let done = copy_tree(&self.folder, &inside).and_then(|()| self.publish_inside(&inside));
         let _ = fs::remove_dir_all(&inside);
@@ -319,7 +324,7 @@ mod tests {
         staging.write("kernels/a.wgsl", b"two").unwrap();
         staging.write("two", b"").unwrap();
         staging.write(MANIFEST_FILE, b"two").unwrap();
-        staging.publish_into_mount().unwrap();
+        staging.publish_copied().unwrap();
         drop(staging);
         holds(&target, "two");
         assert_eq!(entries(folder.path()).unwrap(), ["out"]);
