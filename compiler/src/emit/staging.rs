@@ -39,7 +39,7 @@ impl Staging {
     /// `target` exists, is not empty and is no bundle (it is never overwritten), is no folder, or cannot be made.
     pub fn begin(target: &Path) -> Result<Self, EmitError> {
         let given = target;
-        let error = |cause| EmitError::io(given, cause);
+        let error = |source| EmitError::io(given, source);
         let exists = given.exists();
         if exists && !given.is_dir() {
             return Err(EmitError::NoFolder {
@@ -54,7 +54,7 @@ impl Staging {
             });
         }
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(|cause| EmitError::io(parent, cause))?;
+            fs::create_dir_all(parent).map_err(|source| EmitError::io(parent, source))?;
         }
         let beside = target.file_name().map(|name| {
             let mut name = name.to_os_string();
@@ -87,9 +87,9 @@ impl Staging {
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), EmitError> {
         let path = self.folder.join(name);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|cause| EmitError::io(parent, cause))?;
+            fs::create_dir_all(parent).map_err(|source| EmitError::io(parent, source))?;
         }
-        fs::write(&path, content).map_err(|cause| EmitError::io(&path, cause))
+        fs::write(&path, content).map_err(|source| EmitError::io(&path, source))
     }
 
     /// Puts the folder in its place, instead of an older bundle if there is one. Of several that do so at once, the last
@@ -99,7 +99,7 @@ impl Staging {
             Place::Beside => self.publish_beside(),
             Place::Inside => self.publish_inside(&self.folder),
         };
-        done.map_err(|cause| EmitError::io(&self.target, cause))
+        done.map_err(|source| EmitError::io(&self.target, source))
     }
 
     fn publish_beside(&self) -> io::Result<()> {
@@ -108,17 +108,13 @@ impl Staging {
                 Err(error) if self.target.exists() => drop(error),
                 done => return done,
             }
-            if entries(&self.target)?.iter().any(|name| name.starts_with(PARTIAL)) {
-                // Another program writes inside: moved away, it would lose what it has.
-                return self.publish_copied();
-            }
             let mut old = self.folder.clone().into_os_string();
             old.push("-old");
             match fs::rename(&self.target, &old) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 // A mount point cannot be renamed.
-                Err(_) => return self.publish_copied(),
+                Err(_) => return self.publish_into_mount(),
             }
             let renamed = fs::rename(&self.folder, &self.target);
             if renamed.is_err() && !self.target.exists() {
@@ -134,9 +130,8 @@ impl Staging {
         Err(io::Error::other("other programs keep writing to the same folder"))
     }
 
-    /// The target must stay the folder that it is, and may lie on another file system than its parent: the files are copied
-    /// into it first.
-    fn publish_copied(&self) -> io::Result<()> {
+    /// The target lies on another file system than its parent: the files are copied there first.
+    fn publish_into_mount(&self) -> io::Result<()> {
         let inside = new_folder(&self.target.join(PARTIAL))?;
         let done = copy_tree(&self.folder, &inside).and_then(|()| self.publish_inside(&inside));
         let _ = fs::remove_dir_all(&inside);
@@ -324,7 +319,7 @@ mod tests {
         staging.write("kernels/a.wgsl", b"two").unwrap();
         staging.write("two", b"").unwrap();
         staging.write(MANIFEST_FILE, b"two").unwrap();
-        staging.publish_copied().unwrap();
+        staging.publish_into_mount().unwrap();
         drop(staging);
         holds(&target, "two");
         assert_eq!(entries(folder.path()).unwrap(), ["out"]);
@@ -349,11 +344,11 @@ mod tests {
 
     #[test]
     fn many_at_once_do_not_collide() {
-        for exists in [false, true] {
+        for has_bundle in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let target = folder.path().join("out");
-            if exists {
-                fs::create_dir(&target).unwrap();
+            if has_bundle {
+                publish(&target, "old");
             }
             std::thread::scope(|scope| {
                 for thread in 0..8 {
