@@ -5,6 +5,8 @@ use std::fmt;
 /// A parsed text. Numbers stay text until a type asks for them.
 #[derive(Debug)]
 pub(crate) enum Json<'a> {
+    /// In place of a field that is not there.
+    Absent,
     Null,
     Bool,
     Number(&'a str),
@@ -22,20 +24,11 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
+    fn new(what: impl Into<String>) -> Self {
         Self {
             path: String::new(),
             what: what.into(),
         }
-    }
-
-    /// Below a field or an element.
-    fn below(mut self, part: &str) -> Self {
-        if !self.path.is_empty() && !self.path.starts_with('[') {
-            self.path.insert(0, '.');
-        }
-        self.path.insert_str(0, part);
-        self
     }
 }
 
@@ -49,45 +42,119 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What can be read from JSON.
-pub(crate) trait FromJson: Sized {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault>;
+/// Where reading is, and the first fault so far. Reading goes on after a fault, with values that mean nothing: to end at each
+/// of a hundred fields, freeing what was read, would double what a browser downloads of it.
+#[derive(Default)]
+pub(crate) struct Faults {
+    path: Vec<Part>,
+    first: Option<Fault>,
+}
 
-    /// The value of a field that is not there.
-    fn absent() -> Option<Self> {
-        None
+enum Part {
+    Field(&'static str),
+    Element(usize),
+}
+
+impl Faults {
+    /// What is read here is none of what it has to be.
+    pub(crate) fn note(&mut self, what: String) {
+        if self.first.is_some() {
+            return;
+        }
+        let mut path = String::new();
+        for part in &self.path {
+            match part {
+                Part::Field(name) => {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.push_str(name);
+                }
+                Part::Element(index) => path.push_str(&format!("[{index}]")),
+            }
+        }
+        self.first = Some(Fault { path, what });
+    }
+
+    /// `json` is no `wanted`.
+    pub(crate) fn expected(&mut self, wanted: &str, json: &Json<'_>) {
+        self.note(match json {
+            Json::Absent => "it is missing".to_string(),
+            _ => format!("expected {wanted}"),
+        });
+    }
+
+    /// What was read, if nothing was wrong with it.
+    pub(crate) fn check<T>(self, value: T) -> Result<T, Fault> {
+        match self.first {
+            None => Ok(value),
+            Some(fault) => Err(fault),
+        }
     }
 }
 
-impl Json<'_> {
+/// What can be read from JSON.
+pub(crate) trait FromJson: Sized {
+    /// The value; if it is none, that is noted.
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self;
+}
+
+impl<'a> Json<'a> {
     /// A field of an object.
-    pub(crate) fn field<T: FromJson>(&self, name: &str) -> Result<T, Fault> {
+    pub(crate) fn field<T: FromJson>(&self, name: &'static str, faults: &mut Faults) -> T {
+        let json = self.find(name, faults);
+        faults.path.push(Part::Field(name));
+        let value = T::from_json(json, faults);
+        faults.path.pop();
+        value
+    }
+
+    #[inline(never)]
+    fn find(&self, name: &str, faults: &mut Faults) -> &Json<'a> {
         let Json::Object(fields) = self else {
-            return Err(Fault::new("expected an object"));
+            faults.expected("an object", self);
+            return &Json::Absent;
         };
-        match fields.iter().find(|(found, _)| found == name) {
-            Some((_, value)) => T::from_json(value).map_err(|fault| fault.below(name)),
-            None => T::absent().ok_or_else(|| Fault::new("it is missing").below(name)),
+        let field = fields.iter().find(|(found, _)| found == name);
+        field.map_or(&Json::Absent, |(_, json)| json)
+    }
+
+    /// Empty where it is no text.
+    pub(crate) fn text(&self, faults: &mut Faults) -> &str {
+        match self {
+            Json::String(text) => text,
+            _ => {
+                faults.expected("a text", self);
+                ""
+            }
         }
     }
 
-    pub(crate) fn as_str(&self) -> Result<&str, Fault> {
+    /// A number as it is written; `0` where it is none.
+    pub(crate) fn number(&self, faults: &mut Faults) -> &'a str {
         match self {
-            Json::String(text) => Ok(text),
-            _ => Err(Fault::new("expected a text")),
+            Json::Number(text) => text,
+            _ => {
+                faults.expected("a number", self);
+                "0"
+            }
         }
     }
 
     /// Elements of an array.
-    pub(crate) fn elements<T: FromJson>(&self) -> Result<Vec<T>, Fault> {
+    pub(crate) fn elements<T: FromJson>(&self, faults: &mut Faults) -> Vec<T> {
         let Json::Array(elements) = self else {
-            return Err(Fault::new("expected a list"));
+            faults.expected("a list", self);
+            return Vec::new();
         };
-        let mut values = Vec::with_capacity(elements.len());
-        for (index, element) in elements.iter().enumerate() {
-            values.push(T::from_json(element).map_err(|fault| fault.below(&format!("[{index}]")))?);
-        }
-        Ok(values)
+        let elements = elements.iter().enumerate();
+        let values = elements.map(|(index, element)| {
+            faults.path.push(Part::Element(index));
+            let value = T::from_json(element, faults);
+            faults.path.pop();
+            value
+        });
+        values.collect()
     }
 }
 
@@ -150,7 +217,7 @@ impl<'a> Parser<'a> {
 
     fn word(&mut self) -> Result<Json<'a>, Fault> {
         for (word, value) in [("null", Json::Null), ("true", Json::Bool), ("false", Json::Bool)] {
-            if self.text[self.at..].starts_with(word) {
+            if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
                 self.at += word.len();
                 return Ok(value);
             }

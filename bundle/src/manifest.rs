@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use crate::json::{Faults, FromJson};
 use crate::{BundleError, Digest, FORMAT_VERSION};
 
 /// All that the runtime needs to know of a compiled model.
@@ -361,7 +362,9 @@ impl Manifest {
             what: fault.to_string(),
         };
         let json = crate::json::parse(text).map_err(syntax)?;
-        let format_version = json.field("format_version").map_err(syntax)?;
+        let mut faults = Faults::default();
+        let format_version = json.field("format_version", &mut faults);
+        let format_version = faults.check(format_version).map_err(syntax)?;
         if format_version != FORMAT_VERSION {
             return Err(BundleError::Version {
                 file: file.to_string(),
@@ -369,7 +372,9 @@ impl Manifest {
                 supported: FORMAT_VERSION,
             });
         }
-        let manifest = <Manifest as crate::json::FromJson>::from_json(&json).map_err(syntax)?;
+        let mut faults = Faults::default();
+        let manifest: Manifest = FromJson::from_json(&json, &mut faults);
+        let manifest = faults.check(manifest).map_err(syntax)?;
         manifest.check().map_err(|what| BundleError::Inconsistent {
             file: file.to_string(),
             what,

@@ -1,14 +1,14 @@
 //! The manifest's types from JSON.
 
-use crate::json::{Fault, FromJson, Json};
+use crate::json::{Faults, FromJson, Json};
 use crate::manifest::*;
 
 /// A struct whose fields have their own names in JSON, or those given.
 macro_rules! record {
     ($type:ident { $($field:ident $(= $name:literal)?),* $(,)? }) => {
         impl FromJson for $type {
-            fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-                Ok(Self { $($field: json.field(record!(@ $field $($name)?))?),* })
+            fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+                Self { $($field: json.field(record!(@ $field $($name)?), faults)),* }
             }
         }
     };
@@ -67,16 +67,16 @@ record!(WeightTensor {
     bytes
 });
 impl FromJson for Variant {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        Ok(Variant {
-            name: json.field("name")?,
-            features: json.field("features")?,
-            language_features: json.field::<Option<_>>("language_features")?.unwrap_or_default(),
-            limits: json.field("limits")?,
-            kernels: json.field("kernels")?,
-            buffers: json.field("buffers")?,
-            programs: json.field("programs")?,
-        })
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        Variant {
+            name: json.field("name", faults),
+            features: json.field("features", faults),
+            language_features: json.field::<Option<_>>("language_features", faults).unwrap_or_default(),
+            limits: json.field("limits", faults),
+            kernels: json.field("kernels", faults),
+            buffers: json.field("buffers", faults),
+            programs: json.field("programs", faults),
+        }
     }
 }
 record!(Limits {
@@ -111,109 +111,129 @@ record!(Dispatch {
 record!(SelfTest { ids, top_logits, norm });
 
 impl FromJson for Feature {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        match json.as_str()? {
-            "shader-f16" => Ok(Feature::ShaderF16),
-            "subgroups" => Ok(Feature::Subgroups),
-            other => Err(Fault::new(format!("unknown feature {other:?}"))),
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        match json.text(faults) {
+            "shader-f16" => Feature::ShaderF16,
+            "subgroups" => Feature::Subgroups,
+            other => {
+                faults.note(format!("unknown feature {other:?}"));
+                Feature::ShaderF16
+            }
         }
     }
 }
 
 impl FromJson for Access {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        match json.as_str()? {
-            "read" => Ok(Access::Read),
-            "read-write" => Ok(Access::ReadWrite),
-            other => Err(Fault::new(format!("unknown access {other:?}"))),
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        match json.text(faults) {
+            "read" => Access::Read,
+            "read-write" => Access::ReadWrite,
+            other => {
+                faults.note(format!("unknown access {other:?}"));
+                Access::Read
+            }
         }
     }
 }
 
 impl FromJson for BufferKind {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        let kind: String = json.field("kind")?;
-        Ok(match kind.as_str() {
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        let kind: String = json.field("kind", faults);
+        match kind.as_str() {
             "weight" => BufferKind::Weight {
-                weight: json.field("weight")?,
+                weight: json.field("weight", faults),
             },
             "state" => BufferKind::State {
-                bytes_per_position: json.field("bytes_per_position")?,
-                positions: json.field("positions")?,
-                window: json.field("window")?,
+                bytes_per_position: json.field("bytes_per_position", faults),
+                positions: json.field("positions", faults),
+                window: json.field("window", faults),
             },
             "recurrent" => BufferKind::Recurrent {
-                bytes: json.field("bytes")?,
+                bytes: json.field("bytes", faults),
             },
             "arena" => BufferKind::Arena {
-                bytes: json.field("bytes")?,
+                bytes: json.field("bytes", faults),
             },
             "step" => BufferKind::Step,
             "tokens" => BufferKind::Tokens,
             "output" => BufferKind::Output {
-                slots: json.field("slots")?,
+                slots: json.field("slots", faults),
             },
             "hidden" => BufferKind::Hidden {
-                bytes: json.field("bytes")?,
+                bytes: json.field("bytes", faults),
             },
             "logits" => BufferKind::Logits {
-                bytes: json.field("bytes")?,
+                bytes: json.field("bytes", faults),
             },
             "history" => BufferKind::History {
-                bytes_per_position: json.field("bytes_per_position")?,
+                bytes_per_position: json.field("bytes_per_position", faults),
             },
             "rules" => BufferKind::Rules {
-                bytes: json.field("bytes")?,
+                bytes: json.field("bytes", faults),
             },
-            other => return Err(Fault::new(format!("unknown kind of buffer {other:?}"))),
-        })
+            other => {
+                faults.note(format!("unknown kind of buffer {other:?}"));
+                BufferKind::Step
+            }
+        }
     }
 }
 
 impl FromJson for Binding {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        Ok(Self {
-            buffer: json.field("buffer")?,
-            offset: json.field::<Option<u64>>("offset")?.unwrap_or(0),
-            bytes: json.field("bytes")?,
-        })
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        Self {
+            buffer: json.field("buffer", faults),
+            offset: json.field::<Option<u64>>("offset", faults).unwrap_or(0),
+            bytes: json.field("bytes", faults),
+        }
     }
 }
 
 impl FromJson for Grid {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
         match json {
-            Json::Number(_) => Ok(Grid::Fixed(u32::from_json(json)?)),
-            _ => Ok(Grid::Tokens {
-                per: json.field("per")?,
-                times: json.field("times")?,
-            }),
+            Json::Number(_) => Grid::Fixed(u32::from_json(json, faults)),
+            _ => Grid::Tokens {
+                per: json.field("per", faults),
+                times: json.field("times", faults),
+            },
         }
     }
 }
 
-macro_rules! number {
-    ($($type:ty),*) => {$(
-        impl FromJson for $type {
-            fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-                match json {
-                    Json::Number(text) => text.parse().map_err(|_| Fault::new(format!("{text} is no {}", stringify!($type)))),
-                    _ => Err(Fault::new("expected a number")),
-                }
-            }
-        }
-    )*};
+impl FromJson for u32 {
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        whole(json, faults, u32::MAX.into(), "u32") as u32
+    }
 }
 
-number!(u32, u64);
+impl FromJson for u64 {
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        whole(json, faults, u64::MAX, "u64")
+    }
+}
+
+/// A number of a type that goes up to `most`.
+#[inline(never)]
+fn whole(json: &Json<'_>, faults: &mut Faults, most: u64, name: &str) -> u64 {
+    let text = json.number(faults);
+    match text.parse() {
+        Ok(number) if number <= most => number,
+        _ => {
+            faults.note(format!("{text} is no {name}"));
+            0
+        }
+    }
+}
 
 /// Not the standard library's: its tables alone are a tenth of the runtime in a browser.
 impl FromJson for f32 {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        match json {
-            Json::Number(text) => decimal(text).ok_or_else(|| Fault::new(format!("{text} is no f32"))),
-            _ => Err(Fault::new("expected a number")),
-        }
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        let text = json.number(faults);
+        decimal(text).unwrap_or_else(|| {
+            faults.note(format!("{text} is no f32"));
+            0.0
+        })
     }
 }
 
@@ -248,45 +268,48 @@ fn decimal(text: &str) -> Option<f32> {
 }
 
 impl FromJson for String {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        json.as_str().map(str::to_string)
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        json.text(faults).to_string()
     }
 }
 
 impl<T: FromJson> FromJson for Option<T> {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
         match json {
-            Json::Null => Ok(None),
-            _ => T::from_json(json).map(Some),
+            Json::Absent | Json::Null => None,
+            _ => Some(T::from_json(json, faults)),
         }
-    }
-
-    fn absent() -> Option<Self> {
-        Some(None)
     }
 }
 
 impl<T: FromJson> FromJson for Vec<T> {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        json.elements()
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        json.elements(faults)
     }
 }
 
-impl<T: FromJson, const N: usize> FromJson for [T; N] {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
-        let values: Vec<T> = json.elements()?;
-        values
-            .try_into()
-            .map_err(|_| Fault::new(format!("expected {N} elements")))
+/// The number of workgroups in each direction.
+impl FromJson for [Grid; 3] {
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
+        let elements = json.elements(faults);
+        elements.try_into().unwrap_or_else(|_| {
+            faults.note("expected 3 elements".to_string());
+            [Grid::Fixed(0); 3]
+        })
     }
 }
 
 /// A token and its logit.
 impl FromJson for (u32, f32) {
-    fn from_json(json: &Json<'_>) -> Result<Self, Fault> {
+    fn from_json(json: &Json<'_>, faults: &mut Faults) -> Self {
         match json {
-            Json::Array(pair) if pair.len() == 2 => Ok((u32::from_json(&pair[0])?, f32::from_json(&pair[1])?)),
-            _ => Err(Fault::new("expected a pair")),
+            Json::Array(pair) if pair.len() == 2 => {
+                (u32::from_json(&pair[0], faults), f32::from_json(&pair[1], faults))
+            }
+            _ => {
+                faults.expected("a pair", json);
+                (0, 0.0)
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The whole way from a checkpoint to a bundle.
 
+#[cfg(test)]
+mod error_tests;
 mod packed_values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,7 +123,7 @@ pub enum CompileError {
     #[error(transparent)]
     Emit(#[from] EmitError),
     #[error("self-test: {0}")]
-    SelfTest(#[from] EvalError),
+    SelfTest(EvalError),
     #[error(
         "{source_path} holds no weights; add --random-weights SEED to invent some, or --no-weights for kernels only"
     )]
@@ -205,7 +207,8 @@ pub fn compile(
         Some(source) => {
             progress.begin("Computing the self-test on the CPU", 0);
             let values = PackedValues::new(source, &declared, &format_of);
-            let test = reference::self_test(&graph, &values, &self_test_ids(facts.vocab_size))?;
+            let test = reference::self_test(&graph, &values, &self_test_ids(facts.vocab_size));
+            let test = test.map_err(CompileError::SelfTest)?;
             progress.end();
             Some(test)
         }

@@ -246,9 +246,9 @@ fn refusals_name_the_thing_and_leave_nothing() {
     let message = refusal(&config(), |options| options.profile = "toaster".to_string());
     assert!(message.contains("toaster") && message.contains("h100"), "{message}");
 
-    let mut no_heads = config();
-    no_heads.as_object_mut().unwrap().remove("num_attention_heads");
-    let message = refusal(&no_heads, |_| {});
+    let mut no_number = config();
+    no_number["num_attention_heads"] = json!("many");
+    let message = refusal(&no_number, |_| {});
     assert!(message.contains("num_attention_heads"), "{message}");
 }
 

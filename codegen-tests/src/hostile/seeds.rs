@@ -100,6 +100,9 @@ pub(super) fn template() -> Vec<Vec<u8>> {
     templates.push(b"{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}".to_vec());
     templates.push(b"{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}".to_vec());
     templates.push(b"{{ 'x' * 99999 }}{{ ('x' * 9999) | replace('x', 'y' * 9999) }}".to_vec());
+    templates.push(b"{% set x = 'x' * 99999 %}{{ ([x] * 9999) | join }}{{ x.replace('x', x) }}".to_vec());
+    templates.push(b"{% set x = 'x' * 99999 %}{{ ('%(a)s' * 9999) % {'a': x} }}{{ [x] * 9999 }}".to_vec());
+    templates.push(b"{{ (' ' * 9999999).split(' ') | length }}{{ ('\\n' * 9999) | indent('x' * 99999) }}".to_vec());
     templates.push(
         b"{% set ns = namespace(x='x') %}{% for i in range(64) %}{% set ns.x = ns.x + ns.x %}{% endfor %}".to_vec(),
     );

@@ -40,7 +40,7 @@ fn what_the_failure_needs_is_left_and_nothing_else() {
     let small = shrink_by(first(fails), 100_000, &mut |trial| fails(trial));
     assert!(fails(&small), "{small}");
     small.definition.check().unwrap();
-    // A convolution; a choice and experts. What is one number wide is its own score and its own logit.
+    // A choice, experts and a convolution: where everything is one number wide, a value is its own scores and its own logits.
     assert_eq!(small.definition.size(), 3, "{small}");
     assert_eq!(small.definition.layers, [0], "{small}");
     assert_eq!((small.definition.hidden, small.definition.vocab), (1, 1), "{small}");

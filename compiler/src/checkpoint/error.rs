@@ -10,24 +10,16 @@ use super::SourceType;
 /// Why a checkpoint cannot be used.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
-    #[error("{path}: {source}")]
-    Io {
-        path: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error("{path}: {cause}")]
+    Io { path: String, cause: io::Error },
     #[error("{path}: not a checkpoint; give a Hugging Face directory, a config.json or a .gguf file")]
     NotACheckpoint { path: String },
     #[error("{path} is a part of the checkpoint {folder}; give that folder")]
     PartOfCheckpoint { path: String, folder: String },
     #[error("{path}: a bundle that is compiled already; run it with run-model chat {folder}")]
     Bundle { path: String, folder: String },
-    #[error("{file}: not the JSON that is expected there: {source}")]
-    Json {
-        file: String,
-        #[source]
-        source: serde_json::Error,
-    },
+    #[error("{file}: not the JSON that is expected there: {cause}")]
+    Json { file: String, cause: serde_json::Error },
     /// Another kind of file under this name.
     #[error("{file} is {what}; download it again")]
     NotJson { file: String, what: &'static str },
@@ -105,10 +97,10 @@ pub enum TensorProblem {
 }
 
 impl CheckpointError {
-    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+    pub(super) fn io(path: &Path, cause: io::Error) -> Self {
         CheckpointError::Io {
             path: path.display().to_string(),
-            source,
+            cause,
         }
     }
 }

@@ -49,11 +49,11 @@ impl Files {
         let Some(text) = self.text(path)? else {
             return Ok(None);
         };
-        serde_json::from_str(&text).map(Some).map_err(|source| {
+        serde_json::from_str(&text).map(Some).map_err(|cause| {
             let file = path.display().to_string();
-            match something_else(&text, &source) {
+            match something_else(&text, &cause) {
                 Some(what) => CheckpointError::NotJson { file, what },
-                None => CheckpointError::Json { file, source },
+                None => CheckpointError::Json { file, cause },
             }
         })
     }

@@ -61,9 +61,9 @@ struct ShardIndex {
 fn open_sharded(directory: &Path, files: &Files) -> Result<TensorStore, CheckpointError> {
     let path = directory.join(INDEX);
     let text = (files.text(&path)?).ok_or_else(|| CheckpointError::io(&path, std::io::ErrorKind::NotFound.into()))?;
-    let ShardIndex { weight_map } = serde_json::from_str(&text).map_err(|source| CheckpointError::Json {
+    let ShardIndex { weight_map } = serde_json::from_str(&text).map_err(|cause| CheckpointError::Json {
         file: INDEX.to_string(),
-        source,
+        cause,
     })?;
     let damaged = |what| CheckpointError::Damaged {
         file: INDEX.to_string(),

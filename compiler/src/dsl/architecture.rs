@@ -39,9 +39,9 @@ impl Architecture {
     ) -> Self {
         let define = move |name: &str, reader: &Reader<'_>| {
             let architecture = || name.to_string();
-            let of_config = |source| DefineError::Config {
+            let of_config = |cause| DefineError::Config {
                 architecture: architecture(),
-                source,
+                cause,
             };
             let vocabulary: Option<Dim> = reader.field("vocab_size", "vocab_size").map_err(of_config)?;
             let config = C::read(reader).map_err(of_config)?;
@@ -64,9 +64,9 @@ impl Architecture {
                     problems,
                 });
             }
-            graph::verify(&graph, "definition").map_err(|source| DefineError::Graph {
+            graph::verify(&graph, "definition").map_err(|cause| DefineError::Graph {
                 architecture: architecture(),
-                source,
+                cause,
             })?;
             Ok(graph)
         };
@@ -112,9 +112,9 @@ impl Architecture {
     /// model and that the definition does not read; or the definition is wrong under this config.
     pub fn define(&self, config: &Value) -> Result<Defined, DefineError> {
         let name = self.name_in(config);
-        let of_config = |source: ConfigError| DefineError::Config {
+        let of_config = |cause: ConfigError| DefineError::Config {
             architecture: name.to_string(),
-            source,
+            cause,
         };
         let normal = self.normal(config).map_err(of_config)?;
         let reader = Reader::new(&normal).map_err(of_config)?;

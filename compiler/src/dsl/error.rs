@@ -9,8 +9,8 @@ use crate::graph::{GraphError, Span};
 #[derive(Debug, Error)]
 pub enum DefineError {
     /// The config lacks something, or asks for something unknown.
-    #[error("{architecture}: {source}")]
-    Config { architecture: String, source: ConfigError },
+    #[error("{architecture}: {cause}")]
+    Config { architecture: String, cause: ConfigError },
     /// The definition is wrong under this config: all that was found, in the order of tracing.
     #[error("{architecture}: {}", list(problems))]
     Definition {
@@ -18,8 +18,8 @@ pub enum DefineError {
         problems: Vec<Problem>,
     },
     /// The builder made a graph that breaks the graph's own rules: a defect of the compiler.
-    #[error("{architecture}: {source}")]
-    Graph { architecture: String, source: GraphError },
+    #[error("{architecture}: {cause}")]
+    Graph { architecture: String, cause: GraphError },
 }
 
 /// One mistake, at the author's line.

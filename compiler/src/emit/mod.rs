@@ -22,12 +22,8 @@ use shards::{Layout, Planned, ShardWriter};
 
 #[derive(Debug, Error)]
 pub enum EmitError {
-    #[error("{path}: {source}")]
-    Io {
-        path: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("{path}: {cause}")]
+    Io { path: String, cause: std::io::Error },
     #[error("{path} exists and is no Kiln bundle; name another folder or remove it")]
     Occupied { path: String },
     #[error("{path} is no folder, and a bundle is one; name another path")]
@@ -42,10 +38,10 @@ pub enum EmitError {
 }
 
 impl EmitError {
-    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn io(path: &Path, cause: std::io::Error) -> Self {
         EmitError::Io {
             path: path.display().to_string(),
-            source,
+            cause,
         }
     }
 }

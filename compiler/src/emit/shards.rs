@@ -137,7 +137,7 @@ impl<'a> ShardWriter<'a> {
         if self.open.is_none() {
             let shard = self.shards.len();
             let path = self.folder.join(self.layout.file_name(shard));
-            let file = File::create(&path).map_err(|source| EmitError::io(&path, source))?;
+            let file = File::create(&path).map_err(|cause| EmitError::io(&path, cause))?;
             let mut open = Open {
                 path,
                 file: BufWriter::with_capacity(1 << 20, file),
@@ -164,7 +164,7 @@ impl<'a> ShardWriter<'a> {
         let file = file
             .into_inner()
             .map_err(|error| EmitError::io(&path, error.into_error()))?;
-        file.sync_all().map_err(|source| EmitError::io(&path, source))?;
+        file.sync_all().map_err(|cause| EmitError::io(&path, cause))?;
         let shard = self.shards.len();
         self.shards.push(Shard {
             file: self.layout.file_name(shard),
@@ -180,6 +180,6 @@ impl Open {
         self.hash.update(content);
         self.file
             .write_all(content)
-            .map_err(|source| EmitError::io(&self.path, source))
+            .map_err(|cause| EmitError::io(&self.path, cause))
     }
 }

@@ -344,11 +344,11 @@ mod tests {
 
     #[test]
     fn many_at_once_do_not_collide() {
-        for exists in [false, true] {
+        for has_bundle in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let target = folder.path().join("out");
-            if exists {
-                fs::create_dir(&target).unwrap();
+            if has_bundle {
+                publish(&target, "old");
             }
             std::thread::scope(|scope| {
                 for thread in 0..8 {

@@ -260,9 +260,9 @@ impl<'a> Stamp<'a> {
         if let Some(known) = self.kernels.iter().position(|(known, _)| known == spec) {
             return Ok(known);
         }
-        let source = kernels::build(spec, self.capability).map_err(|source| PlanError::Kernel {
+        let source = kernels::build(spec, self.capability).map_err(|cause| PlanError::Kernel {
             label: label.to_string(),
-            source,
+            cause,
         })?;
         // Different specs may come to the same text.
         if let Some(known) = self.kernels.iter().position(|(_, known)| *known == source) {

@@ -17,12 +17,8 @@ use crate::graph::{ModelGraph, Node, Section, StateId};
 pub enum EvalError {
     #[error("token id {id} is not in the vocabulary of {vocab} tokens")]
     Token { id: u32, vocab: usize },
-    #[error("weight {name}: {source}")]
-    Weight {
-        name: String,
-        #[source]
-        source: WeightError,
-    },
+    #[error("weight {name}: {cause}")]
+    Weight { name: String, cause: WeightError },
     #[error("weight {name}: expected {expected} elements, found {found}")]
     WeightSize { name: String, expected: u64, found: usize },
     /// The graph breaks a rule that its verification should have caught.

@@ -12,6 +12,7 @@ mod unpack;
 mod tests;
 
 pub use check::check_exact;
+pub use encode::BadValue;
 pub use format::{WeightFormat, padded};
 pub use matrix::PackedMatrix;
 pub use pack::{PackError, pack, pack_rows};

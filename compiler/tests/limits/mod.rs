@@ -296,9 +296,8 @@ fn absurd_sizes_are_errors() {
             }
         }
     }
-    assert_eq!(
-        tried.len(),
-        registry.names().len(),
-        "a reference case of each architecture"
-    );
+    for name in registry.names() {
+        let architecture = registry.lookup(name).unwrap().names()[0];
+        assert!(tried.contains(&architecture), "a reference case of {architecture}");
+    }
 }

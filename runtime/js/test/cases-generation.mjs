@@ -1,5 +1,5 @@
 // Generating, sessions and conversations (cases.mjs).
-import { assert, equal, GREEDY, refused } from './common.mjs';
+import { assert, equal, GREEDY, refused, sha256 } from './common.mjs';
 
 export function generationCases({ kiln, base, expected, cache, saved, toy, open, withShared, withModel, greedy }) {
   const { Registry } = kiln;
@@ -170,16 +170,19 @@ export function generationCases({ kiln, base, expected, cache, saved, toy, open,
       const told = async (marks, run) => {
         const names = Object.fromEntries(Array.from({ length: 256 }, (_, id) => [marks[id] ?? `w${id}`, id]));
         const added_tokens = Object.entries(marks).map(([id, content]) => ({ id: Number(id), content, special: content.startsWith('<|'), normalized: false, lstrip: false, rstrip: false, single_word: false }));
+        const tokenizer = { version: '1.0', added_tokens: added_tokens.filter(({ content }) => content.startsWith('<')), normalizer: null, pre_tokenizer: { type: 'WhitespaceSplit' }, post_processor: null, decoder: null, truncation: null, padding: null, model: { type: 'WordLevel', unk_token: 'w0', vocab: names } };
         const files = {
-          'tokenizer.json': { version: '1.0', added_tokens: added_tokens.filter(({ content }) => content.startsWith('<')), normalizer: null, pre_tokenizer: { type: 'WhitespaceSplit' }, post_processor: null, decoder: null, truncation: null, padding: null, model: { type: 'WordLevel', unk_token: 'w0', vocab: names } },
+          'tokenizer.json': JSON.stringify(tokenizer),
+          'chat_template.jinja': '{% for message in messages %}{{ message.content }} {% endfor %}',
         };
+        const listed = async (file) => ({ file, sha256: await sha256(files[file]) });
+        const text = { tokenizer: await listed('tokenizer.json'), tokenizer_config: null, chat_template: await listed('chat_template.jinja') };
         const withText = async (url, init) => {
           const name = String(url).split('/').at(-1);
-          if (files[name]) return Response.json(files[name]);
-          if (name === 'chat_template.jinja') return new Response('{% for message in messages %}{{ message.content }} {% endfor %}');
+          if (files[name]) return new Response(files[name]);
           const answer = await fetch(url, init);
           if (name !== 'manifest.json') return answer;
-          return Response.json({ ...(await answer.json()), text: { tokenizer: 'tokenizer.json', tokenizer_config: null, chat_template: 'chat_template.jinja' } });
+          return Response.json({ ...(await answer.json()), text });
         };
         await withModel(open(toy, { cache: 'none', fetch: withText }), async (model) => {
           const messages = [{ role: 'user', content: expected.prompt.map((id) => `w${id}`).join(' ') }];

@@ -21,6 +21,12 @@ export async function refused(promise, code, details = {}) {
   throw new Error(`no error, where ${code} was expected`);
 }
 
+/** Lower-case hexadecimal SHA-256 of a text. */
+export async function sha256(text) {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
 export const GREEDY = { temperature: 0 };
 
 /**

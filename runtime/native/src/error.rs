@@ -2,6 +2,7 @@ use kiln_bundle::BundleError;
 use thiserror::Error as ThisError;
 
 use crate::device::Missing;
+#[cfg(not(target_arch = "wasm32"))]
 use crate::session::SavedSessionError;
 
 /// All that can go wrong between a bundle and its tokens. Each message names the way out, and is the whole story: what a
@@ -111,6 +112,7 @@ pub enum Error {
     /// A position beyond the session's.
     #[error("cannot rewind to {position}: the session is at {current}")]
     Rewind { position: u32, current: u32 },
+    #[cfg(not(target_arch = "wasm32"))]
     #[error(transparent)]
     SavedSession(#[from] SavedSessionError),
     #[cfg(feature = "text")]

@@ -158,6 +158,37 @@ fn a_template_without_end_is_an_error() {
 }
 
 #[test]
+fn a_template_that_makes_much_of_little_is_an_error() {
+    const LITTLE: &str = "{% set x = 'x' * 99999 %}{% set many = [x] * 9999 %}";
+    for much in [
+        "{{ x.replace('x', x) }}",
+        "{{ x | replace('x', x) }}",
+        "{{ many | join }}",
+        "{{ ''.join(many) }}",
+        "{{ x.join(x) }}",
+        "{{ many }}",
+        "{{ many ~ '' }}",
+        "{{ many | tojson }}",
+        "{{ {'a': many}.values() }}",
+        "{{ ('\\n' * 9999) | indent(x, blank=true) }}",
+        "{{ ('%(a)s' * 9999) % {'a': x} }}",
+        "{{ ('%(a)999999d' * 9999) % {'a': 1} }}",
+        "{{ ('{0}' * 9999).format(x) }}",
+        "{{ ('\\t' * 99999).expandtabs(1000) }}",
+        "{{ ''.ljust(99999999) }}",
+        "{{ '' | center(99999999) }}",
+        "{{ (' ' * 9999999).split(' ') | length }}",
+        "{{ ('\\n' * 9999999).splitlines() | length }}",
+        "{{ strftime_now('%c' * 9999999) }}",
+        "{% set n = namespace(x=[x]) %}{% for i in range(40) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x=[]) %}{% for i in range(99999) %}{% set n.x = [x ~ i] + n.x %}{% endfor %}",
+    ] {
+        let rendered = with_template(&format!("{LITTLE}{much}")).render_chat(&messages(&[("user", "Hi")]), true);
+        assert!(matches!(rendered, Err(TextError::ChatTemplate { .. })), "{much}");
+    }
+}
+
+#[test]
 fn a_pattern_that_backtracks_without_end_gives_up() {
     let mut tokenizer: serde_json::Value = serde_json::from_slice(BYTE_LEVEL).unwrap();
     tokenizer["pre_tokenizer"] = serde_json::json!({

@@ -18,7 +18,7 @@ impl<'a> Evaluator<'a> {
                 expected: decl.elements(),
                 found: values.len(),
             }),
-            Err(source) => Err(EvalError::Weight { name, source }),
+            Err(cause) => Err(EvalError::Weight { name, cause }),
         }
     }
 
@@ -53,7 +53,7 @@ impl<'a> Evaluator<'a> {
                 expected: elements as u64,
                 found: values.len(),
             }),
-            Err(source) => Err(EvalError::Weight { name, source }),
+            Err(cause) => Err(EvalError::Weight { name, cause }),
         }
     }
 

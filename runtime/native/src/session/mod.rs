@@ -2,10 +2,14 @@
 
 mod generate;
 mod logits;
+mod parts;
 mod profile;
 mod replay;
 mod sampling;
+// In browsers JavaScript reads and writes saved sessions, in pieces.
+#[cfg(not(target_arch = "wasm32"))]
 mod save;
+#[cfg(not(target_arch = "wasm32"))]
 mod saved;
 mod states;
 
@@ -22,6 +26,7 @@ pub use generate::{GenerateOptions, Generation, GenerationReport, StopReason};
 pub use profile::KernelTime;
 use replay::{Call, Replay, record};
 pub use sampling::Sampling;
+#[cfg(not(target_arch = "wasm32"))]
 pub use saved::{SavedSession, SavedSessionError};
 pub(crate) use states::MAX_SNAPSHOTS;
 use states::WayBack;

@@ -142,7 +142,6 @@ impl SavedSession {
     ///
     /// # Errors
     /// [`SavedSessionError::Write`].
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn write_file(&self, path: &std::path::Path) -> Result<(), SavedSessionError> {
         let write = || {
             let mut file = crate::output::OutputFile::create(path)?;
@@ -159,7 +158,6 @@ impl SavedSession {
     ///
     /// # Errors
     /// As [`SavedSession::read`].
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn read_file(path: &std::path::Path) -> Result<Self, SavedSessionError> {
         let name = path.display().to_string();
         let file = std::fs::File::open(path).map_err(|cause| SavedSessionError::Read {

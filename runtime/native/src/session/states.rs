@@ -42,6 +42,10 @@ pub(super) struct State {
 pub(super) enum StateKind {
     /// An entry for each position of the context.
     Growing {
+        #[cfg_attr(
+            target_arch = "wasm32",
+            expect(dead_code, reason = "only saving asks, which is JavaScript's there")
+        )]
         entry: u64,
     },
     /// The entry of position `p` in slot `p % slots`; entries `p - window .. p` must be there to go on at `p`. Entries
@@ -97,15 +101,6 @@ impl StateKind {
             } => Some(Self::Growing { entry }),
             BufferKind::Recurrent { bytes } => Some(Self::Recurrent { bytes }),
             _ => None,
-        }
-    }
-
-    /// Bytes from the start that hold something after so many tokens.
-    pub(super) fn used_bytes(self, tokens: u64) -> u64 {
-        match self {
-            Self::Growing { entry } => entry * tokens,
-            Self::Ring { entry, slots, .. } => entry * slots.min(tokens),
-            Self::Recurrent { bytes } => bytes,
         }
     }
 

@@ -3,6 +3,9 @@
 use jiff::civil::DateTime;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
+use minijinja::Error;
+
+use super::limits::Growing;
 
 /// The clock on the wall: local time, whose zone templates do not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,26 +26,27 @@ impl WallTime {
     }
 
     /// As Python and its C library write it: without a zone, and with directives that nobody knows left as they are.
-    pub(super) fn strftime(self, format: &str) -> String {
-        let mut out = String::new();
+    pub(super) fn strftime(self, format: &str) -> Result<String, Error> {
+        let mut out = Growing::default();
         let mut rest = format;
         while let Some(start) = rest.find('%') {
-            out.push_str(&rest[..start]);
+            out.push_str(&rest[..start])?;
             let directive = &rest[start..];
             let length = length_of_directive(directive);
-            self.write_directive(&mut out, &directive[..length]);
+            self.write_directive(&mut out, &directive[..length])?;
             rest = &directive[length..];
         }
-        out + rest
+        out.push_str(rest)?;
+        Ok(out.finish())
     }
 
-    fn write_directive(self, out: &mut String, directive: &str) {
+    fn write_directive(self, out: &mut Growing, directive: &str) -> Result<(), Error> {
         match directive.trim_start_matches(['%', '-', '_', '^', '#']) {
-            "z" | "Z" => {}
-            "c" => out.push_str(&self.strftime("%a %b %e %H:%M:%S %Y")),
-            "x" => out.push_str(&self.strftime("%m/%d/%y")),
-            "X" => out.push_str(&self.strftime("%H:%M:%S")),
-            "r" => out.push_str(&self.strftime("%I:%M:%S %p")),
+            "z" | "Z" => Ok(()),
+            "c" => out.push_str(&self.strftime("%a %b %e %H:%M:%S %Y")?),
+            "x" => out.push_str(&self.strftime("%m/%d/%y")?),
+            "X" => out.push_str(&self.strftime("%H:%M:%S")?),
+            "r" => out.push_str(&self.strftime("%I:%M:%S %p")?),
             "f" => out.push_str(&format!("{:06}", self.0.subsec_nanosecond() / 1000)),
             _ if !directive.ends_with(|c| "aAbBCdDeFgGhHIjklmMnpPRsStTuUVwWyY%".contains(c)) => out.push_str(directive),
             // `E` and `O` ask for other digits and eras, which the C locale has not.
@@ -56,7 +60,7 @@ impl WallTime {
                 };
                 let zoned = self.0.to_zoned(zone);
                 let written = zoned.and_then(|zoned| strtime::format(&plain, &zoned));
-                out.push_str(written.as_deref().unwrap_or(directive));
+                out.push_str(written.as_deref().unwrap_or(directive))
             }
         }
     }

@@ -4,24 +4,27 @@ use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 
 use super::format::percent;
+use super::limits::{self, Growing};
 use super::operators::escape;
 use super::python_text::{capitalize, center, is_space, split_lines, strip};
 use super::repr::{as_float, str_of};
 
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("string", |value: &Value| str_of(value));
-    environment.add_filter("upper", |value: &Value| str_of(value).to_uppercase());
-    environment.add_filter("lower", |value: &Value| str_of(value).to_lowercase());
-    environment.add_filter("capitalize", |value: &Value| capitalize(&str_of(value)));
+    environment.add_filter("upper", |value: &Value| Ok::<_, Error>(str_of(value)?.to_uppercase()));
+    environment.add_filter("lower", |value: &Value| Ok::<_, Error>(str_of(value)?.to_lowercase()));
+    environment.add_filter("capitalize", |value: &Value| {
+        Ok::<_, Error>(capitalize(&str_of(value)?))
+    });
     environment.add_filter("title", title);
     environment.add_filter("trim", |value: &Value, chars: Option<String>| {
-        strip(&str_of(value), chars.as_deref(), true, true).to_string()
+        Ok::<_, Error>(strip(&str_of(value)?, chars.as_deref(), true, true).to_string())
     });
     environment.add_filter("center", |value: &Value, width: Option<i64>| {
-        center(&str_of(value), width.unwrap_or(80))
+        center(&str_of(value)?, width.unwrap_or(80))
     });
     environment.add_filter("forceescape", |value: &Value| {
-        Value::from_safe_string(escape(&str_of(value)))
+        escape(&str_of(value)?).map(Value::from_safe_string)
     });
     environment.add_filter("wordcount", wordcount);
     environment.add_filter("format", format);
@@ -61,10 +64,10 @@ fn format(template: &str, positional: Rest<Value>, named: Kwargs) -> Result<Stri
 }
 
 /// Words begin large after a space, a hyphen or an opening bracket, and go on small.
-fn title(value: &Value) -> String {
+fn title(value: &Value) -> Result<String, Error> {
     let mut out = String::new();
     let mut is_inside = false;
-    for c in str_of(value).chars() {
+    for c in str_of(value)?.chars() {
         if is_inside {
             out.extend(c.to_lowercase());
         } else {
@@ -72,15 +75,14 @@ fn title(value: &Value) -> String {
         }
         is_inside = !(is_space(c) || "-({[<".contains(c));
     }
-    out
+    Ok(out)
 }
 
-fn wordcount(value: &Value) -> usize {
+fn wordcount(value: &Value) -> Result<usize, Error> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    str_of(value)
-        .split(|c| !is_word(c))
-        .filter(|word| !word.is_empty())
-        .count()
+    let text = str_of(value)?;
+    let words = text.split(|c| !is_word(c)).filter(|word| !word.is_empty());
+    Ok(words.count())
 }
 
 /// An argument by position or by name, undefined if it is not given.
@@ -106,16 +108,14 @@ fn options<const N: usize>(positional: &[Value], named: &Kwargs, names: [&str; N
 
 fn join(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<String, Error> {
     let [separator, attribute] = options(&positional, &named, ["d", "attribute"])?;
-    let mut texts = Vec::new();
-    for item in value.try_iter()? {
-        let item = if attribute.is_undefined() {
-            item
+    let texts = value.try_iter()?.map(|item| {
+        if attribute.is_undefined() {
+            str_of(&item)
         } else {
-            path(item, &attribute)?
-        };
-        texts.push(str_of(&item));
-    }
-    Ok(texts.join(&str_of(&separator)))
+            str_of(&path(item, &attribute)?)
+        }
+    });
+    limits::join(texts, &str_of(&separator)?)
 }
 
 /// What `attribute` names: a position, or names with dots between them.
@@ -135,25 +135,24 @@ fn indent(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Strin
     let [width, first, blank] = options(&positional, &named, ["width", "first", "blank"])?;
     let indentation = match width.kind() {
         ValueKind::Undefined => " ".repeat(4),
-        ValueKind::String => str_of(&width),
+        ValueKind::String => str_of(&width)?,
         _ => " ".repeat(usize::try_from(width)?.min(1000)),
     };
-    let lines = split_lines(&(str_of(value) + "\n"), false);
-    let mut out = if first.is_true() {
-        indentation.clone()
-    } else {
-        String::new()
-    };
+    let lines = split_lines(&(str_of(value)? + "\n"), false)?;
+    let mut out = Growing::default();
+    if first.is_true() {
+        out.push_str(&indentation)?;
+    }
     for (at, line) in lines.iter().enumerate() {
         if at > 0 {
-            out.push('\n');
+            out.push('\n')?;
             if blank.is_true() || !line.is_empty() {
-                out.push_str(&indentation);
+                out.push_str(&indentation)?;
             }
         }
-        out.push_str(line);
+        out.push_str(line)?;
     }
-    Ok(out)
+    Ok(out.finish())
 }
 
 /// Cuts a text that is longer than `length` by more than `leeway`, at a word's end unless `killwords`.
@@ -170,16 +169,16 @@ fn truncate(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Str
     let end = if end.is_undefined() {
         "...".to_string()
     } else {
-        str_of(&end)
+        str_of(&end)?
     };
-    let (text, end_length) = (str_of(value), end.chars().count());
+    let (text, end_length) = (str_of(value)?, end.chars().count());
     if length < end_length {
         return Err(Error::new(
             ErrorKind::InvalidOperation,
             "truncate: the length is less than the end's",
         ));
     }
-    if text.chars().count() <= length + leeway {
+    if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(text);
     }
     let cut: String = text.chars().take(length - end_length).collect();
@@ -188,7 +187,7 @@ fn truncate(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Str
     } else {
         cut.rsplit_once(' ').map_or(cut.as_str(), |(words, _)| words)
     };
-    Ok(kept.to_string() + &end)
+    limits::join([kept.to_string(), end].map(Ok), "")
 }
 
 /// `int(value)`, or the default where that is not possible.

@@ -7,6 +7,7 @@ use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::limits::Growing;
 use super::repr::{as_float, repr, str_of};
 
 /// Wider fields are taken for an attack.
@@ -23,14 +24,14 @@ pub(super) fn percent(template: &str, arguments: &Value) -> Result<String, Error
     let mut values = values.into_iter();
     let mut next = || values.next().ok_or_else(|| fault("not enough values for the format"));
     let mut by_name = false;
-    let mut out = String::new();
+    let mut out = Growing::default();
     let mut rest = template;
     while let Some(start) = rest.find('%') {
-        out.push_str(&rest[..start]);
+        out.push_str(&rest[..start])?;
         let mut field = Field::parse(&rest[start..])?;
         rest = &rest[start + field.length..];
         if field.conversion == '%' {
-            out.push('%');
+            out.push('%')?;
             continue;
         }
         for number in [&mut field.width, &mut field.precision] {
@@ -50,15 +51,15 @@ pub(super) fn percent(template: &str, arguments: &Value) -> Result<String, Error
             Some(_) => return Err(fault("the format names its values, and they are not a dict")),
             None => next()?,
         };
-        out.push_str(&field.write(&value)?);
+        out.push_str(&field.write(&value)?)?;
     }
-    out.push_str(rest);
+    out.push_str(rest)?;
     // Python lets a dict or a list pass that nothing asks for.
     let optional = by_name || (!several && matches!(arguments.kind(), ValueKind::Map | ValueKind::Seq));
     if !optional && next().is_ok() {
         return Err(fault("more values than the format has fields"));
     }
-    Ok(out)
+    Ok(out.finish())
 }
 
 /// `%(name)-05.2f`
@@ -109,9 +110,9 @@ impl<'a> Field<'a> {
         let width = size(self.width.as_deref())?;
         let precision = size(self.precision.as_deref())?;
         let text = match self.conversion {
-            's' => str_of(value),
-            'r' | 'a' => repr(value),
-            'c' if value.as_str().is_some() => str_of(value),
+            's' => str_of(value)?,
+            'r' | 'a' => repr(value)?,
+            'c' if value.as_str().is_some() => str_of(value)?,
             conversion => {
                 if !matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
                     return Err(fault(&format!("%{conversion} wants a number, not {}", value.kind())));
@@ -177,24 +178,25 @@ struct Filler<'a> {
 
 impl Filler<'_> {
     fn fill(&mut self, template: &str, depth: usize) -> Result<String, Error> {
-        let mut out = String::new();
+        let mut out = Growing::default();
         let mut rest = template;
         while let Some(at) = rest.find(['{', '}']) {
-            out.push_str(&rest[..at]);
+            out.push_str(&rest[..at])?;
             let brace = &rest[at..at + 1];
             rest = &rest[at + 1..];
             if let Some(after) = rest.strip_prefix(brace) {
-                out.push_str(brace);
+                out.push_str(brace)?;
                 rest = after;
             } else if brace == "{" && depth < 2 {
                 let end = closing_brace(rest).ok_or_else(|| fault("the format has a { without }"))?;
-                out.push_str(&self.field(&rest[..end], depth)?);
+                out.push_str(&self.field(&rest[..end], depth)?)?;
                 rest = &rest[end + 1..];
             } else {
                 return Err(fault("the format has a brace of its own; {{ or }} stands for one"));
             }
         }
-        Ok(out + rest)
+        out.push_str(rest)?;
+        Ok(out.finish())
     }
 
     /// `name!conversion:spec`
@@ -207,13 +209,13 @@ impl Filler<'_> {
         let mut value = self.value(name)?;
         match conversion {
             None => {}
-            Some("s") => value = Value::from(str_of(&value)),
-            Some("r" | "a") => value = Value::from(repr(&value)),
+            Some("s") => value = Value::from(str_of(&value)?),
+            Some("r" | "a") => value = Value::from(repr(&value)?),
             Some(other) => return Err(fault(&format!("the format has no conversion !{other}"))),
         }
         let spec = self.fill(spec, depth + 1)?;
         if spec.is_empty() {
-            return Ok(str_of(&value));
+            return str_of(&value);
         }
         if value.is_none() || matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
             return Err(fault(&format!("a value of type {} takes no format", value.kind())));

@@ -13,8 +13,12 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_test("sequence", is_sequence);
     environment.add_test("callable", is_callable);
     environment.add_test("integer", is_integer);
-    environment.add_test("lower", |value: &Value| is_cased(&str_of(value), char::is_lowercase));
-    environment.add_test("upper", |value: &Value| is_cased(&str_of(value), char::is_uppercase));
+    environment.add_test("lower", |value: &Value| {
+        Ok::<_, Error>(is_cased(&str_of(value)?, char::is_lowercase))
+    });
+    environment.add_test("upper", |value: &Value| {
+        Ok::<_, Error>(is_cased(&str_of(value)?, char::is_uppercase))
+    });
     environment.add_test("odd", |value: &Value| {
         Ok::<_, Error>(half_left(value)? == Value::from(1))
     });

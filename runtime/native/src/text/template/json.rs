@@ -1,10 +1,9 @@
 //! The filter `tojson` of transformers: `json.dumps` with its options.
 
-use std::fmt::Write;
-
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::limits::Growing;
 use super::objects::is_list;
 use super::repr::{as_float, float_repr};
 
@@ -32,7 +31,7 @@ pub(super) fn to_json(value: &Value, positional: Rest<Value>, named: Kwargs) -> 
         _ => pair_of_texts(&separators)?,
     };
     let mut writer = Writer {
-        out: String::new(),
+        out: Growing::default(),
         ascii: ascii.is_true(),
         indent,
         item,
@@ -40,7 +39,7 @@ pub(super) fn to_json(value: &Value, positional: Rest<Value>, named: Kwargs) -> 
         sort_keys: sort_keys.is_true(),
     };
     writer.write(value, 0)?;
-    Ok(Value::from(writer.out))
+    Ok(Value::from(writer.out.finish()))
 }
 
 fn pair_of_texts(separators: &Value) -> Result<[String; 2], Error> {
@@ -52,7 +51,7 @@ fn pair_of_texts(separators: &Value) -> Result<[String; 2], Error> {
 }
 
 struct Writer {
-    out: String,
+    out: Growing,
     ascii: bool,
     /// What each level puts before its lines; without, all is one line.
     indent: Option<String>,
@@ -64,10 +63,10 @@ struct Writer {
 impl Writer {
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         match value.kind() {
-            ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.number(value),
-            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::None => self.out.push_str("null")?,
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" })?,
+            ValueKind::Number => self.number(value)?,
+            ValueKind::String => self.string(value.as_str().unwrap_or_default())?,
             ValueKind::Map
                 if value
                     .as_object()
@@ -79,7 +78,7 @@ impl Writer {
                 }
                 self.container('{', '}', &keys, depth, |writer, key| {
                     writer.object_key(key)?;
-                    writer.out.push_str(&writer.key.clone());
+                    writer.out.push_str(&writer.key)?;
                     writer.write(&value.get_item(key)?, depth + 1)
                 })?;
             }
@@ -100,34 +99,34 @@ impl Writer {
         depth: usize,
         write: impl Fn(&mut Self, &Value) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.out.push(open);
+        self.out.push(open)?;
         for (index, part) in parts.iter().enumerate() {
             if index > 0 {
-                self.out.push_str(&self.item);
+                self.out.push_str(&self.item)?;
             }
-            self.line(depth + 1);
+            self.line(depth + 1)?;
             write(self, part)?;
         }
         if !parts.is_empty() {
-            self.line(depth);
+            self.line(depth)?;
         }
-        self.out.push(close);
+        self.out.push(close)
+    }
+
+    fn line(&mut self, depth: usize) -> Result<(), Error> {
+        if let Some(indent) = &self.indent {
+            self.out.push('\n')?;
+            for _ in 0..depth {
+                self.out.push_str(indent)?;
+            }
+        }
         Ok(())
     }
 
-    fn line(&mut self, depth: usize) {
-        if let Some(indent) = &self.indent {
-            self.out.push('\n');
-            self.out.push_str(&indent.repeat(depth));
-        }
-    }
-
-    fn number(&mut self, value: &Value) {
+    fn number(&mut self, value: &Value) -> Result<(), Error> {
         match as_float(value) {
             Some(float) if float.is_nan() => self.out.push_str("NaN"),
-            Some(float) if float.is_infinite() => {
-                self.out.push_str(if float > 0.0 { "Infinity" } else { "-Infinity" });
-            }
+            Some(float) if float.is_infinite() => self.out.push_str(if float > 0.0 { "Infinity" } else { "-Infinity" }),
             Some(float) => self.out.push_str(&float_repr(float)),
             None => self.out.push_str(&value.to_string()),
         }
@@ -136,19 +135,19 @@ impl Writer {
     /// Keys are texts, or what JSON can write as one.
     fn object_key(&mut self, key: &Value) -> Result<(), Error> {
         match key.kind() {
-            ValueKind::String => self.string(key.as_str().unwrap_or_default()),
+            ValueKind::String => self.string(key.as_str().unwrap_or_default())?,
             ValueKind::None | ValueKind::Bool | ValueKind::Number => {
-                self.out.push('"');
+                self.out.push('"')?;
                 self.write(key, 0)?;
-                self.out.push('"');
+                self.out.push('"')?;
             }
             kind => return Err(not_json(&format!("a key of type {kind}"))),
         }
         Ok(())
     }
 
-    fn string(&mut self, text: &str) {
-        self.out.push('"');
+    fn string(&mut self, text: &str) -> Result<(), Error> {
+        self.out.push('"')?;
         for c in text.chars() {
             match c {
                 '"' => self.out.push_str("\\\""),
@@ -159,14 +158,14 @@ impl Writer {
                 '\x08' => self.out.push_str("\\b"),
                 '\x0c' => self.out.push_str("\\f"),
                 c if c < ' ' || (self.ascii && c > '~') => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        let _ = write!(self.out, "\\u{unit:04x}");
-                    }
+                    let mut units = [0; 2];
+                    let mut units = c.encode_utf16(&mut units).iter();
+                    units.try_for_each(|unit| self.out.write(format_args!("\\u{unit:04x}")))
                 }
                 c => self.out.push(c),
-            }
+            }?;
         }
-        self.out.push('"');
+        self.out.push('"')
     }
 }
 

@@ -5,9 +5,10 @@ use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
 use super::format::str_format;
+use super::limits;
 use super::objects::DictView;
 use super::python_text::{
-    capitalize, expand_tabs, is_cased, is_in_case, is_number, is_printable_text, is_space, pad, reversed,
+    capitalize, expand_tabs, is_cased, is_in_case, is_number, is_printable_text, is_space, pad, replace, reversed,
     split_at_space, split_lines, strip, title,
 };
 use super::repr::as_float;
@@ -42,19 +43,19 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
             let limit = usize::try_from(limit.unwrap_or(-1)).unwrap_or(usize::MAX);
             match (separator.as_deref(), method) {
                 (Some(""), _) => return Err(fault("split: the separator is empty")),
-                (Some(separator), "split") => words(
-                    text.splitn(limit.saturating_add(1), separator)
-                        .map(str::to_string)
-                        .collect(),
-                ),
                 (Some(separator), _) => {
-                    let parts = text.rsplitn(limit.saturating_add(1), separator).map(str::to_string);
-                    words(reversed(parts.collect()))
+                    limits::check_items(text.matches(separator).take(limit).count())?;
+                    let most = limit.saturating_add(1);
+                    words(if method == "split" {
+                        text.splitn(most, separator).map(str::to_string).collect()
+                    } else {
+                        reversed(text.rsplitn(most, separator).map(str::to_string).collect())
+                    })
                 }
-                (None, "split") => words(split_at_space(text, limit)),
+                (None, "split") => words(split_at_space(text, limit)?),
                 (None, _) => {
                     let backwards: String = text.chars().rev().collect();
-                    let parts = split_at_space(&backwards, limit).into_iter();
+                    let parts = split_at_space(&backwards, limit)?.into_iter();
                     words(reversed(parts.map(|part| part.chars().rev().collect()).collect()))
                 }
             }
@@ -76,7 +77,7 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
         }
         "splitlines" => {
             let arguments = arguments(&["keepends"])?;
-            words(split_lines(text, arguments.get("keepends").is_true()))
+            words(split_lines(text, arguments.get("keepends").is_true())?)
         }
         "startswith" | "endswith" => {
             let arguments = arguments(&["prefix", "start", "end"])?;
@@ -124,7 +125,7 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
             let arguments = arguments(&["old", "new", "count"])?;
             let (old, new) = (arguments.required_text("old")?, arguments.required_text("new")?);
             let count = usize::try_from(arguments.integer("count")?.unwrap_or(-1)).unwrap_or(usize::MAX);
-            Value::from(text.replacen(&old, &new, count))
+            Value::from(replace(text, &old, &new, count)?)
         }
         "removeprefix" => {
             let prefix = arguments(&["prefix"])?.required_text("prefix")?;
@@ -153,16 +154,15 @@ fn text_method(text: &str, method: &str, values: &[Value]) -> Result<Option<Valu
         }
         "expandtabs" => {
             let size = arguments(&["tabsize"])?.integer("tabsize")?.unwrap_or(8);
-            Value::from(expand_tabs(text, usize::try_from(size).unwrap_or(0).min(1000)))
+            Value::from(expand_tabs(text, usize::try_from(size).unwrap_or(0).min(1000))?)
         }
         "join" => {
             let items = arguments(&["iterable"])?.get("iterable").try_iter()?;
-            let mut texts = Vec::new();
-            for item in items {
+            let texts = items.map(|item| {
                 let text = item.as_str().map(str::to_string);
-                texts.push(text.ok_or_else(|| fault(&format!("join wants texts, not {}", item.kind())))?);
-            }
-            Value::from(texts.join(text))
+                text.ok_or_else(|| fault(&format!("join wants texts, not {}", item.kind())))
+            });
+            Value::from(limits::join(texts, text)?)
         }
         "title" => Value::from(title(text)),
         "capitalize" => Value::from(capitalize(text)),

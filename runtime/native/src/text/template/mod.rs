@@ -7,6 +7,7 @@ mod filters;
 mod format;
 mod jinja_tests;
 mod json;
+mod limits;
 mod macros;
 mod methods;
 mod objects;
@@ -27,9 +28,12 @@ pub(crate) use date::WallTime;
 /// As errors call the template.
 const NAME: &str = "chat_template";
 
-/// Instructions of one rendering: some hundred for each message are usual. A template that never ends is told within a
-/// few seconds.
-const MOST_INSTRUCTIONS: u64 = 10_000_000;
+/// Instructions of one rendering, each 64 bytes that it makes counted as one: some hundred for each message are usual. A
+/// template that never ends is told within seconds, and all that one makes is less than 200 MB.
+const MOST_FUEL: u64 = 3_000_000;
+
+/// What a part of a date costs.
+const DIRECTIVE_FUEL: u64 = 500;
 
 /// A template that parses.
 pub(super) struct Template {
@@ -41,7 +45,7 @@ pub(super) struct Template {
 impl Template {
     pub(super) fn new(source: &str) -> Result<Self, Error> {
         let mut environment = Environment::new();
-        environment.set_fuel(Some(MOST_INSTRUCTIONS));
+        environment.set_fuel(Some(MOST_FUEL));
         environment.set_unknown_method_callback(methods::call);
         environment.set_formatter(write);
         environment.add_filter("tojson", json::to_json);
@@ -58,15 +62,16 @@ impl Template {
 
     /// Renders with these variables and, for `strftime_now`, this time.
     pub(super) fn render(&self, variables: Vec<(&str, Value)>, now: Option<WallTime>) -> Result<String, Error> {
-        let strftime_now = Value::from_function(move |format: Option<&str>, named: Kwargs| -> Result<String, Error> {
+        let strftime_now = move |state: &State, format: Option<&str>, named: Kwargs| -> Result<String, Error> {
             let format = format.map_or_else(|| named.get("format"), Ok)?;
             named.assert_all_used()?;
+            state.consume_fuel(format.matches('%').count() as u64 * DIRECTIVE_FUEL)?;
             let message = "the template asks for the date, and there is no clock: call `set_now`";
             let now = now.or_else(WallTime::now);
-            Ok(now
-                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, message))?
-                .strftime(format))
-        });
+            now.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, message))?
+                .strftime(format)
+        };
+        let strftime_now = Value::from_function(strftime_now);
         let variables = [("strftime_now", strftime_now)].into_iter().chain(variables);
         let mut code = CodeGenerator::new(NAME, &self.source);
         code.compile_stmt(&parse_template(&self.source)?);
@@ -92,9 +97,9 @@ impl Template {
 
 /// Writes what `{{ }}` prints.
 fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let text = repr::str_of(value);
+    let text = repr::str_of(value)?;
     let is_plain = value.is_safe() || matches!(state.auto_escape(), AutoEscape::None);
-    Ok(out.write_str(&if is_plain { text } else { operators::escape(&text) })?)
+    Ok(out.write_str(&if is_plain { text } else { operators::escape(&text)? })?)
 }
 
 fn parse_template(source: &str) -> Result<ast::Stmt<'_>, Error> {

@@ -118,7 +118,8 @@ impl Object for DictView {
             .into_iter()
             .flatten()
             .collect();
-        write!(f, "dict_{}({})", self.part, repr(&Value::from(parts)))
+        let parts = repr(&Value::from(parts)).map_err(|_| fmt::Error)?;
+        write!(f, "dict_{}({parts})", self.part)
     }
 }
 

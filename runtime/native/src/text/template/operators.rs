@@ -7,13 +7,16 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 
 use super::format::percent;
+use super::limits::{self, Growing};
 use super::objects::{Range, is_list};
 use super::repr::{as_float, str_of};
 
 /// No variable of a template can have such a name.
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_function("%", remainder);
-    environment.add_function("~", |left: &Value, right: &Value| joined([str_of(left), str_of(right)]));
+    environment.add_function("~", |left: &Value, right: &Value| {
+        limits::join([str_of(left), str_of(right)], "")
+    });
     environment.add_function("+", sum);
     environment.add_function("[:]", slice);
     environment.add_function("in", |value: &Value, container: &Value| contains(container, value));
@@ -105,7 +108,7 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
 
 fn sum(left: &Value, right: &Value) -> Result<Value, Error> {
     if left.as_str().is_some() && right.as_str().is_some() {
-        let text = joined([escaped_beside(left, right), escaped_beside(right, left)])?;
+        let text = limits::join([escaped_beside(left, right), escaped_beside(right, left)], "")?;
         return Ok(if left.is_safe() || right.is_safe() {
             Value::from_safe_string(text)
         } else {
@@ -113,7 +116,7 @@ fn sum(left: &Value, right: &Value) -> Result<Value, Error> {
         });
     }
     if is_list(left) && is_list(right) && left.is_tuple() == right.is_tuple() {
-        check_size(left.len().unwrap_or(0).saturating_add(right.len().unwrap_or(0)))?;
+        limits::check_items(left.len().unwrap_or(0).saturating_add(right.len().unwrap_or(0)))?;
         let items: Vec<Value> = left.try_iter()?.chain(right.try_iter()?).collect();
         return Ok(if left.is_tuple() {
             Value::from(Tuple::from(items))
@@ -130,45 +133,30 @@ fn sum(left: &Value, right: &Value) -> Result<Value, Error> {
     }
 }
 
-/// Most bytes of a text, and most items of a list, that operators make: a text that doubles in a loop would take all memory
-/// within some forty rounds.
-const MOST: usize = 64 << 20;
-
-fn check_size(size: usize) -> Result<(), Error> {
-    if size <= MOST {
-        return Ok(());
-    }
-    let message = format!("a text or list of more than {MOST} bytes or items");
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-fn joined(texts: [String; 2]) -> Result<String, Error> {
-    check_size(texts[0].len().saturating_add(texts[1].len()))?;
-    Ok(texts.concat())
-}
-
 /// A text as it joins another: escaped beside one that is, if it is not itself.
-fn escaped_beside(text: &Value, other: &Value) -> String {
+fn escaped_beside(text: &Value, other: &Value) -> Result<String, Error> {
     let text_is_plain = !text.is_safe() && other.is_safe();
     if text_is_plain {
-        escape(&str_of(text))
+        escape(&str_of(text)?)
     } else {
         str_of(text)
     }
 }
 
 /// As Markup escapes it.
-pub(super) fn escape(text: &str) -> String {
-    let pairs = [
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        (">", "&gt;"),
-        ("'", "&#39;"),
-        ("\"", "&#34;"),
-    ];
-    pairs
-        .iter()
-        .fold(text.to_string(), |text, (plain, escaped)| text.replace(plain, escaped))
+pub(super) fn escape(text: &str) -> Result<String, Error> {
+    let mut out = Growing::default();
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }?;
+    }
+    Ok(out.finish())
 }
 
 /// `value[start:stop:step]`, a text, a list or a tuple as the value is.

@@ -2,6 +2,7 @@
 
 use minijinja::{Error, ErrorKind};
 
+use super::limits::{self, Growing};
 use super::repr::is_printable;
 
 /// `islower` and `isupper`: all letters that have a case have this one, and there are some.
@@ -22,7 +23,7 @@ pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: b
 }
 
 /// Words between runs of space, at most `limit` of them split off.
-pub(super) fn split_at_space(text: &str, limit: usize) -> Vec<String> {
+pub(super) fn split_at_space(text: &str, limit: usize) -> Result<Vec<String>, Error> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
@@ -32,12 +33,13 @@ pub(super) fn split_at_space(text: &str, limit: usize) -> Vec<String> {
         }
         let (word, after) = rest.split_at(rest.find(is_space).unwrap_or(rest.len()));
         words.push(word.to_string());
+        limits::check_items(words.len())?;
         rest = after.trim_start_matches(is_space);
     }
-    words
+    Ok(words)
 }
 
-pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<String> {
+pub(super) fn split_lines(text: &str, keep_ends: bool) -> Result<Vec<String>, Error> {
     let is_end = |c: char| {
         matches!(
             c,
@@ -53,12 +55,13 @@ pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<String> {
             end.len_utf8()
         };
         lines.push(rest[..if keep_ends { at + length } else { at }].to_string());
+        limits::check_items(lines.len())?;
         rest = &rest[at + length..];
     }
     if !rest.is_empty() {
         lines.push(rest.to_string());
     }
-    lines
+    Ok(lines)
 }
 
 pub(super) fn reversed(mut parts: Vec<String>) -> Vec<String> {
@@ -68,9 +71,7 @@ pub(super) fn reversed(mut parts: Vec<String>) -> Vec<String> {
 
 pub(super) fn pad(text: &str, method: &str, width: i64, fill: &str) -> Result<String, Error> {
     let missing = usize::try_from(width).unwrap_or(0).saturating_sub(text.chars().count());
-    if missing > 1 << 20 {
-        return Err(fault(&format!("{method}: the width is too large")));
-    }
+    limits::check_bytes(missing.saturating_mul(fill.len()).saturating_add(text.len()))?;
     // Where both sides get some and the number is odd, Python gives the left one more if the width is odd, too.
     let left = match method {
         "ljust" => 0,
@@ -84,23 +85,30 @@ pub(super) fn center(text: &str, width: i64) -> Result<String, Error> {
     pad(text, "center", width, " ")
 }
 
-pub(super) fn expand_tabs(text: &str, size: usize) -> String {
-    let mut out = String::new();
+/// `text.replace(old, new, count)`
+pub(super) fn replace(text: &str, old: &str, new: &str, count: usize) -> Result<String, Error> {
+    let found = text.matches(old).take(count).count();
+    limits::check_bytes(found.saturating_mul(new.len()).saturating_add(text.len()))?;
+    Ok(text.replacen(old, new, count))
+}
+
+pub(super) fn expand_tabs(text: &str, size: usize) -> Result<String, Error> {
+    let mut out = Growing::default();
     let mut column = 0;
     for c in text.chars() {
         match c {
             '\t' => {
                 let width = if size == 0 { 0 } else { size - column % size };
-                out.push_str(&" ".repeat(width));
+                out.push_str(&" ".repeat(width))?;
                 column += width;
             }
             _ => {
-                out.push(c);
+                out.push(c)?;
                 column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
             }
         }
     }
-    out
+    Ok(out.finish())
 }
 
 pub(super) fn is_in_case(c: char) -> bool {

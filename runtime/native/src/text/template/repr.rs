@@ -1,69 +1,65 @@
 //! Values as Python writes them: `str` for what is printed, `repr` for what stands in a list or a dict.
 
-use std::fmt::Write;
-
+use minijinja::Error;
 use minijinja::value::{Value, ValueKind};
 
+use super::limits::Growing;
 use super::objects::is_list;
 
 /// `str(value)`.
-pub(super) fn str_of(value: &Value) -> String {
+pub(super) fn str_of(value: &Value) -> Result<String, Error> {
     match value.as_str() {
-        Some(text) => text.to_string(),
-        None if value.is_undefined() => String::new(),
+        Some(text) => Ok(text.to_string()),
+        None if value.is_undefined() => Ok(String::new()),
         None => repr(value),
     }
 }
 
 /// `repr(value)`.
-pub(super) fn repr(value: &Value) -> String {
-    let mut out = String::new();
-    write_repr(&mut out, value);
-    out
+pub(super) fn repr(value: &Value) -> Result<String, Error> {
+    let mut out = Growing::default();
+    write_repr(&mut out, value)?;
+    Ok(out.finish())
 }
 
-fn write_repr(out: &mut String, value: &Value) {
+fn write_repr(out: &mut Growing, value: &Value) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::Number => match as_float(value) {
             Some(float) => out.push_str(&float_repr(float)),
-            None => {
-                let _ = write!(out, "{value}");
-            }
+            None => out.write(format_args!("{value}")),
         },
         ValueKind::String => write_string(out, value.as_str().unwrap_or_default(), value.is_safe()),
         _ if is_list(value) => write_items(out, value),
         ValueKind::Map => {
-            out.push('{');
+            out.push('{')?;
             for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
-                out.push_str(if index == 0 { "" } else { ", " });
-                write_repr(out, &key);
-                out.push_str(": ");
-                write_repr(out, &value.get_item(&key).unwrap_or_default());
+                out.push_str(if index == 0 { "" } else { ", " })?;
+                write_repr(out, &key)?;
+                out.push_str(": ")?;
+                write_repr(out, &value.get_item(&key).unwrap_or_default())?;
             }
-            out.push('}');
+            out.push('}')
         }
-        _ => {
-            let _ = write!(out, "{value}");
-        }
+        _ => out.write(format_args!("{value}")),
     }
 }
 
-fn write_items(out: &mut String, value: &Value) {
+fn write_items(out: &mut Growing, value: &Value) -> Result<(), Error> {
     let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
-    out.push(open);
+    out.push(open)?;
     let mut count = 0;
     for item in value.try_iter().into_iter().flatten() {
-        out.push_str(if count == 0 { "" } else { ", " });
-        write_repr(out, &item);
+        out.push_str(if count == 0 { "" } else { ", " })?;
+        write_repr(out, &item)?;
         count += 1;
     }
     if count == 1 && value.is_tuple() {
-        out.push(',');
+        out.push(',')?;
     }
-    out.push(close);
+    out.push(close)
 }
 
 /// The value as `float`, if it is one: integers and booleans are none.
@@ -105,41 +101,42 @@ pub(super) fn float_repr(value: f64) -> String {
     }
 }
 
-fn write_string(out: &mut String, text: &str, is_safe: bool) {
+fn write_string(out: &mut Growing, text: &str, is_safe: bool) -> Result<(), Error> {
     if is_safe {
-        out.push_str("Markup(");
+        out.push_str("Markup(")?;
     }
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
     } else {
         '\''
     };
-    out.push(quote);
+    out.push(quote)?;
     for c in text.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c == quote => out.extend(['\\', c]),
+            c if c == quote => out.push('\\').and_then(|()| out.push(c)),
             c if is_printable(c) => out.push(c),
             c => {
                 let code = u32::from(c);
-                let _ = match code {
-                    0..0x100 => write!(out, "\\x{code:02x}"),
-                    0x100..0x1_0000 => write!(out, "\\u{code:04x}"),
-                    _ => write!(out, "\\U{code:08x}"),
-                };
+                match code {
+                    0..0x100 => out.write(format_args!("\\x{code:02x}")),
+                    0x100..0x1_0000 => out.write(format_args!("\\u{code:04x}")),
+                    _ => out.write(format_args!("\\U{code:08x}")),
+                }
             }
-        }
+        }?;
     }
-    out.push(quote);
+    out.push(quote)?;
     if is_safe {
-        out.push(')');
+        out.push(')')?;
     }
+    Ok(())
 }
 
 /// `str.isprintable`, as Rust's own quoting has it; after a letter, since marks that combine are only quoted where they stand first.
 pub(super) fn is_printable(c: char) -> bool {
-    matches!(c, '\'' | '"' | '\\') || ['a', c].iter().collect::<String>().escape_debug().count() == 2
+    matches!(c, ' '..='~') || ['a', c].iter().collect::<String>().escape_debug().count() == 2
 }
